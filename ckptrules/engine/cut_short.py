@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 
 from ckptrules.engine.checkpoints import Checkpoint, order_of
 from ckptrules.engine.ruleset import Reason
@@ -25,12 +26,13 @@ def cut_short(
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
     """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
 
-    Returns why these are not whole, and why those stay that show it: without them, these would count as whole.
+    Returns why these are not whole, and why those stay that show it: without them, these would count as whole. Where
+    one save alone has more than all others, nobody knows which are cut short: it stays until the next.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
     endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
-    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole``
-    does not count in the newest save; in an earlier one it still tells what is saved together.
+    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` does not count in
+    the newest save; in an earlier one it still tells what is saved together.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
@@ -45,9 +47,9 @@ def cut_short(
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
     for saves in trainings.values():
-        for name, why, earlier in _of_newest(saves, unwhole):
-            short[name] = why
-            showing |= dict.fromkeys(earlier, Reason(f"it shows what {name} lacks"))
+        lacking, earlier = _of_newest(saves, unwhole)
+        short |= lacking
+        showing |= earlier
     return short, showing
 
 
@@ -60,21 +62,33 @@ def _kind(one: Checkpoint) -> tuple[object, ...]:
 
 def _of_newest(
     saves: Mapping[tuple[int, int], Sequence[Checkpoint]], unwhole: Collection[str]
-) -> Iterator[tuple[str, Reason, list[str]]]:
-    """Yield what is cut short of the newest save, why, and the names of the saves that show it."""
+) -> tuple[dict[str, Reason], dict[str, Reason]]:
+    """Return what is cut short of the newest save and why, and what stays because of that."""
     whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
-    last = [order for order, some in whole.items() if some][-LAST:]
-    if len(last) < 2:  # noqa: PLR2004 - nothing to compare with
-        return
-    newest = whole[last[-1]]
-    earlier, has = [_files(saves[order]) for order in last[:-1]], _files(newest)
-    had = earlier[-1]
-    if any(one.keys() != had.keys() for one in earlier) or not has.keys() < had.keys():
-        return  # they are not saved together, or nothing is missing
+    newest = next((order for order in reversed(whole) if whole[order]), None)
+    before = [order for order in whole if newest and order < newest]
+    if newest is None or not before:
+        return {}, {}
+    sound = [order for order in before if len(whole[order]) == len(saves[order])]
+    had, has = _files(saves[(sound or before)[-1]]), _files(whole[newest])
+    if not has.keys() < had.keys():
+        return {}, {}
     lacks = min(had[like] for like in had.keys() - has.keys())
-    for one in newest:
-        why = Reason(f"is not whole: nothing like {lacks} was saved with it", one.named_by.place)
-        yield one.entry.name, why, [shows.entry.name for order in last[:-1] for shows in saves[order]]
+    # Where not all of a save is whole, it tells by what it has, and not by what it lacks.
+    telling = (order for order in reversed(before) if order in sound or _files(saves[order]).keys() == had.keys())
+    last = [*islice(telling, LAST - 1)]
+    if any(_files(saves[order]).keys() != had.keys() for order in last):  # they are not saved together each time
+        once = all(_files(saves[order]).keys() == has.keys() for order in before if order != sound[-1])
+        return {}, _names(saves, sound[-1:] * once, f"nothing like {lacks} was saved before it, nor since")
+    why = f"is not whole: nothing like {lacks} was saved with it"
+    short = {one.entry.name: Reason(why, one.named_by.place) for one in whole[newest]}
+    return short, _names(saves, {*last, *sound[-1:]}, f"it shows what {min(short)} lacks")
+
+
+def _names(
+    saves: Mapping[tuple[int, int], Sequence[Checkpoint]], orders: Iterable[tuple[int, int]], why: str
+) -> dict[str, Reason]:
+    return {one.entry.name: Reason(why) for order in orders for one in saves[order]}
 
 
 def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:

@@ -37,3 +37,61 @@ def test_which_empty_part_is_told_does_not_depend_on_the_order_of_the_listing(fi
     ordered = sorted(entries, reverse=bool(first))
     made = make_plan(load_rules({"rules/x.yaml": text}), Listing("x", "x", tuple(ordered)))
     assert "s1.c is not whole: s1.b is empty" in made.notes[0].text
+
+
+FOLDERS = load_rules(
+    {
+        "rules/x.yaml": r"""
+layout: ['*']
+retention: {default: {keep_last: 1}}
+formats: [{id: x, folder: true, match: 'cp-(?P<step>\d+)', examples: {cp-1: {step: 1}}}]
+"""
+    }
+)
+BOTH = ("mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "none broken whole",
+        "none empty whole",
+        "none whole broken",
+        "half whole broken",
+        "whole whole half-broken",
+        "whole half-broken whole",
+        "half-empty whole whole",
+    ],
+)
+def test_a_last_whole_save_stays_whatever_became_of_those_around_it(before: str) -> None:
+    """``cp-20`` had no parts, and ``cp-30`` was empty: it did not count, and the half of the newest did."""
+    entries, broken = list[Entry](), dict[str, str]()
+    for step, kind in enumerate([*before.split(), "half"], start=1):
+        parts = () if kind == "none" else BOTH[: 1 if "half" in kind else 2]
+        why = "an empty file: mp_rank_00/model_optim_rng.pt" if "empty" in kind else ""
+        entries.append(Entry(f"cp-{step}", "directory", 9, 0, hollow=why, model_parts=parts))
+        broken |= {f"cp-{step}": "it is cut off"} if "broken" in kind else {}
+    listing = Listing("x", "x", tuple(entries))
+    made = make_plan(FOLDERS, listing, FOLDERS.policies["default"], evidence=Evidence(broken=broken))
+    assert "cp-4" in made.unwhole
+    assert not {f"cp-{step}" for step, kind in enumerate(before.split(), start=1) if kind == "whole"}.issubset(
+        made.going
+    )
+
+
+def test_the_only_pair_stays_beside_single_ones_until_the_next_is_saved() -> None:
+    """The empty ``netD_epoch_1.pth`` was removed by hand: ``netG_epoch_3.pth`` made the only whole pair go."""
+    names = ["netG_epoch_1.pth", "netG_epoch_2.pth", "netD_epoch_2.pth", "netG_epoch_3.pth", "netG_epoch_4.pth"]
+    policy = with_line(RULES.policies["default"], "keep_last", 1, "min_epoch")
+    for some, goes in ((names[:4], names[:1]), (names, [names[0], names[1], names[3]])):
+        made = make_plan(RULES, Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in some)), policy)
+        assert (sorted(made.going), made.unwhole) == (sorted(goes), ())
+
+
+def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
+    sizes = {f"net{net}_epoch_{n}.pth": int(net == "G" or n < 3) for n in (1, 2, 3, 4) for net in "GD"}
+    listing = Listing(
+        "x", "x", tuple(Entry(one, "file", size, 0) for one, size in {**sizes, "netG_epoch_5.pth": 1}.items())
+    )
+    made = make_plan(RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"))
+    assert {"netG_epoch_2.pth", "netD_epoch_2.pth"}.isdisjoint(made.going)
