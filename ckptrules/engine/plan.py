@@ -9,7 +9,7 @@ from ckptrules.engine import holding, rows
 from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
-from ckptrules.engine.conflicts import Known, resolve
+from ckptrules.engine.conflicts import Known, Resolved, resolve
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import Swept, sweep
@@ -28,10 +28,23 @@ class Case(NamedTuple):
 
     rules: RuleSet
     listing: Listing
-    policy: Policy | None
     on_conflict: OnConflict
     evidence: Evidence
     leave_links: bool
+    policy: Policy | None = None
+
+
+class Basis(NamedTuple):
+    """What no policy changes in what was ``asked``: the names sorted, what is known of them, conflicts resolved.
+
+    ``case`` has the times that are believed, and what is known of parts under the names that checkpoints go by.
+    """
+
+    asked: Case
+    case: Case
+    found: Sorted
+    known: Known
+    resolved: Resolved
 
 
 class Cleared(NamedTuple):
@@ -64,26 +77,38 @@ def make_plan(
     The order of its entries changes nothing. Without a policy nothing may be deleted. ``on_conflict`` says what becomes
     of checkpoints that want one name, ``leave_links`` whether a link stays under each old name.
     """
-    case = Case(rules, listing, policy, on_conflict, evidence, leave_links)
-    plan = _planned(case)
-    live = live_run(plan, listing, rules, evidence.now_ns)
+    return plan_on(basis_of(Case(rules, listing, on_conflict, evidence, leave_links)), policy)
+
+
+def basis_of(asked: Case) -> Basis:
+    """Find out what no policy changes."""
+    case, found, pairs = sorted_out(asked._replace(listing=believed(asked.listing, asked.evidence.times)))
+    known = known_before(case, found, pairs)
+    resolved = resolve(found.checkpoints, case.listing.entries, case.on_conflict, case.evidence, known)
+    return Basis(asked, case, found, known, resolved)
+
+
+def plan_on(basis: Basis, policy: Policy | None) -> Plan:
+    """Decide by one policy, or by none; as `make_plan`."""
+    plan, asked = _planned(basis, policy), basis.asked
+    live = live_run(plan, asked.listing, asked.rules, asked.evidence.now_ns)
     if live is None:
         return plan
     problem, why = live
-    spared = {**{entry.name: why for entry in listing.entries}, **evidence.spared}
-    still = _planned(case._replace(policy=None, on_conflict="report", evidence=evidence._replace(spared=spared)))
+    spared = {**{entry.name: why for entry in asked.listing.entries}, **asked.evidence.spared}
+    evidence = asked.evidence._replace(spared=spared)
+    still = _planned(basis_of(asked._replace(on_conflict="report", evidence=evidence)), None)
     touched = {action.name for action in plan.actions}
     kept = tuple(row._replace(reasons=(*row.reasons, why)) if row.name in touched else row for row in still.kept)
     return still._replace(kept=kept, problems=(*still.problems, problem))
 
 
-def _planned(case: Case) -> Plan:
+def _planned(basis: Basis, policy: Policy | None) -> Plan:
     """Decide it as if no run went on."""
-    unknown = case.evidence.best_unknown if case.policy else ()
-    case = case._replace(policy=None if unknown else case.policy, listing=believed(case.listing, case.evidence.times))
-    case, found, pairs = sorted_out(case)
-    known = known_before(case, found, pairs)
-    cleared = clear(case, found, known)
+    case, known = basis.case, basis.known
+    unknown = case.evidence.best_unknown if policy else ()
+    case = case._replace(policy=None if unknown else policy)
+    cleared = clear(case, basis)
     verdict = judged(case, cleared, known)
     actions = actions_on(case, cleared, known, verdict)
     relinks = followers(case, cleared, actions)
@@ -139,12 +164,10 @@ def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
     return Known(pairs, linked, marked, busy)
 
 
-def clear(case: Case, found: Sorted, known: Known) -> Cleared:
-    """Resolve the conflicts, and set aside what may not be touched."""
-    evidence = case.evidence
-    sound, losers, skipped, problems, winners = resolve(
-        found.checkpoints, case.listing.entries, case.on_conflict, evidence, known
-    )
+def clear(case: Case, basis: Basis) -> Cleared:
+    """Set aside what may not be touched."""
+    evidence, found, known = case.evidence, basis.found, basis.known
+    sound, losers, skipped, problems, winners = basis.resolved
     left: tuple[Kept, ...] = ()
     if known.busy:
         wanted = holding.would_go(case.policy, sound, found, evidence, known)

@@ -8,6 +8,8 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
@@ -27,6 +29,9 @@ from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.looking import WEIGHTS, holds_something
 from ckptrules.storage.reading import open_below, open_file_in, why_of
 from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
+
+if TYPE_CHECKING:
+    from ckptrules.engine.plan import Basis
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
 # Of a file that says by its name that it is a tracker (best_model.json, last_good, resume.sh), and no log.
@@ -48,22 +53,63 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
     return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
 
 
-def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Evidence) -> Evidence:
-    """Find out what may change a plan, and add it to what is known, the time among it.
+class Looks:
+    """One directory that was read and is open: what plans of it ask is looked at once, whatever their policies.
+
+    ``told`` is what files tell, and ``bases`` are what no policy changes: `ckptrules.run.deciding` knows both.
+    """
+
+    def __init__(self, directory: int, listing: Listing, rules: RuleSet, now_ns: int) -> None:
+        self.directory, self.listing, self.rules, self._now_ns = directory, listing, rules, now_ns
+        self.told: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
+        self.bases: list[Basis] = []
+        self._used, self._broken = dict[str, str](), dict[str, str]()
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """What was read, by name."""
+        return {entry.name: entry for entry in self.listing.entries}
+
+    @cached_property
+    def pointers(self) -> tuple[Mapping[str, tuple[Mention, ...]], tuple[Reason, ...]]:
+        """What the pointer files name, and what is odd about them, as `read_pointers`."""
+        return read_pointers(self.directory, self.listing, self.rules)
+
+    @cached_property
+    def foreign(self) -> Mapping[str, str]:
+        """Whom the pointer files belong to that we cannot replace."""
+        found = self.pointers[0].items()
+        named = [name for name, said in found if any(one.text for one in said)]
+        return {name: owner for name in named if (owner := _other_owner(self.directory, name))}
+
+    def why_in_use(self, name: str) -> str:
+        """Say why something may still be written to, or nothing."""
+        if name not in self._used:
+            self._used[name] = in_use(self.directory, self.entries[name], self.rules.settle, self._now_ns)
+        return self._used[name]
+
+    def why_broken(self, name: str) -> str:
+        """Say what a glance at a checkpoint shows to be wrong with it, or nothing."""
+        if name not in self._broken:
+            self._broken[name] = seen_broken(self.directory, self.entries[name])
+        return self._broken[name]
+
+
+def look(looks: Looks, links: Links, plan: Plan, known: Evidence) -> Evidence:
+    """Find out what may change a plan, and add it to what is known.
 
     Only what the plan is about is looked at: what would be done if nothing more were known.
     """
-    names = to_look_at(plan)
-    entries = {entry.name: entry for entry in listing.entries if entry.name in names}
+    listing = looks.listing
     same = {
-        name: number for group in _disputed(plan) for name, number in same_content(directory, group, entries).items()
+        name: number
+        for group in _disputed(plan)
+        for name, number in same_content(looks.directory, group, looks.entries).items()
     }
-    used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
-    used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
-    broken = {
-        name: text for name in plan.rests_on if name not in used and (text := seen_broken(directory, entries[name]))
-    }
-    pointers, notes = read_pointers(directory, listing, rules)
+    used = {name: why for name in to_look_at(plan) if (why := looks.why_in_use(name))}
+    used |= _by_sidecars(looks, plan)
+    broken = {name: text for name in plan.rests_on if name not in used and (text := looks.why_broken(name))}
+    pointers, notes = looks.pointers
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
@@ -72,11 +118,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
         broken={**known.broken, **broken},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
         notes=notes,
-        foreign={
-            name: owner
-            for name, said in pointers.items()
-            if any(one.text for one in said) and (owner := _other_owner(directory, name))
-        },
+        foreign=looks.foreign,
     )
 
 
@@ -105,14 +147,11 @@ def seen_broken(directory: int, entry: Entry) -> str:
     return ""
 
 
-def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_ns: int) -> dict[str, str]:
+def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:
     """Say which checkpoints are in use because something that goes with them is."""
     owners = {name: action.name for action in plan.actions for name, _ in action.with_it}
-    found = {}
-    for entry in listing.entries if owners else ():
-        if entry.name in owners and (why := in_use(directory, entry, settle, now_ns)):
-            found[owners[entry.name]] = f"{entry.name} {why}"
-    return found
+    names = [name for name in looks.entries if name in owners] if owners else []
+    return {owners[name]: f"{name} {why}" for name in names if (why := looks.why_in_use(name))}
 
 
 def read_pointers(

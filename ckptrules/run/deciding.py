@@ -16,7 +16,7 @@ from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
 from ckptrules.engine.pins import Found
-from ckptrules.engine.plan import make_plan
+from ckptrules.engine.plan import Case, basis_of, plan_on
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import Series, called, counts_in, series_of
@@ -25,6 +25,7 @@ from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
+    Looks,
     look,
     look_inside,
     metric_files,
@@ -40,8 +41,6 @@ from ckptrules.run import hook, pinning
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.storage import reading
-
-FromFiles = dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]]  # and what is wrong with them
 
 
 class Local(tzinfo):
@@ -75,7 +74,7 @@ def decided_of(job: Job, found: Directory) -> Decided:
             listing = read_directory(directory, found)
             sources = sources_asked(job, listing)
             contents = readings.marks(directory, [*names_to_read(job, listing), *sources.paths])
-            settled = settle(job, listing, directory, sources, {})
+            settled = settle(job, looks_of(job, listing, directory), sources)
             plan, known = with_losses(settled.job, listing, settled.plan, settled.known), settled.known
             plan = pinning.told(plan, settled.pinned)
             plan = plan._replace(notes=(*plan.notes, *settled.notes))
@@ -128,10 +127,16 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
     ]
 
 
+def looks_of(job: Job, listing: Listing, directory: int) -> Looks:
+    """Return what looks at a directory that was read, by its descriptor, for plans by the rules of a job."""
+    return Looks(directory, listing, job.rules, job.header["started_ns"])
+
+
 def read_files(
-    job: Job, listing: Listing, sources: facts.Sources, told: FromFiles, out: frozenset[str]
+    job: Job, looks: Looks, sources: facts.Sources, out: frozenset[str]
 ) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Read what files tell of checkpoints, and what the newest of these call the best inside, unless it is ``told``."""
+    """Read what files tell of checkpoints, and what the newest of these call the best inside, once."""
+    listing, told = looks.listing, looks.told
     metrics = asks_for_metrics(job)
     per = job.policy.per if job.policy else ()
     key = sources, metrics, out, per
@@ -157,44 +162,42 @@ class Settled(NamedTuple):
     pinned: Sequence[Found]
 
 
-def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, told: FromFiles) -> Settled:
-    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
-
-    What files have ``told`` is asked of them once.
-    """
+def settle(job: Job, looks: Looks, sources: facts.Sources) -> Settled:
+    """Plan one directory; where more than names must be known, find that out and plan again."""
+    listing = looks.listing
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
     path, deletes = job.options.outputs_dir, job.policy or job.options.on_conflict != "report"
     backups = backups_around(path, listing.directory) if deletes else []
     if backups or any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
-    known, notes = with_facts(job, listing, sources, known_at_first(job, listing, directory, pinned), told)
+    known, notes = with_facts(job, looks, sources, known_at_first(job, looks, pinned))
     looked_at, relied_on = set[str](), set[str]()
     for proved in dict.fromkeys((None, verified_names(job, listing))):  # first what would go without a proof
         known = known._replace(verified=proved)
-        plan = planned(job, listing, known)
+        plan = planned(job, looks, known)
         while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
             looked_at |= names  # what is found out may bring other names into play
             relied_on.update(plan.rests_on)
-            evidence = look(job.links, directory, listing, plan, job.rules, known)
+            evidence = look(looks, job.links, plan, known)
             if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
-                evidence, notes = with_facts(job, listing, sources, evidence, told)
+                evidence, notes = with_facts(job, looks, sources, evidence)
             if evidence == known:
                 break
             known = evidence
-            plan = planned(job, listing, known)
+            plan = planned(job, looks, known)
     text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
     return Settled(job, plan, known, (*notes, *(Reason(text.format(one, MANIFEST)) for one in backups)), pinned)
 
 
-def known_at_first(job: Job, listing: Listing, directory: int, pinned: Iterable[Found]) -> Evidence:
+def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:
     """Return what is known of a directory before any plan of it."""
-    path, metrics = job.options.outputs_dir, dict[str, dict[str, str]]()
+    path, listing, metrics = job.options.outputs_dir, looks.listing, dict[str, dict[str, str]]()
     if asks_for_metrics(job):
         metrics = read_metrics(path, listing, sort_entries(job.rules, listing).sidecars)
     return Evidence(
         now_ns=job.header["started_ns"],
         metrics=metrics,
-        inside=look_inside(directory, listing, job.rules),
+        inside=look_inside(looks.directory, listing, job.rules),
         zone=LOCAL,
         broken=broken_names(path, listing),
         pins={one.name: one.pin.reason for one in pinned},
@@ -204,19 +207,18 @@ def known_at_first(job: Job, listing: Listing, directory: int, pinned: Iterable[
     )
 
 
-def with_facts(
-    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, told: FromFiles
-) -> tuple[Evidence, tuple[Reason, ...]]:
+def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) -> tuple[Evidence, tuple[Reason, ...]]:
     """Add what files tell of checkpoints, and say what is wrong with the files."""
     if not (sources.files or sources.inside):
         return known, sources.notes
+    listing = looks.listing
     out = frozenset[str]()
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = sort_entries(job.rules, listing)
         marked = unwhole(found, listing, job.rules, known)[0].keys() | known.in_use.keys()
         every = (one for one in found.every if marked.isdisjoint(one.names))
         out = frozenset(facts.names_of(listing, job.rules)).difference(name for one in every for name in one.names)
-    more, notes = read_files(job, listing, sources, told, out)
+    more, notes = read_files(job, looks, sources, out)
     return known._replace(
         metrics=merged(known.metrics, more.metrics),
         times=more.times,
@@ -306,10 +308,14 @@ def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequ
             yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")
 
 
-def planned(job: Job, listing: Listing, known: Evidence) -> Plan:
+def planned(job: Job, looks: Looks, known: Evidence) -> Plan:
     """Plan one directory by what is known."""
-    options = job.options
-    return make_plan(job.rules, listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
+    asked = Case(job.rules, looks.listing, job.options.on_conflict, known, job.options.leave_links)
+    basis = next((one for one in looks.bases if one.asked == asked), None)
+    if basis is None:
+        basis = basis_of(asked)
+        looks.bases = [*looks.bases[-1:], basis]  # a plan goes back and forth between two of them
+    return plan_on(basis, job.policy)
 
 
 def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:

@@ -25,11 +25,11 @@ from ckptrules.engine.what_if import (
     with_more,
     without,
 )
-from ckptrules.outputs.evidence import read_pointers
+from ckptrules.outputs.evidence import Looks
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import FromFiles, settle, sources_asked
+from ckptrules.run.deciding import looks_of, settle, sources_asked
 from ckptrules.run.jobs import Job, Pairs, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
@@ -130,8 +130,8 @@ def weigh(job: Job, listing: Listing) -> Weighed | None:
 
 def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
     """Say what goes in a directory by each of the others."""
-    told: FromFiles = {}
-    base = plan_by(job, listing, directory, others.base, told)
+    looks = looks_of(job, listing, directory)
+    base = plan_by(job, looks, others.base)
     made = [(others.base, base)]
 
     def plan(other: Other) -> Plan:
@@ -139,7 +139,7 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
         known = next((one for by, one in made if by == other), None)
         if known is None:
             try:
-                known = plan_by(job, listing, directory, other, told)
+                known = plan_by(job, looks, other)
             except FAULTS as fault:
                 known = untouched(Directory(listing.experiment, listing.directory), fault)
             made.append((other, known))
@@ -147,12 +147,13 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
 
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
     found = sort_entries(job.rules, listing)
-    for use, count, without_it in held(job, listing, directory, found):
-        lines.append((use, count, plan_by(without_it, listing, directory, others.base, {})))
+    for use, count, without_it in held(job, looks, found):
+        lines.append((use, count, plan_by(without_it, looks_of(without_it, listing, directory), others.base)))
     for pattern in (job.rules.user or job.rules).protected:
         shielded, less = [one for one in found.protected if one.named_by.place == pattern.place], base
         if any(one.rule for one in shielded):  # what no rule reads would stay
-            less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base, {})
+            less_job = job._replace(rules=unprotected(job.rules, pattern))
+            less = plan_by(less_job, looks_of(less_job, listing, directory), others.base)
         lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
     return Weighed(
         weight(base, listing),
@@ -161,17 +162,17 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
     )
 
 
-def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[tuple[InUse, int, Job]]:
+def held(job: Job, looks: Looks, found: Sorted) -> Iterator[tuple[InUse, int, Job]]:
     """Yield what keeps checkpoints beside the lines of policies: the pins, and each pattern of pointer files.
 
     With each comes how many checkpoints of the directory it keeps, and the job without it.
     """
-    found_pins = pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
+    found_pins = pinned_in(job.options.outputs_dir, looks.listing, job.pins, job.strays)
     pinned = {one.name for one in found_pins if not one.fault}
     if pinned:
         line = PolicyLine(PINS, pins_file(job.options.rules_dir), None)
         yield InUse(None, line), len(pinned), job._replace(pins=(), strays=())
-    said = read_pointers(directory, listing, job.rules)[0]
+    said = looks.pointers[0]
     for pattern in dict.fromkeys(one for one in job.rules.pointers if one.protects):
         files = [name for name in said if fnmatchcase(in_part_folder(name)[1], pattern.text)]
         named = {found.heads.get(one.name, one.name) for name in files for one in said[name] if one.protects}
@@ -181,10 +182,10 @@ def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[
             yield InUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
 
 
-def plan_by(job: Job, listing: Listing, directory: int, other: Other, told: FromFiles) -> Plan:
+def plan_by(job: Job, looks: Looks, other: Other) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    return settle(job, listing, directory, sources_asked(job, listing), told).plan
+    return settle(job, looks, sources_asked(job, looks.listing)).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:

@@ -14,7 +14,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
-from ckptrules.run.deciding import FromFiles, read_files
+from ckptrules.run.deciding import looks_of, read_files
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import Planning
 from ckptrules.run.records import Journals
@@ -46,9 +46,9 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
     by_itself = [facts.read_facts(str(tmp_path), listing, some, names, **more) for some, more in asked]
     assert len({repr(one) for one in by_itself}) > 1
     place = str(tmp_path)
-    job = Job(Planning(outputs_dir=place), rules, Style(), {}, Links(place), Journals(""))
+    job = Job(Planning(outputs_dir=place), rules, Style(), {"started_ns": 0}, Links(place), Journals(""))
     jobs = {metrics: job._replace(policy=rules.policies[name]) for name, metrics in (("last", False), ("best", True))}
-    told: FromFiles = {}
+    looks = looks_of(jobs[True], listing, -1)
     real, opened = facts.read_facts, list[object]()
 
     def counted(*some: Any, **more: Any) -> Any:
@@ -57,6 +57,6 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        read = [read_files(jobs[more["metrics"]], listing, some, told, more["out"]) for some, more in asked]
+        read = [read_files(jobs[more["metrics"]], looks, some, more["out"]) for some, more in asked]
         assert read == by_itself
     assert len(opened) == len(asked)

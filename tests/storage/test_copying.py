@@ -32,7 +32,7 @@ from ckptrules.engine.entries import Item
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find
-from ckptrules.outputs.evidence import look
+from ckptrules.outputs.evidence import Looks, look
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
@@ -596,7 +596,9 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
     def plan() -> Plan:
         listing = scan(str(shared), found)
         with open_below(str(shared), found.directory) as directory:
-            evidence = look(Links(str(shared)), directory, listing, make_plan(rules, listing), rules, Evidence())
+            evidence = look(
+                Looks(directory, listing, rules, 0), Links(str(shared)), make_plan(rules, listing), Evidence()
+            )
         return make_plan(rules, listing, evidence=evidence)
 
     ours = plan()
