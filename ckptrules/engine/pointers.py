@@ -19,9 +19,15 @@ _CHECKSUM = rb"[0-9A-Fa-f]{32,128}"
 _LIST = re.compile(rb"(?:(?:\\?%b [ *][^\n]+|[\w/-]+ ?\([^\n]+\) = %b|[#;][^\n]*|)\n)*" % (_CHECKSUM, _CHECKSUM))
 _DIGIT, _LETTER = re.compile("[0-9]"), re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(
-    rb"(?:(?<![\w.-])([\"']?)[A-Za-z_][\w.-]*+\1[ \t]*+[:=][ \t]*+)?"
-    rb"([\"']?)(?<![\d.])([+-]?\d{1,18}(?:\.\d*+)?)(?![\d.])\2"
+    rb"(?:(?<![\w.-])([\"']?)([A-Za-z_][\w.-]*+)\1[ \t]*+[:=][ \t]*+)?"
+    rb"([\"']?)(?<![\d.])([+-]?\d{1,18}(?:\.\d*+)?)(?![\d.])\3"
 )
+_COUNTED = re.compile(
+    rb"(?<![\w./\\-])([\"']?)((?:best_|last_|latest_|global_|current_)?(?:epoch|step|iteration|iter))\1"
+    rb"[ \t]*+[:=][ \t]*+([\"']?)(\d{1,18}(?:\.0*+)?)(?![\w./\\-])\3",
+    re.IGNORECASE,
+)
+_FEW = 3  # numbers behind such keys; more are those of a history
 _BETWEEN = b" \t\r\n{}[],;"  # what may stand between numbers where a file holds nothing else
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, which Windows puts in front
 _KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
@@ -66,7 +72,7 @@ class Index:
 
     def near(self, content: bytes) -> set[str]:
         """Return all names that `mentioned` would find in a file, and few others."""
-        found = {name for digits in numbers_alone(content) for name in self._telling.get(int(digits), ())}
+        found = {name for digits, _ in numbers_in(content) for name in self._telling.get(int(digits), ())}
         for text in (content, b"\n".join(line[start:] for line, start in _behind_keys(content))):
             for start in (match.start() for match in _STARTS.finditer(text)):
                 for size in self._sizes:
@@ -82,17 +88,17 @@ def mentions(content: bytes, name: str) -> bool:
 
 
 def mentioned(
-    content: bytes, names: Iterable[str], fields_of: FieldsOf, *, protects: bool = True
+    content: bytes, names: Iterable[str], fields_of: FieldsOf, *, protects: bool = True, called: str = ""
 ) -> tuple[Mention, ...]:
     """Return which names a file names, and each text that stands there for it.
 
     That is the whole name; or a stem, from which the name goes on with a dot or with what its format captures as
-    ``part``, or the name without that; or, where the file holds nothing else, numbers that the name tells. A stem has a
-    digit and a letter. What stands behind a key (``best=epoch_12.pth``) is meant, and has no text: it cannot follow.
+    ``part``, or the name without that; or numbers that the name tells (`numbers_in`). A stem has a digit and a letter.
+    What stands behind a key (``best=epoch_12.pth``) is meant, and has no text: it cannot follow.
 
-    Where what is named does not stay (``protects``), only whole names count.
+    Where what is named does not stay (``protects``), only whole names count. The file is ``called`` so.
     """
-    numbers = numbers_alone(content) if protects else []
+    numbers = numbers_in(content, called) if protects else []
     lines = _behind_keys(content) if protects else []
     values = b"\n".join(line[start:] for line, start in lines)
     beside = sorted(names)
@@ -105,18 +111,27 @@ def mentioned(
         if any(not any(mentions(line, other) for other in beside) for line in meant):
             said = [""]  # it stays, and nothing is written there: who knows where a key ends
         if not said:
-            said = [digits for digits in numbers if int(digits) in _told(fields_of(name))]
+            told, with_epoch = _told(fields_of(name)), _may_be_told(fields_of(name))
+            said = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else told)]
         found += [Mention(name, text, protects) for text in said]
     return tuple(found)
 
 
-def numbers_alone(content: bytes) -> list[str]:
-    """Return the whole numbers of a file that holds nothing but numbers: one, one a line, or such behind keys."""
+def numbers_in(content: bytes, called: str = "") -> list[tuple[str, bool]]:
+    """Return the whole numbers by which a file may name checkpoints, and whether each may be an epoch beside a step.
+
+    Those of a file that holds nothing but numbers: one, one a line, or such behind keys; else what stands behind a key
+    for an epoch or a step. The key says that it is an epoch, or how the file is ``called``.
+    """
     content = content.removeprefix(_MARK)
-    if _NUMBER.sub(b"", content).strip(_BETWEEN):
-        return []
-    parts = (match[3].decode().partition(".") for match in _NUMBER.finditer(content))
-    return list(dict.fromkeys(whole for whole, _, rest in parts if whole.isdigit() and not rest.strip("0")))
+    is_bare = not _NUMBER.sub(b"", content).strip(_BETWEEN)
+    found: dict[str, bool] = {}
+    for match in (_NUMBER if is_bare else _COUNTED).finditer(content):
+        whole, _, rest = match[4].decode().partition(".")
+        if whole.isdigit() and not rest.strip("0"):
+            says_epoch = "epoch" in called.lower() or b"epoch" in (match[2] or b"").lower()
+            found[whole] = found.get(whole, False) or says_epoch
+    return [*found.items()] if is_bare or len(found) <= _FEW else []
 
 
 def named_alone(content: bytes, fields_of: FieldsOf) -> str:

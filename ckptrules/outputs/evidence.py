@@ -175,9 +175,6 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
-    def epochs_of(name: str) -> Mapping[str, str]:
-        return {field: text for field, text in fields_of(name).items() if field == "epoch"}
-
     index = Index(every if pointers or any(map(_TRACKS.fullmatch, others)) else (), fields_of)
     for pointer, protects in pointers.items():
         try:
@@ -193,9 +190,7 @@ def read_pointers(
             notes += [Reason(what)] * (pointer not in links)
         else:
             near = index.near(content) - {in_part_folder(pointer)[1]}
-            said = mentioned(content, near, fields_of, protects=protects)
-            if not said and "epoch" in pointer:  # best_epoch.txt holds no step
-                said = mentioned(content, near, epochs_of, protects=protects)
+            said = mentioned(content, near, fields_of, protects=protects, called=pointer)
             if protects and not said and (name := named_alone(content, fields_of)):
                 notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
             if said:
@@ -207,7 +202,7 @@ def read_pointers(
             content = read_pointer(directory, other) or b""
             names = {named_alone(content, fields_of)}
             if _TRACKS.fullmatch(other):
-                names |= {one.name for one in mentioned(content, index.near(content), fields_of)}
+                names |= {one.name for one in mentioned(content, index.near(content), fields_of, called=other)}
             named = sorted(names.intersection(every))
             if other not in pointers and named:
                 found[other] = tuple(Mention(one, "") for name in named for one in every[name])

@@ -120,6 +120,16 @@ def test_a_name_is_found_in_any_form_of_unicode(name: str, written: str) -> None
         ("-300", {"iter_0000300": ""}),
         ("300.0", {"iter_0000300": "300"}),
         ("9" * 5000, {"iter_0000300": ""}),
+        ('{"epoch": 300, "acc": 0.5}', {"epoch_300_step_5.pt": "300", "epoch_300.pt": "300"}),
+        (
+            '{"epoch": 300, "metric": "acc"}',
+            {"epoch_300_step_5.pt": "300", "epoch_300.pt": "300", "iter_0000300": "300"},
+        ),
+        ('{"name": "a", "best_epoch": "300", "global_step": 7}', {"epoch_300_step_5.pt": "300"}),
+        ("model: a.yaml\niteration: 300.0\n", {"iter_0000300": "300", "epoch_300_step_5.pt": ""}),
+        ('{"epochs": 300, "top": "k"}', {"epoch_300.pt": ""}),
+        ("runs/epoch=300-acc=0.5.pt\nepoch=300/x\n", {"epoch_300.pt": ""}),
+        ("\n".join(f"a, epoch: {n}" for n in range(297, 301)), {"epoch_300.pt": ""}),
         ("", {"iter_0000300": ""}),
     ],
 )

@@ -354,6 +354,15 @@ def test_a_protected_file_may_name_a_checkpoint(project: Project) -> None:
     assert project.names("exp") == ["best_model.json", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
 
 
+@pytest.mark.parametrize("content", ['{"epoch": 10}', '{"epoch": 10, "metric": "acc", "value": 0.5}'])
+def test_a_file_that_tells_the_epoch_of_the_best_names_it(project: Project, content: str) -> None:
+    """The names tell a step as well, or the file a word: so the best went."""
+    three_of_lightning(project)
+    put(project, "best_metrics.json", content.encode())
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == ["best_metrics.json", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
+
+
 @pytest.mark.parametrize("marker", ["-incomplete", ".in-progress", ".saving", ".aria2"])
 def test_a_usual_marker_is_asked_where_no_rule_names_it(project: Project, marker: str) -> None:
     """The newest counted as whole, and the last whole one went."""
