@@ -127,6 +127,10 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     "names",
     [
         "w_2026-01-30.pt w_2026-02-15.pt",
+        "w_20260130.h5 w_20260215.h5",
+        "w_20260130_101500.pt w_20260131_101500.pt",
+        "w_20260130_101500.pt w_20260130_111500.pt",
+        "w_1705312345.pt w_1705312399.pt",
         "G_1k_seed9.pt G_2k_seed8.pt",
         "G10-f0.pt G20-f1.pt",
         "m_1e3.pt m_2e4.pt",

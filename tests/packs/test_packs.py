@@ -11,7 +11,7 @@ from pathlib import Path
 from ckptrules.commands.packs import as_rules
 from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.naming import fits, own_claim
-from ckptrules.engine.packs import agreed_fields, told
+from ckptrules.engine.packs import NUMBERS, agreed_fields, told
 from ckptrules.engine.ruleset import Fault, Pack, Rule
 from ckptrules.outputs.find import survey
 from ckptrules.outputs.picking import Tree
@@ -38,6 +38,7 @@ EXAMPLES = [(pack, rule, name) for pack in PACKS.values() for rule in pack.rules
 
 # Names that two packs read otherwise, as they may: a mark picks one of them, else the name is nothing but a number.
 IGNITE = "Ignite counts what it is attached to"
+EPOCHS = "Coqui counts steps, LAVIS epochs"
 SAVES = "accelerate and Ray count saves, Orbax steps; what lies inside tells"
 AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
     "checkpoint_0": ({"huggingface", "orbax", "words"}, SAVES),
@@ -52,6 +53,9 @@ AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
     "model_149.pt": ({"ignite", "rsl_rl", "vits"}, f"RSL-RL counts steps, {IGNITE}"),
     "model_000100.pt": ({"ignite", "nanochat"}, f"nanochat counts steps, {IGNITE}"),
     "model_500000.pt": ({"ignite", "rsl_rl", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "checkpoint_7.pth": ({"coqui", "detr"}, EPOCHS),
+    "checkpoint_10.pth": ({"coqui", "detr"}, EPOCHS),
+    "checkpoint_5000.pth.tar": ({"coqui", "detr"}, EPOCHS),
 }
 
 
@@ -214,6 +218,23 @@ def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(example: tuple[Pack, Rul
         if said is None or said.kind == "protected":
             continue
         assert said.fields.get("part", "") not in ("", whole.get("part")) or told(said.fields) != told(whole), other
+
+
+SAYS_WHAT_IT_COUNTS = re.compile(r"(?i)ep|step|iter|phase|ba\d|ckpt-|(?:^|[-_])\d*e_?\d|frame|shard|^(?:hpc|g|do)_")
+WIDE = ("mlagents", "orbax", "stylegan", "tensorflow")  # their steps may be that many, and two files are one checkpoint
+
+
+@every({f"{pack.name}: {name}": (pack, rule, name) for pack, rule, name in EXAMPLES})
+def test_a_date_or_a_time_is_no_number_of_a_training(example: tuple[Pack, Rule, str]) -> None:
+    """``weights_20240115.h5`` and that of the next day are two trainings: none makes the other go."""
+    pack, rule, name = example
+    if pack.name in WIDE or is_folder(rule, name) or SAYS_WHAT_IT_COUNTS.search(name):
+        return
+    read = fits(rule, name) or {}
+    numbers = [read[key] for key in NUMBERS if key in read]
+    for other in ("20240115", "20240115_103000", "1705312345") if len(numbers) == 1 else ():
+        dated = name.replace(numbers[0], other)
+        assert not told(own_claim(dated, pack.rules, folder=False).fields), dated
 
 
 SAYS_WHY_IT_STAYS = re.compile(r"best|last|avg|release|concat|light|_0\.pth")

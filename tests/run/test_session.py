@@ -209,11 +209,11 @@ def test_broken_rules_are_refused_with_their_place(tmp_path: Path, task: str) ->
 
 def test_the_rules_folder_is_no_experiment(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/checkpoint-5.pt").write_text("x")
+    (tmp_path / "results/checkpoint-500.pt").write_text("x")
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules/naming.yaml").write_text(
         "outputs_dir: .\nlayout: ['*']\ntarget: {template: 'checkpoint-{{ step }}.pt', "
-        "match: 'checkpoint-(?P<step>\\d+)\\.pt', examples: [checkpoint-5.pt]}\nretention: {default: {keep_last: 1}}\n"
+        "match: 'checkpoint-(?P<step>\\d+)\\.pt', examples: [checkpoint-500.pt]}\nretention: {default: {keep_last: 1}}\n"
     )
     for task, text in (("plan", "  processed   1  experiment\n"), ("usage", "\nresults "), ("packs", "\nicefall  *  ")):
         code, out, _ = run_program("ckptrules", task, folder=tmp_path, environment=default())
