@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -230,22 +229,32 @@ def inverted(back: TakeBack, by: str) -> TakeBack:
     return back._replace(units=tuple(in_trash_of(by, inverse_of(unit)) for unit in back.units))
 
 
-def standing(run: Run, pattern: str | None = None) -> list[TakeBack]:
-    """List what of a run stands, for the experiments that a shell pattern fits; newest changes first."""
+def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list[TakeBack]:
+    """List what of a run stands, for the experiments that are asked for; newest changes first.
+
+    What lies in an experiment that was moved as a whole is taken back with it.
+    """
+    rows = [(record, intent) for record, intent in reversed(run.intents) if is_asked(intent.experiment)]
+    wholes = {intent.directory: intent.experiment for _, intent in rows if _moves_whole(intent)}
     found: dict[tuple[bool, str], TakeBack] = {}
-    for record, intent in reversed(run.intents):
-        if pattern is not None and not fnmatchcase(intent.experiment, pattern):
-            continue
+    for record, intent in rows:
         pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
         if not pairs:
             continue
-        key = (record.own, intent.directory)
-        before = found.get(key, TakeBack(intent.experiment, intent.directory, (), (), record.own))
+        home = next((folder for folder in folders_above(intent.directory) if folder in wholes), intent.directory)
+        key = (record.own, home)
+        before = found.get(key, TakeBack(wholes.get(home, intent.experiment), home, (), (), record.own))
         found[key] = before._replace(
             units=(*before.units, *(unit for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
         )
     return sorted(found.values())
+
+
+def _moves_whole(intent: Intent) -> bool:
+    """Say whether a directory was moved as a whole, as an experiment is that is archived or brought back."""
+    steps = (step for unit in intent.units for step in unit.steps if KINDS[step.kind].moves)
+    return any(intent.directory in (step.here.path, step.there.path) for step in steps)
 
 
 def are_independent(backs: Iterable[TakeBack]) -> bool:

@@ -13,7 +13,7 @@ from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.record import NOT_REACHED, Intent, Record, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.engine.entries import Spot
+from ckptrules.engine.entries import Spot, folders_above
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
@@ -79,20 +79,24 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
         else:
             left |= leaves
             altered |= {step.here for step in today.steps} - leaves
-            moved |= {step.there.path: step.here.path for step in today.steps if KINDS[step.kind].moves}
+            steps = zip(unit.steps, today.steps, strict=True)
+            moved |= {step.there.path: now.here.path for step, now in steps if KINDS[step.kind].moves}
     return failed
 
 
 def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
-    """Say where a step would begin today, whose name, or a directory above it, an earlier one moves."""
-    path, below = step.here.path, ""
-    while path and path not in moved:
-        path, _, name = path.rpartition("/")
-        below = f"/{name}{below}"
-    if not path:
-        return step
-    directory, _, name = f"{moved[path]}{below}".rpartition("/")
-    return step._replace(directory=directory, name=name)
+    """Say from where to where a step would go today, if earlier ones move its name, or a directory above it."""
+    here = _today(step.here.path, moved)
+    if here != step.here.path:
+        directory, _, name = here.rpartition("/")
+        step = step._replace(directory=directory, name=name)
+    return step._replace(to_directory=_today(step.to_directory, moved))
+
+
+def _today(path: str, moved: Mapping[str, str]) -> str:
+    """Return where that lies today which will be at a path."""
+    above = next((one for one in (path, *reversed(folders_above(path))) if one in moved), "")
+    return f"{moved[above]}{path[len(above) :]}" if above else path
 
 
 def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,8 +74,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     if run:
         listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
         refuse_unknown_experiments(session, "undo", options, lambda: changed, listed)
-    chosen = [back for back in backs if is_selected(session, "undo", back.experiment)]
-    rest = len(standing(run)) - len(chosen) if run else 0
+    rest = len(run.standing) - sum(len(back.undoes) for back in backs) if run else 0
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     waits = list(what_waits(options.outputs_dir)) if options.run is None and not backs else []
@@ -123,18 +123,23 @@ def found_out(session: Session, options: Options) -> tuple[Run | None, list[str]
     refusing.refuse_missing_outputs(session, options.outputs_dir)
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
-    pattern = as_pattern(options.experiments, changed)
-    return run, changed, standing(run, pattern) if run else ()
+    pattern = as_pattern(options.experiments, changed) or "*"
+    is_run = session.line.command == "run"
+
+    def is_asked(experiment: str) -> bool:
+        return fnmatchcase(experiment, pattern) and (not is_run or is_selected(session, "undo", experiment))
+
+    return run, changed, standing(run, is_asked) if run else ()
 
 
-def count_shared(session: Session, base: str, options: Options) -> int:
+def count_shared(session: Session, _: str, options: Options) -> int:
     """Count the directories that are asked for, if several processes may share them.
 
     Raises:
         OptionError: as `found_out`.
     """
-    *_, backs = found_out(session, options)
-    return sum(is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
+    backs = found_out(session, options)[2]
+    return len(backs) if are_independent(backs) else 0
 
 
 def newest_known(runs: Sequence[Run]) -> Run | None:
@@ -190,7 +195,7 @@ def came_to(
 ) -> Iterator[str]:
     """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one.
 
-    In ``rest`` directories stands more of the run, which were not asked for.
+    Of the run, ``rest`` units stand that were not asked for.
     """
     if run and backs:
         verb = "Taken back in part" if total.problems or rest else "Taken back"

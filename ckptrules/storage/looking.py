@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
@@ -29,21 +29,23 @@ NO_FILE = -1  # the newest time of the files in a directory that has none
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
-def identify(directory: int, name: str) -> Identity:
+def identify(directory: int, name: str, without: Collection[str] = ()) -> Identity:
     """Find out what tells whether a name in an open directory still stands for what it stood for.
+
+    Of a directory, what is ``without`` does not count: paths below the open one.
 
     Raises:
         OSError: nothing is there, or it cannot be looked at.
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
-        return look_inside(directory, name).identity
+        return look_inside(directory, name, without).identity
     return identity_of(status)
 
 
-def stands_for(directory: int, name: str, identity: Identity) -> bool:
+def stands_for(directory: int, name: str, identity: Identity, without: Collection[str] = ()) -> bool:
     """Say whether a name in an open directory still stands for what was identified; OSError where nothing is there."""
-    return is_known_by(identify(directory, name), identity)
+    return is_known_by(identify(directory, name, without), identity)
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -127,10 +129,11 @@ class Inside(NamedTuple):
     model_parts: tuple[str, ...]
 
 
-def look_inside(directory: int, name: str) -> Inside:
+def look_inside(directory: int, name: str, without: Collection[str] = ()) -> Inside:
     """Add up the bytes of all files in a directory, and find the newest of their times (`NO_FILE` where there is none).
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
+    What is ``without`` is passed over: paths below the open directory.
     """
     # Not above: who looks into no folder needs none.
     from ckptrules.engine.counted import OF_A_MODEL_PART, why_ranks_lack, why_too_few
@@ -148,6 +151,8 @@ def look_inside(directory: int, name: str) -> Inside:
     gone: list[str] = []  # while we looked
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
         ahead.remove(folder)
+        for some in (directories, names) if without else ():
+            some[:] = [one for one in some if os.path.join(folder, one) not in without]
         torn += filter(None, [why_too_few(filter(SHARD.fullmatch, names))])
         for one in (*names, *directories):
             path = os.path.join(folder, one)

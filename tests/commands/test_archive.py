@@ -281,6 +281,33 @@ def test_an_experiment_that_holds_another_one_is_not_put_away_with_it(project: P
     assert [line.split()[2] for line in out.splitlines() if "Archived" in line] == ["old_1/inner", "old_1"]
 
 
+def test_experiments_in_one_another_are_taken_back_in_order(project: Project) -> None:
+    """With ``-n 4`` the inner one had no place yet; a preview, and an undo of what was brought back, said no to both."""
+    rules = project.folder / "rules" / "naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['**/checkpoints']"))
+    names = ("a", "a/b", "a/b/c")
+    project.make({f"{name}/checkpoints/epoch=1-step=1.ckpt": 3 for name in names})
+    (project.folder / "saved").mkdir()
+    there = project.tree()
+    foreseen = "  to restore  3  from the trash\n"
+    project.doit("archive", "experiments=*", "archive_dir=saved", "format=gz")
+    away = project.tree()
+    assert foreseen in project.doit("undo", "dry_run=1")
+    project.doit("-n", "4", "undo")
+    assert project.tree() == there
+    undone = project.doit("history").splitlines()[1].split()[0]
+    project.doit("undo", f"run={undone}")
+    assert project.tree() == away
+    project.doit("unarchive", "archive=saved/*.gz")
+    assert "  to delete   3  " in project.doit("undo", "dry_run=1")
+    project.doit("undo")
+    assert project.tree() == away
+    project.doit("unarchive", "archive=saved/*.gz")
+    out = project.doit("undo", "experiments=a/b/*")
+    assert out.splitlines()[:2] == ["Processing experiment: a/b/c", "  \u2297 Deleted: c"]
+    assert out.splitlines()[-2].startswith("Taken back in part: run ")
+
+
 def test_what_holds_an_experiment_that_could_not_be_archived_stays(project: Project) -> None:
     archive = make(project)
     rules = project.folder / "rules" / "naming.yaml"

@@ -10,7 +10,7 @@ import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
-from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
+from ckptrules.engine.entries import folders_above, lies_in
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import looking, moving, reading
 from ckptrules.storage.base import Changed
@@ -45,7 +45,7 @@ class Move(Kind):
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
         if why := super().check(folders, step, ahead):
-            return "" if _will_be_empty(folders, step, ahead) else why
+            return "" if _will_stand(folders, step, ahead) else why
         return "" if step.there in ahead.left or _is_free(folders, step) else os.strerror(errno.EEXIST)
 
     def do(self, folders: Folders, step: Step) -> None:
@@ -93,13 +93,11 @@ class Move(Kind):
         return step.to if step.directory.startswith(f"{TRASH}/") else step.name
 
 
-def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
-    """Say whether a directory that was made empty will be so again, as all that is in it leaves before."""
-    return step.identity == Identity("directory", 0, -1) and all(
-        Spot(os.path.normpath(os.path.join(step.directory, folder)), name) in ahead.left
-        for folder, inner, names, _ in os.fwalk(step.name, dir_fd=folders.descriptor(step.directory))
-        for name in (*inner, *names)
-    )
+def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
+    """Say whether a directory into which something came later will be as it was, as that leaves before."""
+    start = f"{step.directory}/".lstrip("/")
+    inside = {one.path.removeprefix(start) for one in ahead.left if one.path.startswith(f"{step.here.path}/")}
+    return bool(inside) and looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, inside)
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
