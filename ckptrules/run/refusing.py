@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import PurePath
 
@@ -138,9 +137,9 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
     Raises:
         OptionError: with what does the same.
     """
-    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
+    if not line.has_foreign_words and line.flag("-P", "--parallel-type") == "process":
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
-    if (asked := processes_asked(line.arguments)) < 0:
+    if (asked := processes_asked(line)) < 0:
         raise OptionError(f"-n {asked}: no task would be run", "without -n, there are as many processes as pay")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import shutil
 import sys
 import threading
@@ -56,7 +55,7 @@ class Session:
         self.bar = Bar(terminal())
         self.held = contextlib.ExitStack()
         weakref.finalize(self, self.held.close)
-        self.workers = Workers(self.locks, asked=processes_asked(line.arguments), say=self.bar.say)
+        self.workers = Workers(self.locks, asked=processes_asked(line), say=self.bar.say)
         self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
         self.asking = threading.RLock()
 
@@ -118,8 +117,7 @@ class Session:
         """Return what the terminal can show."""
         from ckptrules.report.style import Style  # not above: `doit list` shows nothing
 
-        to_file = any(word.startswith(("-o", "--output-file")) for word in self.line.arguments)
-        is_terminal = self.stdout.isatty() and not to_file
+        is_terminal = self.stdout.isatty() and not self.line.flag("-o", "--output-file")
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
         width = shutil.get_terminal_size((0, 0)).columns if is_terminal else 0
         return Style(not plain, self.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
@@ -141,7 +139,7 @@ def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Co
     return asked
 
 
-def processes_asked(arguments: Sequence[str]) -> int:
+def processes_asked(line: CommandLine) -> int:
     """Return for how many processes doit's own flag asks (``-n 2``), or 0."""
-    asked = re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(-?\d+)", " ".join(arguments))
-    return int(asked[1]) if asked else 0
+    number = line.flag("-n", "--process")
+    return int(number) if number.removeprefix("-").isdecimal() else 0

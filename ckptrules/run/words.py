@@ -56,18 +56,27 @@ class Word(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
+    """What the user asked for. ``command`` and ``flags`` are doit's own (``run``, ``list``; ``-n 2``)."""
 
     command: str
     words: tuple[Word, ...]
     variables: Mapping[str, Any]
     arguments: tuple[str, ...]
+    flags: tuple[tuple[str, ...], ...]
     outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
 
     @property
     def has_foreign_words(self) -> bool:
         """Say whether it names something else than our tasks: a task of the user's own, say."""
         return any(not _selects_any(word) for word in self.words)
+
+    def flag(self, short: str, long: str) -> str:
+        """Return the value of a flag of doit's own (``-n 2``, ``-n2``, ``--process=2``), or nothing."""
+        for flag, *value in reversed(self.flags):
+            name, _, text = flag.partition("=") if flag.startswith("--") else (flag[:2], "", flag[2:])
+            if name == short or (len(name) > len("--") and long.startswith(name)):  # doit takes a part of it, too
+                return text or "".join(value)
+        return ""
 
     def asks_for(self, task: str) -> bool:
         """Say whether a task is needed at all: doit calls every task creator on every command."""
@@ -147,7 +156,7 @@ class _Reader:
                 _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
             elif not self.words:
-                self.own.append((argument, rest.pop(0)) if argument in DOIT_FLAGS_WITH_VALUE and rest else (argument,))
+                self.own.append((argument, rest.pop(0)) if _takes_value(argument) and rest else (argument,))
         elif is_value and selects_by_name(argument):
             self.words.append(Word(encode_word(argument), {}, typed=argument))
         elif is_value:
@@ -174,7 +183,7 @@ class _Reader:
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(words, variables)
-        return CommandLine(self.command, tuple(self.words), variables, arguments)
+        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.own))
 
     def _known(self, words: Iterable[Word]) -> Known:
         """Return what the commands that some words select may be told; what all may, where they select none."""
@@ -223,6 +232,13 @@ class _Reader:
                 if name not in declared(word.base).known():
                     tasks = [task for task in TASKS if name in declared(task).known()]
                     raise OptionError(f"option '{name}' is not for '{word.base}'", f"it is for: {', '.join(tasks)}")
+
+
+def _takes_value(argument: str) -> bool:
+    """Say whether a flag of doit's own has its value behind it; a long one may be shortened."""
+    if argument.startswith("--") and argument != "--":
+        return any(flag.startswith(argument) for flag in DOIT_FLAGS_WITH_VALUE)
+    return argument in DOIT_FLAGS_WITH_VALUE
 
 
 def _by_flag(known: Known) -> dict[str, Option]:

@@ -140,7 +140,7 @@ def test_what_stands_in_the_configuration_of_doit_is_read_as_if_typed(
     assert told in project.doit("plan", check=3 if told else 0)
 
 
-@pytest.mark.parametrize("words", ["-n -1 migrate", "-n-2 plan", "--process=-1 verify"])
+@pytest.mark.parametrize("words", ["-n -1 migrate", "-n-2 plan", "--process=-1 verify", "--proc -1 plan"])
 def test_less_than_no_processes_are_refused(project: Project, words: str) -> None:
     """As `n_jobs=-1` means all elsewhere; doit would do nothing, and say nothing."""
     out = project.doit(*words.split(), check=3)
@@ -151,6 +151,13 @@ def test_less_than_no_processes_are_refused(project: Project, words: str) -> Non
 def test_processes_of_doits_own_are_refused(project: Project, words: str) -> None:
     out = project.doit(*words.split(), check=3)
     assert out.endswith("processes of doit's own are not used\n    hint: leave out '-P process': -n is enough\n")
+
+
+@pytest.mark.parametrize("note", ["trained with -n -1", "by -P process"])
+def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
+    """The whole line was searched for flags of doit, so such a note was refused."""
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    assert f"Pinned: ocr/checkpoints/{YOUNG} ({note})\n" in project.doit("pin", f"name={YOUNG}", f"note={note}")
 
 
 @pytest.mark.parametrize(
