@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
-from ckptrules.run.command_line import completed, let_output_be_written
+from ckptrules.run.command_line import completed, let_output_be_written, say
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
 from ckptrules.run.options import REFUSED, OptionError
@@ -31,17 +31,28 @@ def main() -> int:
         topic = asks_for_help(arguments, (*TASKS, *OWN)) if arguments else ""
         if topic is not None:
             return show_help(topic)
-        if arguments[0] == INIT:
-            return init(arguments[1:])
         if arguments[0] == COMPLETION:
             return completion(arguments[1:])
         if arguments == ["--version"]:
-            print(f"{PROGRAM} {__version__}")
+            say(f"{PROGRAM} {__version__}\n")
             return 0
-        return run_doit(arguments)
+        refuse_gone_folder()
+        return init(arguments[1:]) if arguments[0] == INIT else run_doit(arguments)
     except OptionError as error:
         print(f"ERROR: {completed(str(error))}", file=sys.stderr)
         return REFUSED
+
+
+def refuse_gone_folder() -> None:
+    """Refuse to work in a folder that was removed: no path in it leads anywhere.
+
+    Raises:
+        OptionError: the folder that we stand in is one.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OptionError(f"the folder that you stand in: {error.strerror}", "cd to another one", place="") from None
 
 
 def run_doit(arguments: list[str]) -> int:
@@ -99,11 +110,9 @@ def show_help(topic: str) -> int:
     (begin, tasks), *others = groups().items()
     told = {begin: {**{word: own.sentence for word, own in OWN.items()}, **tasks}, **dict(others)}
     known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
-    if not topic:
-        print(page(told, PROGRAM), end="")
-    else:
+    if topic:
         refuse_unknown(topic, known)
-        print(topic_page(topic, known, PROGRAM), end="")
+    say(topic_page(topic, known, PROGRAM) if topic else page(told, PROGRAM))
     return 0
 
 
@@ -120,7 +129,7 @@ def init(words: list[str]) -> int:
         code, text, fault = begin(words, PROGRAM if is_ours else "doit", encoding)
     except KeyboardInterrupt:
         return STOPPED
-    print(text, end="")
+    say(text)
     if fault:
         print(f"ERROR: {fault}", file=sys.stderr)
     return code
@@ -136,12 +145,12 @@ def completion(words: list[str]) -> int:
     from ckptrules.run.completion import LISTED, SHELLS, listed, script
 
     if words and words[0] in LISTED:
-        print("".join(f"{name}\n" for name in listed(words[0], words[1:])), end="")
+        say("".join(f"{name}\n" for name in listed(words[0], words[1:])))
         return 0
     if len(words) != 1 or words[0] not in SHELLS:
         raise OptionError(f"completion takes one shell: {', '.join(SHELLS)}")
     names = [*packs.sources()]
     presets = [f"preset={name}" for name in ("", "protocol", *names)]
     more = {INIT: ["@", *presets], COMPLETION: SHELLS, "help": [*TASKS, *OWN], "list": [], "copy": names}
-    print(script(words[0], {task: declared(task) for task in TASKS}, more), end="")
+    say(script(words[0], {task: declared(task) for task in TASKS}, more))
     return 0

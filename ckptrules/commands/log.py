@@ -13,6 +13,8 @@ from ckptrules.changes.record import refs
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
+from ckptrules.run.command_line import program
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import chosen_run, command_of
@@ -117,6 +119,7 @@ def entry_of(run: Run) -> dict[str, Any]:
         "when": plain(str(run.header.get("when", ""))),
         "run": plain(run.id),
         "who": plain(f"{run.header.get('who', '?')}@{run.header.get('host', '?')}"),
+        "program": code(" ".join(map(quoted, program()))),
         "command": code(command_of(run)),
         "renamed": sum(unit.kind == "rename" for unit in units),
         "deleted": len(deleted),

@@ -50,7 +50,7 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
 
 def started(session: Session) -> list[str]:
     """Return the words that start the program that runs here, with its dodo.py where that is not the usual one."""
-    if program() == OURS:
+    if program()[0] == OURS:
         return [OURS]
     file = str(session.dodo["__file__"])
     return ["doit", *(["-f", file, "-d", os.getcwd()] if file != os.path.abspath(TASKS_FILE) else [])]

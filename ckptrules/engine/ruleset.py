@@ -13,14 +13,14 @@ from ckptrules.engine.shapes import in_line, in_yaml
 
 
 class Location(NamedTuple):
-    """Where a rule stands: a file as the user would name it, line and column counted from 1."""
+    """Where a rule stands: a file as the user would name it, line and column counted from 1; a folder has neither."""
 
     file: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
     def file_line(self) -> str:

@@ -129,7 +129,7 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
     if rules_dir is None and not _may_be_there(RULES_DIR):  # a link that leads nowhere: theirs, on a disk that is away
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
     texts: dict[str, str] = {}
-    here = Location(shown, 1, 1)
+    here = Location(shown)
     try:
         for name in sorted(filter(_is_rule_file, os.listdir(folder))):
             here = Location(os.path.join(shown, name), 1, 1)
@@ -142,6 +142,7 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
             [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]
         ) from None
     if not texts:
+        here = Location(shown)
         beside = f" but {PINS}" * os.path.lexists(os.path.join(folder, PINS))
         raise RuleError([Fault(here, f"holds no *.yaml file{beside}", "'ckptrules init' writes rules to edit")])
     return texts

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ckptrules import stopping
 from ckptrules.engine.measures import visible_lines
 from ckptrules.run.declared import declared
 from ckptrules.run.hints import InForce, complete, in_force
@@ -53,9 +54,9 @@ def command_line(arguments: Sequence[str]) -> CommandLine:
     return read_command_line(arguments)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
 
 
-def program() -> str:
-    """Return the program that runs: ``doit``, or ``ckptrules``."""
-    return force_of(sys.argv[1:]).program[0]
+def program() -> tuple[str, ...]:
+    """Return the words that start the program that runs: ``ckptrules``, or ``doit`` with its dodo.py (``-f``)."""
+    return force_of(sys.argv[1:]).program
 
 
 def completed(text: str) -> str:
@@ -83,6 +84,27 @@ def escape_what_has_no_letter(*streams: TextIO) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Print what a call has to tell besides any run.
+
+    Raises:
+        SystemExit: with 2 where it cannot be written (a full disk).
+    """
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        be_silent(sys.stdout, error)
+        raise SystemExit(stopping.FAILED) from None
+
+
+def be_silent(stream: TextIO, error: OSError) -> None:
+    """Say, once, that an output cannot be written, and let go nowhere what else is written to it."""
+    from ckptrules.storage import reading, writing  # not above: mostly it can be
+
+    print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
+    writing.silence(stream)
 
 
 def refusal(text: str) -> str:

@@ -154,16 +154,16 @@ def _a_page(usage: str, sentence: str, rows: Mapping[str, str]) -> str:
     return "\n".join([*lines, ""])
 
 
-def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help' lists them") -> None:
+def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
     """Refuse a task that is none.
 
     Raises:
-        OptionError: with the task that is nearest, or with the hint where none is near.
+        OptionError: with the task that is nearest, or with what lists them where none is near.
     """
     known = list(tasks)
     if word not in known:
         near = ELSEWHERE.get(word.lower()) or nearest(word, [*known, *OWN])
-        hint = f"did you mean 'ckptrules {near}'?" if near else hint
+        hint = f"did you mean 'ckptrules {near}'?" if near else "'ckptrules help' lists them"
         raise OptionError(f"there is no task '{word}'", hint)
 
 

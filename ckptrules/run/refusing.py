@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
-from ckptrules.run.command_line import program, refusal
+from ckptrules.run.command_line import program, refusal, say
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
@@ -35,7 +35,7 @@ def show_help_first() -> None:
         print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
         raise SystemExit(REFUSED) from None
     if topic in (*TASKS, *OWN):
-        print(topic_page(topic, sentences(), program()), end="", flush=True)
+        say(topic_page(topic, sentences(), program()[0]))
         raise SystemExit(0)
 
 
@@ -43,11 +43,11 @@ def refuse_mistyped(line: CommandLine) -> None:
     """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
 
     Raises:
-        OptionError: with the task that is nearest; or one of ours has an experiment behind it, and takes none.
+        OptionError: with what is meant; or one of ours has an experiment behind it, and takes none.
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
     if line.command in ("run", "info") and foreign and "*" not in foreign[0]:
-        refuse_not_ours(foreign[0], line.words[0].base)
+        refuse_not_ours(foreign[0], line)
     whole = [word for word in line.words if word.base in TASKS and "experiments" not in declared(word.base).known()]
     for word in whole if line.command == "run" and all_are_ours() else ():
         if word.base != word.task:
@@ -94,26 +94,32 @@ def refuse_stale_looks(line: CommandLine) -> None:
 
 def all_are_ours() -> bool:
     """Say whether there are no tasks of the user's own."""
-    return program() == OURS or not has_own_tasks()
+    return program()[0] == OURS or not has_own_tasks()
 
 
-def refuse_not_ours(task: str, before: str = "") -> None:
+def refuse_not_ours(task: str, line: CommandLine | None = None) -> None:
     """Refuse a task that is none of ours, unless it may be one of the user's own.
 
     Raises:
-        OptionError: with the task that is nearest; with how a name is given, where a task that takes one stands before;
-            with how an experiment is.
+        OptionError: with what the command before it in the line takes that may be meant, or the task that is nearest.
     """
     from ckptrules.run.help import refuse_unknown
 
-    if all_are_ours():
-        takes = declared(before).known() if task != before else {}
-        if "name" in takes and task not in TASKS:
-            hint = f"for a checkpoint that is called so: {command(before, name=task)}"
-            raise OptionError(f"there is no task '{task}'", hint)
-        if "experiments" in takes:
-            refuse_unknown(task, TASKS, f"for an experiment that is called so: {command(quoted(f'{before}:{task}'))}")
+    if all_are_ours() and task not in TASKS:
+        if line and (meant := meant_behind(line, task)):
+            raise OptionError(f"there is no task '{task}'", meant)
         refuse_unknown(task, TASKS)
+
+
+def meant_behind(line: CommandLine, word: str) -> str:
+    """Say how the name of a checkpoint, an experiment or a folder is given to the first command of a line, if it is."""
+    before = next((word.base for word in line.words if word.base in TASKS), DEFAULT_TASK)
+    takes = declared(before).known()
+    if "name" in takes:
+        return f"for a checkpoint that is called so: {command(before, name=word)}"
+    if "experiments" in takes and word[0] != "." and os.path.isdir(f"{line.options(before).outputs_dir}/{word}"):
+        return f"for the experiment: {command(quoted(f'{before}:{word}'))}"
+    return f"for the experiments in that folder: {command(before, outputs_dir=word)}" if os.path.isdir(word) else ""
 
 
 def refuse_runs_without_lock(line: CommandLine) -> None:

@@ -20,13 +20,12 @@ from ckptrules.engine.actions import Plan
 from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
-from ckptrules.run.command_line import escape_what_has_no_letter
+from ckptrules.run.command_line import be_silent, escape_what_has_no_letter
 from ckptrules.run.hints import as_named, command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, Output, RunContext
 from ckptrules.run.records import ended, note_rate
 from ckptrules.run.session import Session
-from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
-FEWER = "\n    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then"
+FEWER = "\n    hint: run again, with fewer processes (-n 0 in front of the command); what was begun is finished then"
 KILLED = f"a worker was killed (was the memory full?){FEWER}"
 LOST = """ERROR: {}
     hint: run again, on one host: that finishes what was begun; no change is half done
@@ -164,8 +163,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
         except OSError as error:
             self._is_silent = True
-            print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
-            writing.silence(self.outstream)
+            be_silent(self.outstream, error)
 
     def _write_data(self, base: str, heard: Heard, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data

@@ -178,8 +178,8 @@ class _Reader:
                 hint = _hint(name, known) if name else "write name=value, without spaces"
                 raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
-            if word.task in known and word.task not in TASKS:
-                raise OptionError(f"'{word.task}' is an option, no task", f"write {word.task}=…")
+            if (name := word.task.replace("-", "_")) in known and name not in TASKS:
+                raise OptionError(f"'{word.task}' is an option, no task", f"write {name}=…")
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(words, variables)
@@ -212,7 +212,7 @@ class _Reader:
             full, flags = _fitting(dashed, every), every | flags
         if len(full) != 1:
             fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
-            raise OptionError(fact, _hint(dashed, flags, "--", own))
+            raise OptionError(fact, "" if full else _hint(dashed, flags, "--", own))
         found = flags[full[0]]
         text = text if has_value or not rest or rest[0].lower() not in TRUTH else rest[0]
         if found.is_flag and (has_value or text):
@@ -249,7 +249,7 @@ def _by_flag(known: Known) -> dict[str, Option]:
 
 def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
     """Return the flags that a flag means, which may be shortened."""
-    return [dashed] if dashed in flags else [name for name in flags if name.startswith(dashed)]
+    return [dashed] if dashed in flags else [name for name in flags if dashed and name.startswith(dashed)]
 
 
 def _selects_any(word: Word) -> bool:

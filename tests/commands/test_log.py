@@ -13,7 +13,7 @@ import pytest
 from ckptrules.changes.history import Run
 from ckptrules.commands.log import Options, write_entry
 from ckptrules.storage import writing
-from tests.conftest import Project
+from tests.conftest import Project, default, run_program
 
 TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}0.ckpt": 100 for name in "ab" for epoch in (3, 4, 12)}
 
@@ -33,6 +33,18 @@ def test_the_entry_says_what_was_migrated_deleted_and_kept(project: Project) -> 
         "- Kept 2 checkpoints for continued use",
     ]
     assert "`doit migrate delete_old=1`, in a, b" in lines[3]
+
+
+def test_the_entry_names_the_program_with_its_dodo(project: Project) -> None:
+    """It said `doit migrate`, which there does not work."""
+    project.make(TREE)
+    (project.folder / "dodo.py").rename(project.folder / "my tasks.py")
+    project.doit("-f", "my tasks.py", "migrate")
+    assert "`doit -f 'my tasks.py' migrate`, in a, b" in project.doit("-f", "my tasks.py", "log")
+    assert (
+        "`ckptrules migrate`, in a, b"
+        in run_program("ckptrules", "log", folder=project.folder, environment=default())[1]
+    )
 
 
 def test_log_and_history_count_as_the_summary_does(project: Project) -> None:

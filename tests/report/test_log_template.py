@@ -127,7 +127,7 @@ def test_an_entry_with_very_many_experiments_is_made() -> None:
     assert "experiment_19999" in render(log_template(None), {**MANY, **dict.fromkeys(SHIPPED, "")})
 
 
-SHIPPED = ("date", "deleted_size", "threshold", "who", "command")
+SHIPPED = ("date", "deleted_size", "threshold", "who", "program", "command")
 LONG = {
     "a list in a loop": "{% for e in experiments %}{{ experiments | join }}{% endfor %}",
     "a list in a loop, measured": "{% for e in experiments %}{{ experiments | join | length }}{% endfor %}",

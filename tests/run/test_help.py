@@ -186,6 +186,26 @@ def test_any_encoding_will_do(tmp_path: Path, words: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize("words", ["", "--version", "help plan", "init", "completion bash", "doit help plan"])
+def test_an_output_that_cannot_be_written_is_told_in_one_sentence(project: Project, words: str) -> None:
+    program = ["doit", *words.split()[1:]] if words.startswith("doit") else ["ckptrules", *words.split()]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", *program]
+        done = subprocess.run(command, cwd=project.folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "ERROR: the output cannot be written: No space left on device\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("words", ["init", "demo", "plan"])
+def test_a_folder_that_was_removed_is_told_in_one_sentence(tmp_path: Path, words: str) -> None:
+    command = f'mkdir gone && cd gone && rmdir ../gone && "{sys.executable}" -m ckptrules {words}'
+    env = {**default(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    told = "ERROR: the folder that you stand in: No such file or directory\n    hint: cd to another one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", told)
+
+
 @pytest.mark.parametrize("words", ["demo", "init"])
 def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str

@@ -25,5 +25,6 @@ def test_a_run_that_doit_gives_up_tells_why_and_is_no_success(capsys: pytest.Cap
         give_up()
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith(
-        "ERROR: not all was done: RuntimeError: can't start new thread\n    hint: "
+        "ERROR: not all was done: RuntimeError: can't start new thread\n"
+        "    hint: run again, with fewer processes (-n 0 in front of the command); "
     )
