@@ -96,11 +96,6 @@ class Unread(NamedTuple):
     number: int
     names: tuple[str, ...]
 
-    @property
-    def draft(self) -> list[str]:
-        """The lines of a format; none where no number counts."""
-        return draft(self.names[0], self.names, folder=self.folder)
-
 
 def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     """Return the lines of a format for each name that looks like a checkpoint; names that differ in numbers share them.
@@ -123,21 +118,24 @@ def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
     return tuple(one._replace(names=one.names[:SOME]) for _, one in _alike(names))
 
 
-def joined(unread: Iterable[Unread]) -> list[Unread]:
-    """Join the kinds of several directories that can be drafted, those of most names first."""
+def joined(unread: Iterable[Unread]) -> list[tuple[Unread, list[str]]]:
+    """Join the kinds of several directories, those of most names first, each with the lines of a format.
+
+    Those that cannot be drafted are left out.
+    """
     kinds: dict[tuple[str, bool], Unread] = {}
     for one in unread:
         old = kinds.get(one[:2], one._replace(number=0, names=()))
         kinds[one[:2]] = one._replace(number=old.number + one.number, names=(*sorted({*old.names, *one.names})[:SOME],))
     every = [*kinds.values()]
-    found = [one for one, lines in zip(every, drafted(every), strict=True) if lines]
-    return sorted(found, key=lambda one: (-one.number, one[:2]))
+    found = [(one, lines) for one, lines in zip(every, drafted(every), strict=True) if lines]
+    return sorted(found, key=lambda pair: (-pair[0].number, pair[0][:2]))
 
 
-def format_lines(kinds: Sequence[Unread]) -> list[str]:
-    """Return the lines of formats for several kinds of names: below one key, each with an id of its own."""
+def format_lines(kinds: Iterable[tuple[Unread, Sequence[str]]]) -> list[str]:
+    """Put the lines of formats for several kinds of names below one key, each with an id of its own."""
     lines, ids = ["formats:"], set[str]()
-    for one, (_, head, *rest) in zip(kinds, drafted(kinds), strict=True):
+    for one, (_, head, *rest) in kinds:
         id_ = head + f"_{len(ids) + 1}" * (head in ids)
         ids.add(id_)
         lines += [f"{id_.ljust(COLUMN)} # {one.number} name{'s' * (one.number != 1)}", *rest]

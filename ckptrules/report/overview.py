@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from ckptrules.engine.drafting import drafted
 from ckptrules.engine.measures import human_size
 from ckptrules.report.page.verdict import ended, of_bytes
 from ckptrules.report.style import Style, count_of, table
@@ -30,7 +31,7 @@ def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
 
 def _drafts(some: Iterable[Outlook]) -> int:
     """Count the formats that would read what is not read."""
-    return len({tuple(kind.draft) for one in some for kind in one.unread} - {()})
+    return len({tuple(lines) for one in some if one.unread for lines in drafted(one.unread)} - {()})
 
 
 def _cells(name: str, total: Tally, unread: int) -> Sequence[str]:

@@ -264,7 +264,7 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
         yield "of rules/ would; 'doit check' tests them:"
         yield from (f"    {style.name(line)}" for line in format_lines(drafted))
     if others:
-        shown = command("explain", name=glob.escape(others[0].names[0]))
+        shown = command("explain", name=glob.escape(others[0][0].names[0]))
         yield f"    and {count_of(len(others), 'further kind')} of names: {shown}"
 
 

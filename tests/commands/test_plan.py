@@ -45,6 +45,16 @@ def test_each_kind_of_name_is_drafted_once_and_no_more_than_three(project: Proje
     assert "- id: model                    # 1 name\n" in out
 
 
+def test_text_overview_and_json_draft_the_same(project: Project) -> None:
+    """A kind that goes on behind its number has no draft: the overview counted one, the text left out the run."""
+    project.make({f"exp/checkpoints/a_ep{number}{end}.pt": 5 for number in (5, 6) for end in ("", "_swa")})
+    assert "1 needs you" in project.doit("plan", "summary=1", check=1).partition("\n")[0]
+    lines = project.doit("plan", "json=plan.json", check=1).partition("tests them:\n")[2].splitlines()
+    data = json.loads((project.folder / "plan.json").read_text())
+    (draft,) = {row["draft"] for row in data["experiments"][0]["skipped"] if row["draft"]}
+    assert [line.partition(" #")[0].strip() for line in lines] == [line.strip() for line in draft.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("paper", "goes_there"),
     [("{min_epoch: 5}", {0}), ("{min_epoch: 12}", {0, 7}), ("{keep: all}", set()), ("{keep_last: 1}", {0, 7})],

@@ -177,7 +177,7 @@ def test_names_that_tell_runs_in_two_places_have_no_draft() -> None:
 def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
     """Both were of the run in front: the newest average made the newest of the others go, and that the best by name."""
     names = "m-1_ep1.pt m-1_ep2.pt m-2_ep1.pt m-1_ep3_swa.pt m-1_ep4_swa.pt m-1_ep1_best_validation_0.1.pt"
-    assert [one.kind for one in joined(unread((name, False) for name in names.split()))] == ["m-0_ep0.pt"]
+    assert [one.kind for one, _ in joined(unread((name, False) for name in names.split()))] == ["m-0_ep0.pt"]
 
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
@@ -200,11 +200,11 @@ def test_kinds_of_names_share_a_draft_each(names: str) -> None:
     if not heads:
         return
     rules = load_rules({"rules/draft.yaml": "\n".join(["layout: ['*']", "part_folders: ['mp_*']", *lines, ""])})
-    for kind in kinds:
+    for kind, _ in kinds:
         assert all(claim(name, rules, folder=kind.folder).kind in ("format", "ambiguous") for name in kind.names)
 
 
 def test_a_draft_is_made_from_some_names_however_many_there_are() -> None:
-    (one,) = joined(unread((f"net-{number}.npz", False) for number in range(1000)))
+    ((one, lines),) = joined(unread((f"net-{number}.npz", False) for number in range(1000)))
     assert (one.number, len(one.names)) == (1000, 20)
-    assert one.draft[2] == r"    match: 'net-(?P<number>\d+)\.npz'"
+    assert lines[2] == r"    match: 'net-(?P<number>\d+)\.npz'"
