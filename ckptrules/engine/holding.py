@@ -18,7 +18,8 @@ from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
 
 # What a trainer saves with the weights; of Flax, the arrays of other processes.
-_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer|gda)(?=\.|$)", re.IGNORECASE)
+_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer|gda)(?=\.|$)|^(?:ema|optim|optimizer)[-_.]?(?=\d)", re.IGNORECASE)
+_IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
@@ -59,7 +60,8 @@ def twins(found: Sorted) -> dict[str, Reason]:
     unread = {_TWIN.sub("", row.name): row.name for row in found.skipped if row.kind == "unrecognised"}
     if not unread:
         return {}
-    beside = [(one, unread.get(_TWIN.sub("", name))) for one in found.checkpoints for name in one.names]
+    words = _TWIN, _IN_FRONT
+    beside = [(c, unread.get(word.sub("", name))) for c in found.checkpoints for name in c.names for word in words]
     text = "no rule reads {}, which may belong to it"
     return {one.entry.name: Reason(text.format(twin), one.named_by.place) for one, twin in beside if twin}
 
