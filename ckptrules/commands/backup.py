@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
@@ -97,17 +98,24 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
         raise OptionError(fact, "hard links do not reach there; take mode=copy")
 
 
-def lock(session: Session, options: Common) -> None:
-    """Take the lock of ``outputs_dir`` for what changes something.
+def lock(session: Session, options: Common, make: Callable[[str], object] | None = None) -> None:
+    """Take the lock of ``outputs_dir`` for what changes something; what is to ``make`` it does so where it is gone.
 
     Raises:
         LockedError, OptionError: it cannot be had, or that is a backup itself.
     """
     refusing.refuse_backup(options)
-    if not options.dry_run:
-        refusing.refuse_missing_outputs(session, options.outputs_dir)
-        locking.take_lock(session, options.outputs_dir, options.wait)
-        locking.recover_first(session, options.outputs_dir)
+    outputs_dir = options.outputs_dir
+    if options.dry_run:
+        return
+    if make and not os.path.lexists(outputs_dir):
+        try:
+            make(outputs_dir)
+        except OSError as error:
+            raise OptionError(f"outputs_dir '{outputs_dir}' cannot be made: {why_of(error)}", place="") from None
+    refusing.refuse_missing_outputs(session, outputs_dir)
+    locking.take_lock(session, outputs_dir, options.wait)
+    locking.recover_first(session, outputs_dir)
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

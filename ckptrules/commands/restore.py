@@ -51,14 +51,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     there = sorted(set(stated.experiments))
     names = chosen_of(session, "restore", options, there, f"there are: {visible(', '.join(there)) or 'none'}")
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
-    if not options.dry_run and not os.path.lexists(options.outputs_dir):
-        try:
-            making.make_like(options.outputs_dir, path)
-        except OSError as error:
-            raise OptionError(
-                f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
-            ) from None
-    lock(session, options)
+    lock(session, options, partial(making.make_like, like=path))
     pinned = pinning.all_pinned(session, options)  # refused before anything is brought back
     manifest = stated if is_trusted else stated.disbelieved
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())

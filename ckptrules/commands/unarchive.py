@@ -12,7 +12,7 @@ from itertools import groupby
 
 from ckptrules.changes.units import cannot
 from ckptrules.commands.archive import Fates, change, that_fit
-from ckptrules.commands.backup import expected
+from ckptrules.commands.backup import expected, lock
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
@@ -34,7 +34,7 @@ PRESENT_HINT = "move it away first; nothing is overwritten"
 class Options(Common):
     """What `doit unarchive` may be told."""
 
-    changes = True
+    finds_outputs = False
     archive: str | None = option(None, some_text, "the archive to bring back, or a pattern: /archive/old_*.tar.zst")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
@@ -42,10 +42,11 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archives to bring back."""
+    """Find the archives to bring back; an ``outputs_dir`` that is gone is made anew."""
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)
+    lock(session, options, os.mkdir)
     return Prepared(partial(bring_all, session, options, paths))
 
 

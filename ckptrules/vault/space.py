@@ -20,7 +20,7 @@ def free(folder: str) -> int:
     Raises:
         OSError: that is not known.
     """
-    there = Disk(folder).free()
+    there = Disk(_there(folder)).free()
     return sys.maxsize if there is None else there
 
 
@@ -31,7 +31,12 @@ def room(folder: str) -> int:
 
 def block(folder: str) -> int:
     """Return the step in which the file system of a folder gives space away."""
-    return os.statvfs(folder).f_frsize or 1
+    return os.statvfs(_there(folder)).f_frsize or 1
+
+
+def _there(folder: str) -> str:
+    """Return a folder, or the one above it where it is still to be made."""
+    return folder if os.path.lexists(folder) else os.path.dirname(os.path.abspath(folder))
 
 
 def taken(size: int, block: int) -> int:

@@ -394,6 +394,20 @@ def test_an_experiment_below_a_folder_that_is_there_already_is_known(project: Pr
     assert "'logs/version_0' is in outputs already" in project.doit("unarchive", "archive=archive/*", check=1)
 
 
+def test_what_is_archived_comes_back_into_a_folder_that_is_not_there(project: Project) -> None:
+    """Who had lost ``outputs_dir`` was refused, and had to make it by hand."""
+    make(project)
+    there = project.tree()
+    project.doit("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1", "format=gz")
+    shutil.rmtree(project.outputs)
+    assert "Would bring back: old_1 " in project.doit("unarchive", "archive=archive/old_1.tar.gz", "dry_run=1")
+    assert not project.outputs.exists()
+    out = project.doit("unarchive", "archive=archive/old_1.tar.gz", "outputs_dir=gone/outputs", check=3)
+    assert out == "ERROR: outputs_dir 'gone/outputs' cannot be made: No such file or directory\n"
+    project.doit("unarchive", "archive=archive/old_1.tar.gz")
+    assert project.tree() == {path: what for path, what in there.items() if path.startswith("old_1")}
+
+
 def test_of_several_archives_each_fails_by_itself(project: Project) -> None:
     archive = make(project)
     project.doit("archive", "experiments=new", "archive_dir=archive", "format=gz", "keep_source=1")
