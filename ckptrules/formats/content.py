@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from ckptrules.engine.actions import said_of
 from ckptrules.engine.checkpoints import number
 from ckptrules.formats.machine import TooLongError, UnreadableError, entries_of, is_count
 from ckptrules.formats.pickled import Contents
@@ -82,6 +83,15 @@ def not_read(why: str) -> UnsoundError:
     return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
 
 
+@contextlib.contextmanager
+def of_part(path: str) -> Iterator[None]:
+    """Say of which part of a checkpoint a fault is."""
+    try:
+        yield
+    except UnsoundError as fault:
+        raise UnsoundError(fault.id, said_of(f"its part '{path}'", str(fault)), fault.hint) from None
+
+
 class FileContent(NamedTuple):
     """What is known of a checkpoint's content, whatever its name is.
 
@@ -133,7 +143,7 @@ def together(kind: str, contents: Iterable[FileContent]) -> FileContent:
 
 
 class Format(NamedTuple):
-    """A format of files: how it is told by the first 16 bytes, and checked.
+    """A format of files: how it is told by the first 512 bytes, and checked.
 
     ``check`` takes the file, its size in bytes, `Tell`, and whether checksums are left out. It raises `UnsoundError`
     where the file is not whole, and may raise anything else over damaged content. ``glance`` takes the first two, and

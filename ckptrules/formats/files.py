@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from importlib import import_module
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault
 
-HEAD = 16  # bytes by which a format is told
+HEAD = 512  # bytes by which a format is told
 BLOCK = 4096  # bytes; the least that a crash leaves zeros in place of
 WEB_PAGE = (b"<!doctype html", b"<html")
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
-HEADER_ONLY = (".safetensors", ".h5", ".hdf5", ".npy")  # is read
+HEADER_ONLY = re.compile(r".*\.(?:safetensors|h5|hdf5|npy|msgpack|data-\d{5}-of-\d{5})", re.DOTALL)  # is read
 FORMATS = (
     "torchfile.ZIP",
     "safetensors.SAFETENSORS",
     "hdf5.HDF5",
     "numpyfile.NUMPY",
     "torchfile.LEGACY",
+    "msgpacked.MSGPACK",
+    "tensorflow.INDEX",
+    "tars.TAR",
 )  # one that comes first is asked first
 
 
@@ -82,7 +86,7 @@ def _format_of(file: BinaryIO) -> Format | None:
 
 def bytes_to_read(path: str, size: int) -> int:
     """Guess by the name of a file how much of it is read to check it."""
-    return min(size, HEADER) if path.endswith(HEADER_ONLY) else size
+    return min(size, HEADER) if HEADER_ONLY.fullmatch(path) else size
 
 
 @functools.cache

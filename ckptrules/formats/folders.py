@@ -10,16 +10,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ckptrules.engine.actions import said_of
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, of_part, together, told_as_fault
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
 
-WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz")
-NEVER_EMPTY = (*WHOLE_FILES, ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
+WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz", ".msgpack", ".nemo")
+NEVER_EMPTY = (*WHOLE_FILES, ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
 SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the ending of weights
 TEXT = "text"
 NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
@@ -69,7 +68,7 @@ def check_folder(
         folder, shards = _look(directory, name, heard)
         parts = dict(_check_files(folder, shards, quick=quick, answers=answers))
         inside = {**layouts.check_json(folder), **parts}
-        kind = _kind_of(folder, inside)
+        kind = _kind_of(folder, inside, quick=quick)
         _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
     content = together(kind, inside.values())
     return content._replace(checksums=bool(parts) and content.checksums)
@@ -101,7 +100,7 @@ def check_shard(directory: int, name: str, shard: Shard, tell: Tell, *, quick: b
     Raises:
         UnsoundError: it is damaged, or not read.
     """
-    with _of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
+    with of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
         return check_file(file, shard.size, tell, quick=quick)
 
 
@@ -115,10 +114,10 @@ def glance_at_folder(directory: int, name: str, tell: Tell) -> None:
         folder, _ = _look(directory, name, heard)
         for path in (path for path in folder.sizes if path.endswith(WHOLE_FILES)):
             heard(0)
-            with _of_part(path), folder.open(path) as file:
+            with of_part(path), folder.open(path) as file:
                 glance(file, folder.sizes[path])
         layouts.check_json(folder, INDEX)
-        _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)})
+        _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)}, quick=True)
 
 
 def _first_model(folder: Folder) -> dict[str, FileContent]:
@@ -127,14 +126,6 @@ def _first_model(folder: Folder) -> dict[str, FileContent]:
         with contextlib.suppress(UnsoundError), told_as_fault(folder.tell) as heard, folder.open(path) as file:
             return {path: check_file(file, folder.sizes[path], heard, quick=True)}
     return {}
-
-
-@contextlib.contextmanager
-def _of_part(path: str) -> Iterator[None]:
-    try:
-        yield
-    except UnsoundError as fault:
-        raise UnsoundError(fault.id, said_of(f"its part '{path}'", str(fault)), fault.hint) from None
 
 
 def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, ...]]:
@@ -157,13 +148,14 @@ def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, .
     return Folder(directory, name, sizes, tuple(sorted(links)), tell), shards
 
 
-def _kind_of(folder: Folder, inside: Mapping[str, FileContent]) -> str:
+def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) -> str:
     """Find out which framework wrote a directory, and see that all is there that it says.
 
     Raises:
         UnsoundError: a part is missing.
     """
     kind = "torch.distributed" if layouts.check_distributed(folder) else "directory"
+    kind = "TensorFlow" if layouts.check_tensorflow(folder, quick=quick) else kind
     kind = "DeepSpeed" if layouts.check_deepspeed(folder, inside) else kind
     if said := why_ranks_lack([*folder.sizes, *folder.links]):
         raise UnsoundError("incomplete", f"has {said}")

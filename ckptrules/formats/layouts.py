@@ -14,11 +14,21 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, refuse_code
+from ckptrules.formats.content import (
+    FileContent,
+    Tell,
+    UnsoundError,
+    not_read,
+    of_part,
+    of_size,
+    refuse_code,
+    told_as_fault,
+)
 from ckptrules.formats.files import open_file
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
+from ckptrules.formats.tensorflow import shards_of
 
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)", re.DOTALL)
 OF_TENSORFLOW = ".data-"  # what stands before the number of a shard
@@ -143,6 +153,30 @@ def check_numbered(paths: Collection[str]) -> None:
         for number in range(first, first + count):
             if number not in numbers:
                 raise UnsoundError("incomplete", f"lacks '{start}{number:05d}-of-{count:05d}{end}'")
+
+
+def check_tensorflow(folder: Folder, *, quick: bool) -> bool:
+    """Compare the data files of TensorFlow with what the index beside them says of them.
+
+    Return whether there are any.
+    """
+    matches = (match for match in map(PART.fullmatch, folder.sizes) if match and match[1].endswith(OF_TENSORFLOW))
+    stems = {match[1].removesuffix(OF_TENSORFLOW) for match in matches}
+    for stem in sorted(stems):
+        if f"{stem}.index" in folder.links:
+            raise not_read(f"its part '{stem}.index' is a link, and what it leads to is not read")
+        if f"{stem}.index" not in folder.sizes:
+            raise UnsoundError("incomplete", f"lacks '{stem}.index', which is written last: it was never finished")
+        with of_part(f"{stem}.index"), told_as_fault(folder.tell) as heard:
+            ends = shards_of(folder.directory, f"{folder.name}/{stem}", heard, quick=quick)
+        if not ends:
+            raise UnsoundError("damaged", f"its part '{stem}.index' is no index of TensorFlow")
+        for path, end in ((f"{stem}{ending}", end) for ending, end in ends.items()):
+            if path not in folder.sizes and path not in folder.links:
+                raise UnsoundError("incomplete", f"lacks '{path}'")
+            with of_part(path):
+                of_size("TensorFlow", folder.sizes.get(path, end), end)
+    return bool(stems)
 
 
 def check_distributed(folder: Folder) -> bool:

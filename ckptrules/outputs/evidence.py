@@ -130,6 +130,7 @@ def seen_broken(directory: int, entry: Entry) -> str:
     from ckptrules.formats.content import BROKEN, UnsoundError  # not above: most runs delete nothing
     from ckptrules.formats.files import glance, open_file
     from ckptrules.formats.folders import glance_at_folder
+    from ckptrules.formats.tensorflow import check_beside_index
 
     heed()
     try:
@@ -137,7 +138,9 @@ def seen_broken(directory: int, entry: Entry) -> str:
             glance_at_folder(directory, entry.name, lambda _: heed())
         elif entry.kind == "file":
             with open_file(directory, entry.name) as file:
-                glance(file, os.fstat(file.fileno()).st_size)
+                size = os.fstat(file.fileno()).st_size
+                if not check_beside_index(directory, entry.name, size, lambda _: heed()):
+                    glance(file, size)
     except UnsoundError as fault:
         return f"as a glance at it shows: {as_sentence(fault.fact)}" if fault.id in BROKEN else ""
     except PermissionError:

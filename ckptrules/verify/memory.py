@@ -25,7 +25,7 @@ from ckptrules.storage import reading
 from ckptrules.storage.moving import COARSE_TICK_NS
 from ckptrules.storage.posix import Disk
 
-VERSION = 2  # goes up when a check finds what an earlier one did not
+VERSION = 3  # goes up when a check finds what an earlier one did not
 LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
 
 

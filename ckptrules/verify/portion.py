@@ -14,6 +14,7 @@ from ckptrules.formats import loading
 from ckptrules.formats.content import BROKEN, FileContent, Tell, UnsoundError, told_as_fault
 from ckptrules.formats.files import bytes_to_read, check_file, open_file
 from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, check_folder, check_shard, shards_to_read
+from ckptrules.formats.tensorflow import check_beside_index
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.memory import Known
@@ -182,7 +183,8 @@ def _read_in(
         facts = check_folder(directory, entry.name, tell, quick=desk.how.quick, answers=answers)
     else:
         with open_file(directory, entry.name) as file:
-            facts = check_file(file, before[0].size, tell, quick=desk.how.quick)
+            beside = check_beside_index(directory, entry.name, before[0].size, tell)
+            facts = beside or check_file(file, before[0].size, tell, quick=desk.how.quick)
     done = {*desk.how.compared}
     if desk.how.load and facts.kind in loading.LOADS:
         path = os.path.join(desk.outputs_dir, desk.path, entry.name)

@@ -29,7 +29,7 @@ from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError
 from ckptrules.verify import portion
 from tests.conftest import Project
-from tests.support import crash
+from tests.support import crash, weights
 
 GOOD = "epoch-03_step-000352.ckpt"
 CUT = {
@@ -37,6 +37,9 @@ CUT = {
     "safetensors": "is cut off",
     "HDF5": "is cut off",
     "numpy": "is cut off",
+    "msgpack": "is cut off inside its values",
+    "TensorFlow": "is cut off: the end of its index is missing",
+    "tar": "is cut off: its end is missing",
 }
 
 STOPPED = """Verifying experiment: exp
@@ -430,6 +433,7 @@ def numpy() -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"w" * 100
 
 
+FILLED = -6144  # bytes of zeros that fill a tar file up, behind its end
 WHOLE = {
     "torch": lightning(3, 352),
     "safetensors": safetensors(),
@@ -437,6 +441,9 @@ WHOLE = {
     "HDF5 ": hdf5(2),
     "numpy": numpy(),
     "pickle": pickle.dumps({"epoch": 3, "w": b"w" * 300}),
+    "msgpack": weights.flax(),
+    "TensorFlow": weights.INDEX,
+    "tar": weights.tarred({"model_config.yaml": b"a: 1\n", "model_weights.ckpt": lightning(3, 352)})[:FILLED],
 }
 
 
@@ -551,7 +558,12 @@ FSDP = {
     "__1_0.distcp": b"w" * 100,
     "meta.pt": torch_zip({"epoch": 3, "global_step": 352}),
 }
-TABLES = {f"model.ckpt.data-0000{n}-of-00002": b"w" for n in range(2)}
+TABLES = {
+    "model.ckpt.index": weights.tensorflow(
+        weights.tensor(1), weights.tensor(1, 0, 1), head=weights.message({1: 2, 3: weights.message({1: 1})})
+    ),
+    **{f"model.ckpt.data-0000{n}-of-00002": b"w" for n in range(2)},
+}
 
 
 @pytest.mark.parametrize(
@@ -568,7 +580,7 @@ TABLES = {f"model.ckpt.data-0000{n}-of-00002": b"w" for n in range(2)}
         (FSDP, {"__1_0.distcp": None}, "incomplete: lacks the shard '__1_0.distcp'"),
         (FSDP, {"__1_0.distcp": b"w" * 99}, "truncated: its shard '__1_0.distcp' is cut off"),
         (FSDP, {"meta.pt": FSDP["meta.pt"][:-9]}, "truncated: its part 'meta.pt' is cut off, or was never finished: the directory at its end is missing"),
-        (TABLES, {}, "directory"),
+        (TABLES, {}, "TensorFlow"),
         (TABLES, {"model.ckpt.data-00001-of-00002": None}, "incomplete: lacks 'model.ckpt.data-00001-of-00002'"),
         (TABLES, {"model.ckpt.data-00000-of-00002": None}, "incomplete: lacks 'model.ckpt.data-00000-of-00002'"),
     ],

@@ -40,7 +40,7 @@ from ckptrules.verify.check import begin
 from ckptrules.verify.portion import How, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
-from tests.support import crash
+from tests.support import crash, weights
 from tests.support.torch_files import zipped
 
 MB = 2**20
@@ -693,6 +693,9 @@ SMALL: dict[str, bytes] = {
     "safetensors": tensors(12, a=tensor("[0,4]"), b=tensor("[4,12]", "[2]")),
     "HDF5": hdf5(2),
     "numpy": npy("(5, 5)", "'<f4'", bytes(100)),
+    "msgpack": weights.flax(),
+    "TensorFlow": weights.INDEX,
+    "tar": weights.tarred({"a.npy": npy("(5, 5)", "'<f4'", bytes(100)), "b.yaml": b"x: 1"}),
     "packed": zipped({"a.npy": npy("(50, 5)", "'<f4'", bytes(1000))}, zipfile.ZIP_DEFLATED),
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.folders import check_folder
 from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors, torch_zip
 from tests.conftest import Project
+from tests.support import weights
 
 Files = Mapping[str, "bytes | str | Callable[[], bytes] | None"]  # what is large is made when it is needed
 RULES = r"""
@@ -67,7 +68,7 @@ IN_ZERO = {
 }  # fmt: skip
 TENSORFLOW = {
     "checkpoint": b'model_checkpoint_path: "ckpt-5"\nall_model_checkpoint_paths: "ckpt-5"\n',
-    "ckpt-5.index": b"x", "ckpt-5.data-00000-of-00001": b"w",
+    "ckpt-5.index": weights.INDEX, "ckpt-5.data-00000-of-00001": weights.DATA,
 }  # fmt: skip
 MEGATRON = {"latest_checkpointed_iteration.txt": b"500", "iter_0000500/mp_rank_00/model_optim_rng.pt": torch_zip({})}
 SPEECHBRAIN = {
@@ -79,7 +80,7 @@ WHOLE: dict[str, Files] = {
     "Hugging Face": hugging_face(500), "in shards": SHARDED, "an adapter": LORA, "accelerate": ACCELERATE, "FSDP": ACCELERATE_FSDP,
     "ZeRO": IN_ZERO, "TensorFlow": TENSORFLOW, "Megatron": MEGATRON, "DeepSpeed": DEEPSPEED, "FSDP of Lightning": FSDP,
     "FSDP, of which a process had nothing to save": {**FSDP, "__2_0.distcp": b""},
-    "msgpack": {"flax_model.msgpack": b"w", "config.json": b"{}"},
+    "msgpack": {"flax_model.msgpack": weights.flax(), "config.json": b"{}"},
     "Orbax": {"_CHECKPOINT_METADATA": b"{}", "_METADATA": b"{}", "manifest.ocdbt": b"w", "d/1": b"w"},
     "unknown": {"whatever": b"w"},
     "weights in a folder": {"unet/diffusion_pytorch_model.safetensors": WEIGHTS, "optimizer.bin": torch_zip({})},
@@ -101,6 +102,23 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     ),
     "a configuration only": ({"config.json": b"{}"}, {}, "incomplete: has no weights"),
     "no data of TensorFlow": (TENSORFLOW, {"ckpt-5.data-00000-of-00001": None}, "incomplete: has no weights"),
+    "no index of TensorFlow": (TENSORFLOW, {"ckpt-5.index": None}, "incomplete: lacks 'ckpt-5.index', which is written last"),
+    "another index": (TENSORFLOW, {"ckpt-5.index": b"x"}, "damaged: its part 'ckpt-5.index' is no index of TensorFlow"),
+    "an index of TensorFlow that is cut off": (
+        TENSORFLOW, {"ckpt-5.index": weights.INDEX[:-1]}, "truncated: its part 'ckpt-5.index' is cut off: the end of its index"
+    ),
+    "a damaged index of TensorFlow": (
+        TENSORFLOW, {"ckpt-5.index": weights.INDEX.replace(b"w1", b"w0")}, "damaged: its part 'ckpt-5.index': its index has a block of another checksum",
+    ),
+    "data of TensorFlow that are cut off": (
+        TENSORFLOW, {"ckpt-5.data-00000-of-00001": weights.DATA[:-1]},
+        "truncated: its part 'ckpt-5.data-00000-of-00001' is cut off: it has 447 bytes and should have 448",
+    ),
+    "data of TensorFlow that are not there": (
+        {"a.index": weights.tensorflow(weights.tensor(4, 0, 1), head=weights.message({1: 2, 3: weights.message({1: 1})}))},
+        {"a.data-00000-of-00001": b"w"}, "incomplete: lacks 'a.data-00000-of-00002'",
+    ),
+    "an index of TensorFlow that is a link": (TENSORFLOW, {"ckpt-5.index": "-> ../tokenizer.json"}, "not_read: is not verified: its part 'ckpt"),
     "no data of Orbax": ({"_METADATA": b"{}"}, {}, "incomplete: has no weights"),
     "a shard is missing": (SHARDED, {TWO: None}, f"incomplete: lacks '{TWO}'"),
     "a shard without a number": (
@@ -300,7 +318,7 @@ def test_what_an_older_version_has_verified_is_read_again(project: Project) -> N
     make(project, 1, s100=hugging_face(100), s200=hugging_face(200))
     result(project)
     memory = project.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
-    memory.write_text(memory.read_text().replace('"version": 2', '"version": 1'))
+    memory.write_text(memory.read_text().replace('"version": 3', '"version": 2'))
     project.doit("migrate", "delete_old=1", "verified=1", check=1)
     assert result(project)["summary"]["read"] == 2
 

@@ -187,7 +187,7 @@ def test_what_a_later_look_finds_sound_counts_again(tree: Project) -> None:
         "ranks": None,
     }
     broken = json.loads(next(line for line in lines if '"broken"' in line))
-    sound = {"version": 2, "identity": broken["identity"], "done": ["checksums", "structure"], **row}
+    sound = {"version": 3, "identity": broken["identity"], "done": ["checksums", "structure"], **row}
     memory.write_text("\n".join([*lines, json.dumps(sound), ""]))
     assert path.stat().st_mtime_ns == time
     assert plan_of(tree)["problems"] == []

@@ -1,0 +1,92 @@
+"""Checks tar files, such as those of NVIDIA NeMo (``.nemo``): the weights, and beside them what the model needs."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+from collections.abc import Callable
+from typing import BinaryIO
+
+from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, not_read, of_part, together
+from ckptrules.formats.files import HEAD, check_file
+from ckptrules.formats.folders import WHOLE_FILES
+from ckptrules.formats.machine import TooLongError
+
+LONGEST_HEADERS = 16 * 2**20  # bytes, all together; a member has 512, and takes 1 KB in memory: 30,000 files
+END = 2 * tarfile.BLOCKSIZE  # bytes, all zero
+
+
+def check_tar(file: BinaryIO, size: int, tell: Tell, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
+    """Check the headers, that the end is there, and each member that is a file of its own.
+
+    Raises:
+        UnsoundError: it is cut off or damaged, or one of these is.
+    """
+    tar, members = _read_headers(file, size, tell)
+    if not any(may_be_weights(name) for name, _ in members):
+        raise UnsoundError("incomplete", f"has {NO_WEIGHTS}")
+    contents = []
+    for name, member in members:
+        content = tar.extractfile(member) if name.endswith(WHOLE_FILES) else None
+        if content:
+            with of_part(name), content:
+                if is_tar(content.read(HEAD)):
+                    raise not_read("a tar file in a tar file is not read")
+                content.seek(0)
+                contents.append(check_file(content, member.size, tell, quick=quick))  # type: ignore[arg-type] # it is one
+    found = together("tar", contents)
+    return found._replace(checksums=bool(contents) and found.checksums)
+
+
+def glance_at_tar(file: BinaryIO, size: int) -> None:
+    """See that the headers and the end are there.
+
+    Raises:
+        UnsoundError: they are not.
+    """
+    _read_headers(file, size, lambda _: None)
+
+
+def is_tar(head: bytes) -> bool:
+    """Say whether a file is one by what it begins with."""
+    return head[257:262] == b"ustar"
+
+
+def _read_headers(file: BinaryIO, size: int, tell: Tell) -> tuple[tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]:
+    """Return the members that are files. `tarfile` itself ends without a word where a header is damaged."""
+    bounded, members, end, last = _Bounded(file, tell), [], 0, ""
+    with contextlib.suppress(tarfile.TarError):
+        tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload] # noqa: SIM115 - it has what is used, and opens nothing
+        for member in tar:
+            if member.issparse():
+                raise TooLongError("a tar file with holes is not read")
+            content = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if member.isreg() else 0
+            end, last = member.offset_data + content, member.name.removeprefix("./")  # as NeMo calls them
+            members += [(last, member)] * member.isreg()
+    if end + END > size:
+        raise UnsoundError("truncated", "is cut off: its end is missing")
+    file.seek(end)
+    if not end or file.read(END).strip(b"\0"):
+        raise UnsoundError("damaged", f"has a damaged header, behind '{last[:80]}'")
+    bounded.read = file.read
+    return tar, members
+
+
+class _Bounded:
+    """A file of which only so much is read: `tarfile` takes headers into memory of whatever length they say."""
+
+    def __init__(self, file: BinaryIO, tell: Tell) -> None:
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._file, self._heard, self._left = file, tell, LONGEST_HEADERS
+        self.read: Callable[[int], bytes] = self._read
+
+    def _read(self, count: int) -> bytes:
+        self._heard(0)
+        if not 0 <= count <= self._left:
+            raise TooLongError(f"headers of more than {LONGEST_HEADERS >> 20} MB are not read")
+        self._left -= count
+        return self._file.read(count)
+
+
+TAR = Format("tar", is_tar, check_tar, glance_at_tar)
