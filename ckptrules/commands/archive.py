@@ -303,12 +303,12 @@ def refuse_linked(options: Options, place: Packing) -> None:
     """
     outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
     links = Links(outputs)
-    for real, leading in links.by_target().items():
+    for real, leading in links.leading().links.items():
         for folder, entry in leading:
             leads_there = lies_in(f"{real}/{entry.sibling}", top)
             if leads_there and not lies_in(folder, place.experiment):
                 link = f"{folder}/{entry.name}".lstrip("/")
-                raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
+                raise ArchiveError(f"{link} leads into it: re-point or remove it, or say keep_source=1")
     for folder, why in links.unsearched.items():
         fact = f"{folder} could not be searched for links that lead into it: {why}"
         raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")

@@ -22,7 +22,7 @@ from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
 from ckptrules.engine.wholeness import as_sentence, fitted
 from ckptrules.outputs.in_use import in_use
-from ckptrules.outputs.links import Links
+from ckptrules.outputs.links import Links, tracks
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
@@ -34,11 +34,7 @@ if TYPE_CHECKING:
     from ckptrules.engine.plan import Basis
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
-# Of a file that says by its name that it is a tracker (best_model.json, last_good, resume.sh), and no log.
-_TRACKS = re.compile(
-    r"(?:.*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.].*)?(?<!\.log|\.out|\.err)",
-    re.IGNORECASE | re.DOTALL,
-)
+ABOVE = "../"  # in front of the name of a file in the folder that a directory lies in
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -59,8 +55,8 @@ class Looks:
     ``told`` is what files tell, and ``bases`` are what no policy changes: `ckptrules.run.deciding` knows both.
     """
 
-    def __init__(self, directory: int, listing: Listing, rules: RuleSet, now_ns: int) -> None:
-        self.directory, self.listing, self.rules, self._now_ns = directory, listing, rules, now_ns
+    def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
+        self.directory, self.listing, self.rules, self.links, self._now_ns = directory, listing, rules, links, now_ns
         self.told: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
         self.bases: list[Basis] = []
         self._used, self._broken = dict[str, str](), dict[str, str]()
@@ -73,7 +69,7 @@ class Looks:
     @cached_property
     def pointers(self) -> tuple[Mapping[str, tuple[Mention, ...]], tuple[Reason, ...]]:
         """What the pointer files name, and what is odd about them, as `read_pointers`."""
-        return read_pointers(self.directory, self.listing, self.rules)
+        return read_pointers(self.directory, self.listing, self.rules, self.links.above(self.listing.directory))
 
     @cached_property
     def foreign(self) -> Mapping[str, str]:
@@ -95,7 +91,7 @@ class Looks:
         return self._broken[name]
 
 
-def look(looks: Looks, links: Links, plan: Plan, known: Evidence) -> Evidence:
+def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
     """Find out what may change a plan, and add it to what is known.
 
     Only what the plan is about is looked at: what would be done if nothing more were known.
@@ -113,7 +109,7 @@ def look(looks: Looks, links: Links, plan: Plan, known: Evidence) -> Evidence:
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
-        links=into_part_folders(links.into(listing.directory), listing),
+        links=into_part_folders(looks.links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
         broken={**known.broken, **broken},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
@@ -158,15 +154,19 @@ def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:
 
 
 def read_pointers(
-    directory: int, listing: Listing, rules: RuleSet
+    directory: int, listing: Listing, rules: RuleSet, above: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[Mention, ...]], tuple[Reason, ...]]:
     """Return which names of a directory its pointer files name, and what to tell of such that name nothing.
+
+    ``above`` are trackers in the folder that it lies in. What stands there behind another folder is not meant.
 
     Raises:
         OSError: one of them cannot be read: what it names is not known.
     """
     found, notes = {}, list[Reason]()
+    ignored = {pattern.text for pattern in rules.ignored}
     pointers, others = pointer_files(listing, rules), one_word_files(listing, rules)
+    others += [f"{ABOVE}{name}" for name in above if name not in ignored]
     if not (pointers or others):
         return {}, ()
     read = reader(rules, len(listing.entries))
@@ -178,7 +178,7 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
-    index = Index(every if pointers or any(map(_TRACKS.fullmatch, others)) else (), fields_of)
+    index = Index(every if pointers or any(tracks(in_part_folder(other)[1]) for other in others) else (), fields_of)
     for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -200,19 +200,24 @@ def read_pointers(
                 found[pointer] = tuple(m._replace(name=name) for m in said for name in every[m.name])
                 if pointer in links:  # what is behind it is not ours to change
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
+    elsewhere = re.compile(rb"(?<!%b)(?<![./\\])[/\\]+" % re.escape(os.fsencode(os.path.basename(listing.directory))))
     for other in others:
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
-            content = read_pointer(directory, other) or b""
+            content, called = read_pointer(directory, other) or b"", in_part_folder(other)[1]
+            if other.startswith(ABOVE):
+                content = elsewhere.sub(b"/.", content)  # what stands behind a dot is no name
             names = {named_alone(content, fields_of)}
-            if _TRACKS.fullmatch(other):
-                names |= {one.name for one in mentioned(content, index.near(content), fields_of, called=other)}
+            if tracks(called):
+                names |= {one.name for one in mentioned(content, index.near(content), fields_of, called=called)}
             named = sorted(names.intersection(every))
             if other not in pointers and named:
                 found[other] = tuple(Mention(one, "") for name in named for one in every[name])
-                line = f"pointers: [{in_line(pattern_of(in_part_folder(other)[1]))}]"
+                follows = (
+                    "" if other.startswith(ABOVE) else f": 'pointers: [{in_line(pattern_of(called))}]' lets it follow"
+                )
                 more = f" and {len(named) - 1} more" * (len(named) > 1)
                 stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
-                notes.append(Reason(f"{other} names {named[0]}{more}, {stays}: '{line}' lets it follow"))
+                notes.append(Reason(f"{other} names {named[0]}{more}, {stays}{follows}"))
     return found, tuple(sorted(notes))
 
 

@@ -1,78 +1,119 @@
-"""The links of an outputs folder that lead into checkpoint directories."""
+"""What lies elsewhere below an outputs folder and leads into a checkpoint directory, or may: links and small files."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
-from ckptrules.engine.entries import Entry, OutsideLink, lies_in
+from ckptrules.engine.entries import TELLING, Entry, OutsideLink, folders_above, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import is_backup
+from ckptrules.storage import reading, streams
 from ckptrules.storage.reading import why_of
 
 MOST_HOPS = 40  # as many links as Linux follows for one name: path_resolution(7)
+ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: without its base an adapter is nothing
+# Of a file that says by its name that it is a tracker (best_model.json, last_good, resume.sh), and no log.
+_TRACKS = re.compile(
+    r"(?:[^0-9]*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.][^0-9]*)?(?<!\.log|\.out|\.err)",
+    re.IGNORECASE,
+)
+
+
+def tracks(name: str) -> bool:
+    """Say whether the name of a file, which has no digit, says that the file names the best or the last."""
+    return _TRACKS.fullmatch(name) is not None
+
+
+class Leading(NamedTuple):
+    """The links that lead into directories, by the real path of these, and the trackers in each folder."""
+
+    links: Mapping[str, tuple[OutsideLink, ...]] = {}
+    trackers: Mapping[str, tuple[str, ...]] = {}
 
 
 class Links:
-    """The links below ``outputs_dir`` that lead from one directory into *another*: looked for once, when first asked.
+    """What leads from elsewhere below ``outputs_dir`` into a directory: looked for once, when first asked.
 
     A link that leads through others outside of the tree leads into any directory by these, and has no text there: what
-    would have to be changed for it is not ours. Backups are not looked into: nothing in them is changed.
+    would have to be changed for it is not ours. Nor has the file of an adapter, which leads to its base. Backups are
+    not looked into: nothing in them is changed.
 
     ``unsearched`` tells which directories could not be searched for links, and why.
     """
 
-    def __init__(self, outputs_dir: str, into: Mapping[str, tuple[OutsideLink, ...]] | None = None) -> None:
+    def __init__(self, outputs_dir: str, leading: Leading | None = None) -> None:
         self.outputs_dir, self.unsearched = outputs_dir, dict[str, str]()
-        self._into, self._lock = into, threading.Lock()
+        self._leading, self._lock = leading, threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Links, (self.outputs_dir, self.by_target())
+        return Links, (self.outputs_dir, self.leading())
 
-    def by_target(self) -> Mapping[str, tuple[OutsideLink, ...]]:
-        """Map real directories to the links that lead into them."""
+    def leading(self) -> Leading:
+        """Return all that is found."""
         with self._lock:
-            if self._into is None:
-                self._into = self._look()
-            return self._into
+            if self._leading is None:
+                self._leading = self._look()
+            return self._leading
 
     def into(self, directory: str) -> tuple[OutsideLink, ...]:
         """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
-        every = self.by_target()
+        every = self.leading().links
         return every.get(self._real(directory), ()) if every else ()
+
+    def above(self, directory: str) -> tuple[str, ...]:
+        """Return the names of the trackers in the folder that a directory lies in; none above ``outputs_dir``."""
+        return self.leading().trackers.get(os.path.dirname(directory), ()) if directory else ()
 
     def only(self, directory: str) -> Links:
         """Return what another process needs to know for one directory."""
-        links = self.into(directory)
-        return Links(self.outputs_dir, {self._real(directory): links} if links else {})
+        links, trackers = self.into(directory), self.above(directory)
+        leading = Leading(
+            {self._real(directory): links} if links else {},
+            {os.path.dirname(directory): trackers} if trackers else {},
+        )
+        return Links(self.outputs_dir, leading)
 
     def _real(self, directory: str) -> str:
         return os.path.realpath(os.path.join(self.outputs_dir, directory))
 
-    def _look(self) -> Mapping[str, tuple[OutsideLink, ...]]:
+    def _look(self) -> Leading:
         found: dict[str, list[OutsideLink]] = defaultdict(list)
-        for folder, name in self._links():
+        trackers: dict[str, list[str]] = defaultdict(list)
+        for folder, name, is_link in self._names():
+            if not is_link and name != ADAPTER:
+                trackers[folder].append(name)
+                continue
             own = self._real(folder)
             try:
-                hops = list(_hops(own, name, self._real("")))
+                hops = list(_hops(own, name, self._real(""))) if is_link else self._base(folder, name)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
                 continue
             for number, (here, text) in enumerate(hops):
+                is_ours = is_link and not number
                 for parent, sibling, behind in ways_to_read(text):
                     real = os.path.realpath(os.path.join(here, parent))
-                    if real != own or number:
-                        entry = Entry(name, "link", 0, 0, "" if number else text, sibling, behind=behind)
+                    if real != own or not is_ours:
+                        entry = Entry(name, "link", 0, 0, text if is_ours else "", sibling, behind=behind)
                         found[real].append(OutsideLink(folder, entry))
-        return {real: tuple(sorted(links)) for real, links in found.items()}
+        return Leading(
+            {real: tuple(sorted(links)) for real, links in found.items()},
+            {folder: tuple(sorted(names)) for folder, names in trackers.items()},
+        )
 
-    def _links(self) -> Iterator[tuple[str, str]]:
-        """Yield the folder, below ``outputs_dir``, and the name of each link."""
+    def _names(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield the folder, below ``outputs_dir``, and the name of each link, and of each file that may lead anywhere.
+
+        The last value says which it is.
+        """
         pending = [""]
         while pending:
             path = pending.pop()
@@ -86,11 +127,36 @@ class Links:
                 continue
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):  # first: most are
-                    continue
-                if entry.is_symlink():
-                    yield path, entry.name
+                    name = entry.name
+                    if (name.endswith(TELLING) or "." not in name) and (name == ADAPTER or tracks(name)):
+                        yield path, name, False
+                elif entry.is_symlink():
+                    yield path, entry.name, True
                 elif entry.is_dir(follow_symlinks=False) and start + entry.name != STATE:
                     pending += [start + entry.name] * (not is_backup(f"{self.outputs_dir}/{path}", entry.name))
+
+    def _base(self, folder: str, name: str) -> list[tuple[str, str]]:
+        """Return the folder and the path from there that lead to the base of an adapter, if it is in this tree.
+
+        The path is that of a training that ran anywhere: from the adapter or a folder above, or its last parts are.
+        """
+        from ckptrules.formats import plainjson  # not above: few trees hold an adapter
+
+        path = f"{folder}/{name}".lstrip("/")
+        with reading.open_file(self.outputs_dir, path) as file:
+            content = b"".join(streams.chunks(file, streams.CHUNK))
+        try:
+            said = plainjson.parse(content)
+        except ValueError:
+            return []
+        text = said.get(BASE) if isinstance(said, dict) else None
+        if not isinstance(text, str) or "\0" in text:
+            return []
+        parts = text.split("/")
+        ends = [text, *("/".join(parts[number:]) for number in range(1, len(parts) - 1))]
+        places = [*reversed(folders_above(path)), ""]
+        ways = ((os.path.join(self.outputs_dir, place), end) for end in ends for place in places)
+        return list(islice((way for way in ways if os.path.lexists(os.path.join(*way))), 1))
 
 
 def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
+    ABOVE,
     Looks,
     look,
     look_inside,
@@ -82,6 +83,8 @@ def decided_of(job: Job, found: Directory) -> Decided:
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             plan = with_stale_paths(job, listing, directory, plan)
             looked_at = names_to_compare(job, listing, plan)
+            above = readings.marks(directory, (one for one in known.pointers if one.startswith(ABOVE)))
+            contents = None if contents is None or above is None else {**contents, **above}
             if settled.job is not job:  # it goes by less than the policy for now: not to be remembered
                 return Decided(plan, listing, None, known)
             return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known)
@@ -129,7 +132,7 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
 
 def looks_of(job: Job, listing: Listing, directory: int) -> Looks:
     """Return what looks at a directory that was read, by its descriptor, for plans by the rules of a job."""
-    return Looks(directory, listing, job.rules, job.header["started_ns"])
+    return Looks(directory, listing, job.rules, job.links, job.header["started_ns"])
 
 
 def read_files(
@@ -178,7 +181,7 @@ def settle(job: Job, looks: Looks, sources: facts.Sources) -> Settled:
         while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
             looked_at |= names  # what is found out may bring other names into play
             relied_on.update(plan.rests_on)
-            evidence = look(looks, job.links, plan, known)
+            evidence = look(looks, plan, known)
             if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
                 evidence, notes = with_facts(job, looks, sources, evidence)
             if evidence == known:

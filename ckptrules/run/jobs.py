@@ -22,7 +22,7 @@ from ckptrules.engine.spelling import one_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
-from ckptrules.outputs.links import Links
+from ckptrules.outputs.links import Leading, Links
 from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR
@@ -79,7 +79,7 @@ class Packed:
 
     @functools.cached_property
     def _text(self) -> bytes:
-        return pickle.dumps(self.job._replace(links=Links(self.job.options.outputs_dir, {})))
+        return pickle.dumps(self.job._replace(links=Links(self.job.options.outputs_dir, Leading())))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Packed], tuple[bytes]]:
         return _packed_there, (self._text,)

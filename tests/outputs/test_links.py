@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
+from ckptrules.outputs.links import Links
 from tests.conftest import Project
 
 HERE = "one/checkpoints"
@@ -46,3 +48,118 @@ def test_a_link_in_a_backup_stays_as_it_was(project: Project) -> None:
     project.doit("migrate")
     assert os.readlink(project.outputs / backup.name / HERE / "last.ckpt") == f"{project.outputs / HERE / NEWER}"
     assert "damaged" not in project.doit("backups", "to=outputs", "verify=1")
+
+
+def keeping_one(project: Project) -> None:
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+    project.make({f"{HERE}/{name}": 50 for name in (OLD, NEWER, NEWEST)})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "is_meant"),
+    [
+        ("best_checkpoint.txt", f"checkpoints/{OLD}\n", True),
+        ("best_checkpoint", f"/another/machine/one/checkpoints/{OLD}", True),
+        ("best.json", json.dumps({"path": f"D:\\runs\\checkpoints\\{OLD}", "acc": 0.5}), True),
+        ("latest.txt", OLD, True),
+        ("best_metrics.json", '{"epoch": 1, "metric": "acc"}', True),
+        ("last_model.txt", "see ./epoch=1-step=1.ckpt", True),
+        ("best_checkpoint.txt", f"others/{OLD}\n", False),
+        ("best_checkpoint.txt", f"/runs/two/others/{OLD}\n", False),
+        ("notes.txt", f"checkpoints/{OLD}\n", False),
+        ("best.log", f"checkpoints/{OLD}\n", False),
+    ],
+)
+def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(
+    project: Project, file: str, content: str, *, is_meant: bool
+) -> None:
+    """It was looked for beside the checkpoints only, and the best went."""
+    keeping_one(project)
+    tracker = project.outputs / "one" / file
+    tracker.write_text(content)
+    assert (f"../{file} names {OLD}, which stays as it is" in project.doit("plan", "delete_old=1")) == is_meant
+    project.doit("migrate", "delete_old=1")
+    assert (OLD in project.names("one")) == is_meant
+    project.doit("migrate", "delete_old=1")
+    tracker.write_text("nothing\n")
+    project.doit("migrate", "delete_old=1")
+    assert OLD not in project.names("one")
+
+
+def test_a_tracker_in_the_folder_above_that_ignored_lists_names_nothing(project: Project) -> None:
+    keeping_one(project)
+    (project.outputs / "one/best.txt").write_text(OLD)
+    (project.folder / "rules" / "mine.yaml").write_text("ignored: [best.txt]\n")
+    project.doit("migrate", "delete_old=1")
+    assert OLD not in project.names("one")
+
+
+@pytest.mark.parametrize(
+    ("file", "base"),
+    [
+        ("two/adapter_config.json", f"../{HERE}/{OLD}"),
+        ("two/checkpoint-5/adapter_config.json", f"outputs/{HERE}/{OLD}"),
+        ("one/lora/adapter_config.json", f"checkpoints/{OLD}"),
+        ("two/adapter_config.json", f"/another/machine/{HERE}/{OLD}"),
+        ("two/adapter_config.json", "{here}"),
+    ],
+)
+def test_the_base_of_an_adapter_stays_under_its_name(project: Project, file: str, base: str) -> None:
+    """It is nothing without its base, which went without a word."""
+    keeping_one(project)
+    project.make({file: 1})
+    text = base.format(here=project.outputs / HERE / OLD)
+    (project.outputs / file).write_text(json.dumps({"base_model_name_or_path": text, "r": 8}))
+    assert f"{file} points to it" in project.doit("plan", "delete_old=1", "verbose=1")
+    project.doit("migrate", "delete_old=1")
+    assert OLD in project.names("one")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"{}",
+        *(
+            json.dumps({"base_model_name_or_path": base}).encode()
+            for base in (
+                None,
+                "",
+                "/",
+                "gpt2",
+                "org/model",
+                "../..",
+                "..",
+                f"/elsewhere/{NEWER}",
+                "a\0b",
+                "x" * 5000,
+                5,
+            )
+        ),
+    ],
+)
+def test_an_adapter_whose_base_is_not_in_the_tree_holds_nothing(project: Project, content: bytes) -> None:
+    keeping_one(project)
+    project.make({"two/adapter_config.json": 1})
+    (project.outputs / "two/adapter_config.json").write_bytes(content)
+    project.doit("migrate", "delete_old=1")
+    assert set(project.names("one")).isdisjoint({OLD, NEWER})
+
+
+def test_a_worker_is_sent_what_leads_into_its_directory(project: Project) -> None:
+    keeping_one(project)
+    (project.outputs / "one/best.txt").write_text(OLD)
+    project.make({"two/pretrained.ckpt": f"-> ../{HERE}/{OLD}", "two/adapter_config.json": 1})
+    (project.outputs / "two/adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": f"../{HERE}/{OLD}"})
+    )
+    links = Links(str(project.outputs))
+    assert len(links.into(HERE)) == 2
+    assert links.above(HERE) == ("best.txt",)
+    assert links.only(HERE).into(HERE) == links.into(HERE)
+    assert links.only(HERE).above(HERE) == links.above(HERE)
+    assert not links.only("two").into(HERE)
+    assert not links.only("two").above("")

@@ -597,7 +597,7 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
         listing = scan(str(shared), found)
         with open_below(str(shared), found.directory) as directory:
             evidence = look(
-                Looks(directory, listing, rules, 0), Links(str(shared)), make_plan(rules, listing), Evidence()
+                Looks(directory, listing, rules, Links(str(shared)), 0), make_plan(rules, listing), Evidence()
             )
         return make_plan(rules, listing, evidence=evidence)
 

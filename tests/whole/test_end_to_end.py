@@ -539,7 +539,7 @@ def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
     sent = pickle.loads(pickle.dumps(job))
     assert sent._replace(links=job.links, journals=job.journals) == job
     assert sent.journals is pickle.loads(pickle.dumps(job)).journals is not job.journals
-    assert sent.links.by_target() == job.links.by_target()
+    assert sent.links.leading() == job.links.leading()
 
 
 def test_a_damaged_database_is_set_aside_without_a_traceback(project: Project) -> None:

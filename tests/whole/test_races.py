@@ -265,7 +265,7 @@ def test_what_links_from_elsewhere_lead_to_is_not_put_away(project: Project) -> 
     (project.folder / "archive").mkdir()
     before = project.tree()
     out = project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", check=1)
-    assert "b/checkpoints/best.ckpt leads into it: re-point or remove that link, or say keep_source=1" in out
+    assert "b/checkpoints/best.ckpt leads into it: re-point or remove it, or say keep_source=1" in out
     assert project.tree() == before
     project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", "keep_source=1")
     project.doit("archive", "experiments=ab", "archive_dir=archive", "format=gz")
