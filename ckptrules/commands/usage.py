@@ -12,6 +12,8 @@ from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.measures import human_size, taken
+from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.sorting import sort_entries
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
@@ -89,7 +91,7 @@ def measure(
     for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job, names))[0]:
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
-        for kind, entry in sort(listing, plan):
+        for kind, entry in sort(own.rules, listing, plan):
             if entry.shared:
                 linked.append((kind == "could go", KINDS.index(kind), len(rows), entry))
             else:
@@ -109,12 +111,13 @@ def archives(folder: str) -> int:
         return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES) and entry.is_file())
 
 
-def sort(listing: Listing, plan: Plan) -> Iterator[tuple[str, Entry]]:
+def sort(rules: RuleSet, listing: Listing, plan: Plan) -> Iterator[tuple[str, Entry]]:
     """Say of each entry of a directory of which of the `KINDS` it is."""
-    kinds = {name: "kept" for action in plan.actions if action.kind == "rename" for name in action.names}
-    for row in plan.kept:
-        kind = "protected" if row.reasons[0].text.startswith("protected") else "kept"
-        kinds |= dict.fromkeys(row.names, kind)
+    kinds = dict.fromkeys(plan.not_going, "kept")
+    if plan.kept:
+        found = sort_entries(rules, listing)
+        heads, shields = found.heads, {one.entry.name for one in found.protected}
+        kinds |= {name: "protected" for name in kinds if heads.get(name, name) in shields}
     kinds |= dict.fromkeys(plan.going, "could go")
     yield from ((kinds.get(entry.name, "other"), entry) for entry in listing.entries)
 

@@ -118,6 +118,12 @@ class Plan(NamedTuple):
         """All names that go."""
         return {name for action in self.actions if action.kind in DELETES for name in action.names}
 
+    @property
+    def not_going(self) -> set[str]:
+        """All names that stay, those that become others among them."""
+        kept = {name for row in self.kept for name in row.names}
+        return kept.union(*(action.names for action in self.actions if action.kind == "rename"))
+
 
 class Step(NamedTuple):
     """One change of one name, with all that is needed to repeat it, and to take it back.

@@ -83,11 +83,15 @@ def taken(sizes: int, links: Collection[HardLinks], counted: set[tuple[int, int]
 def freed(sizes: int, links: Iterable[HardLinks]) -> int:
     """Return the bytes that are free when names have gone: a file with other names elsewhere is still there."""
     found = list(links)
+    return taken(sizes, found, still_there(found))
+
+
+def still_there(links: Collection[HardLinks]) -> set[tuple[int, int]]:
+    """Return the files that have other names elsewhere when these have gone."""
     gone = Counter[tuple[int, int]]()
-    for link in found:
+    for link in links:
         gone[link[:2]] += link.here
-    whole = {link[:3] for link in found if gone[link[:2]] >= link.names}
-    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in whole)
+    return {link[:2] for link in links if gone[link[:2]] < link.names}
 
 
 def human_time(time: int, *, up: bool = False) -> str:

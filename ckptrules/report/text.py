@@ -9,9 +9,9 @@ from itertools import zip_longest
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, said_of
+from ckptrules.engine.actions import DELETES, Action, Plan, Problem, said_of
 from ckptrules.engine.entries import Entry, HardLinks
-from ckptrules.engine.measures import freed, human_size, taken
+from ckptrules.engine.measures import freed, human_size, still_there, taken
 from ckptrules.engine.ruleset import Reason
 from ckptrules.report.style import Style, count_of, summary_of, table, when
 
@@ -65,25 +65,22 @@ def several(plan: Plan, entries: Iterable[Entry]) -> Several:
     shared = {entry.name: entry.shared for entry in entries if entry.shared}
     if not shared:
         return Several()
-    rows: list[Action | Kept] = [*plan.kept, *(action for action in plan.actions if action.kind == "rename")]
-    fates = plan.going, {name for row in rows for name in row.names}
+    fates = plan.going, plan.not_going
     return Several(*(tuple(link for name in shared if name in names for link in shared[name]) for names in fates))
 
 
-def by_file(total: Tally, found: Iterable[Several]) -> Tally:
-    """Correct the bytes of several experiments, so that a file with names in more than one of them counts once."""
-    rows = [one for one in found if one != Several()]
-    gone, kept = ([link for row in rows for link in row[which]] for which in (0, 1))
-    return total._replace(
-        bytes_deleted=total.bytes_deleted + freed(0, gone) - sum(freed(0, row.gone) for row in rows),
-        bytes_kept=total.bytes_kept + taken(0, kept) - sum(taken(0, row.kept) for row in rows),
-    )
+def by_file(total: Tally, found: Sequence[Several]) -> Tally:
+    """Correct the bytes of experiments, by their files with several names.
+
+    Each counts once among the bytes that are kept, and among those that go with its last name.
+    """
+    gone, kept = ([link for row in found for link in row[which]] for which in (0, 1))
+    return total._replace(bytes_deleted=freed(total.bytes_deleted, gone), bytes_kept=taken(total.bytes_kept, kept))
 
 
-def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a value, never changed
-    """Count one experiment. Renamed checkpoints are among the kept ones.
+def tally(plan: Plan) -> Tally:
+    """Count one experiment, all bytes by name. Renamed checkpoints are among the kept ones.
 
-    A file with several names counts once among the bytes that are kept, and among those that go with the last name.
     Leftovers are counted apart, and their bytes are among those that are deleted.
     """
     from ckptrules.changes.kinds import ACTIONS  # not above: where nothing was done there is nothing to count
@@ -100,8 +97,8 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
         skipped=len(plan.skipped),
         ignored=sum(row.kind == "ignored" for row in plan.skipped),
         problems=len(plan.problems),
-        bytes_deleted=freed(size["deleted"] + size["leftovers"], links.gone),
-        bytes_kept=taken(sum(size[number] for number in STAYS) + sum(row.size for row in plan.kept), links.kept),
+        bytes_deleted=size["deleted"] + size["leftovers"],
+        bytes_kept=sum(size[number] for number in STAYS) + sum(row.size for row in plan.kept),
     )
 
 
@@ -165,8 +162,8 @@ class Outlook(NamedTuple):
     """What an experiment would keep and lose, in a preview.
 
     ``held`` are how many checkpoints a problem holds, and their bytes: they count neither as kept nor as deleted.
-    ``largest`` are sizes and paths of the largest that go. ``blind`` is a checkpoint that goes where nothing tells
-    which one is the best. ``unread`` are names that no rule knows and that look like checkpoints.
+    ``largest`` are the bytes that the largest that go free, and their paths. ``blind`` is a checkpoint that goes where
+    nothing tells which one is the best. ``unread`` are names that no rule knows and that look like checkpoints.
     """
 
     experiment: str
@@ -177,9 +174,18 @@ class Outlook(NamedTuple):
     unread: tuple[Unread, ...] = ()
 
 
-def outlook(plan: Plan, entries: Sequence[Entry], total: Tally) -> Outlook:
-    """Say what an experiment would keep and lose; ``total`` is its tally. Links are not counted."""
-    goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind in DELETES), reverse=True)
+def outlook(plan: Plan, entries: Sequence[Entry], total: Tally, links: Several) -> Outlook:
+    """Say what an experiment would keep and lose; ``total`` is its tally, ``links`` what `several` says of it.
+
+    Links are not counted.
+    """
+    shared, counted = {entry.name: entry.shared for entry in entries if links.gone}, still_there(links.gone)
+    frees = [
+        (taken(action.size, [link for name in action.names for link in shared.get(name, ())], counted), action.name)
+        for action in plan.actions
+        if action.kind in DELETES
+    ]
+    goes = sorted(((size, f"{plan.directory}/{name}") for size, name in frees), reverse=True)
     trashed = [f"{plan.directory}/{action.name}" for action in plan.actions if action.kind == "trash"]
     settled = {row.name for row in plan.kept} | {action.name for action in plan.actions}
     names = {name for problem in plan.problems for name in problem.names} - settled
@@ -187,7 +193,7 @@ def outlook(plan: Plan, entries: Sequence[Entry], total: Tally) -> Outlook:
     others = {name for problem in plan.problems if problem.id in OF_ONE for name in problem.names[1:]}
     held = len(left.keys() - others), sum(left.values())
     blind = trashed[0] if trashed and plan.blind else ""
-    return Outlook(plan.experiment, total, held, tuple(goes[:LARGEST]), blind)
+    return Outlook(plan.experiment, by_file(total, [links]), held, tuple(goes[:LARGEST]), blind)
 
 
 def magnitude(every: Sequence[Outlook], style: Style) -> str:

@@ -107,7 +107,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     for own, found in jobs.own_jobs(session, job):
         plan, listing = deciding.decided_of(own, found)[:2]
         links.append(several(plan, listing.entries))
-        total += tally(plan, links[-1])
+        total += tally(plan)
         blind += plan.blind
     total = by_file(total, links)
     return total.bytes_deleted, total.bytes_deleted + total.bytes_kept, blind

@@ -47,7 +47,8 @@ def work_on(job: Job, found: Directory) -> Done:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing, seen)
     if job.options.dry_run:
-        ahead = outlook(plan, listing.entries, done.output.tally)._replace(unread=unread_of(plan, listing))
+        ahead = outlook(plan, listing.entries, done.output.tally, done.output.links)
+        ahead = ahead._replace(unread=unread_of(plan, listing))
         done = done._replace(output=done.output._replace(outlook=ahead))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
@@ -90,14 +91,13 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data, room = None, None
     if job.options.tells_data:
-        from ckptrules.report.checkpoints import Told, told_of
+        from ckptrules.report.checkpoints import told_of
         from ckptrules.report.data import plan_as_data
 
-        told = told_of(seen, done) if seen else Told(stays=done.kept)
-        data, room = plan_as_data(done, state, listing.entries, told), told.room if seen else None
-    links = several(done, listing.entries)
+        told = told_of(seen, done) if seen else None
+        data, room = plan_as_data(done, state, listing.entries, told), told and told.room
     text = experiment_block(done, listing.entries, job.style)
-    output = Output(text, tally(done, links), data, links=links, room=room)
+    output = Output(text, tally(done), data, links=several(done, listing.entries), room=room)
     return Done(output, failed=bool(done.problems))
 
 

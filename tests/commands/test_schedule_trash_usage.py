@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import json
 import os
 import shlex
 import shutil
@@ -134,6 +135,15 @@ def test_usage_says_what_is_protected_kept_could_go_or_lies_in_the_trash(project
         "1.11",
         "KB",
     ]
+
+
+def test_usage_counts_what_belongs_to_protected_checkpoints_as_json_does(project: Project) -> None:
+    project.make({"exp/checkpoints/last.ckpt": 1000, "exp/checkpoints/last.metadata.json": 30})
+    project.make({"exp/checkpoints/epoch-12_step-000012.ckpt": 200})
+    project.doit("plan", "delete_old=1", "json=plan.json")
+    space = json.loads((project.folder / "plan.json").read_text())["space"]
+    assert (space["protected"], space["kept"]) == (1030, 200)
+    assert project.doit("usage").splitlines()[1].split()[1:5] == ["1.03", "KB", "200", "B"]
 
 
 def test_usage_of_archives_that_are_not_there_is_refused(project: Project) -> None:

@@ -126,3 +126,15 @@ def test_usage_counts_a_file_as_what_stays_in_whatever_directory_that_is(project
         ["all", "2", "KB", "2", "KB", "4", "KB", "8", "KB"],
     ]
     assert run(project, "plan", "delete_old=1")["summary"]["bytes_deleted"] == 2 * SIZE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_largest_that_go_are_what_the_table_above_them_sums_up(project: Project, name: str) -> None:
+    """What has another name elsewhere stood there with all its bytes, beside 0 B in the table."""
+    case = CASES[name]
+    make(project, case.files, case.links)
+    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {{max_total_size: {case.limit}}}\n")
+    told = crash.run_in_turn(project.folder, "plan", "delete_old=1", "policy=mine").output
+    rows = told.partition("The largest that go\n")[2].partition("Summary")[0].splitlines()
+    sizes = [row.rpartition("exp/")[0].strip().replace(" KB", "000").replace(" B", "") for row in rows]
+    assert (len(sizes), sum(map(int, sizes))) == (len(case.goes), case.freed)
