@@ -13,7 +13,9 @@ from ckptrules.engine.conflicts import Known, Resolved, resolve
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import Swept, sweep
+from ckptrules.engine.lines.keep_best import metric_of
 from ckptrules.engine.living import live_run
+from ckptrules.engine.naming import reader
 from ckptrules.engine.packs import is_undecided
 from ckptrules.engine.pointers import by_name
 from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
@@ -267,6 +269,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     yield from fields_that_differ(cleared.sound, case.policy)
     yield from unwhole_notes(cleared.found, known.busy, told)
     yield from undecided_notes(cleared.sound) if case.policy else ()
+    yield from forgotten_notes([one for one in cleared.sound if one.entry.name not in verdict.remove], case.rules)
     yield from holding.twin_notes(cleared.found)
     yield from complete_lines(cleared.found, marked, case.rules)
     yield from case.evidence.notes
@@ -324,3 +327,24 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
     for reason, names in alike.items():
         more = f" and {len(names) - 1} more" if names[1:] else ""
         yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
+
+
+def forgotten_notes(stays: Sequence[Checkpoint], rules: RuleSet) -> Iterator[Reason]:
+    """Tell of metrics that a rename drops, and by which the budget judges before age: then the best may be the oldest.
+
+    What `keep_best` asks for, or a budget without ``oldest``, may be dropped: what tells none stays.
+    """
+    renamed = [one for one in stays if one.target != one.entry.name]
+    if not (rules.budget and rules.budget.value.by_age and renamed):
+        return
+    read = reader(rules, len(stays))
+    for metric, _ in rules.budget.value.order:
+        as_new = [
+            (one, one._replace(fields=read(one.target, one.entry.kind == "directory").claim.fields)) for one in renamed
+        ]
+        drops = [one for one, new in as_new if metric_of(one, metric) and not metric_of(new, metric)]
+        if drops:
+            more = f", nor will {len(drops) - 1} more" if drops[1:] else ""
+            text = f"{drops[0].target} will not tell {metric}, as {drops[0].entry.name} does{more}"
+            why = "the budget goes by age where nothing tells it; a template that carries it keeps it"
+            yield Reason(f"{text}: {why}", rules.budget.place)

@@ -134,3 +134,20 @@ def test_what_goes_by_the_whole_tree_goes_by_sidecars_and_ranks_what_tells_a_tim
     rows = json.loads((project.folder / "plan.json").read_text())["experiments"][0]["checkpoints"]
     stays = [row["name"][10] for row in rows if row["state"] == "stays"]
     assert stays == (["1", "2", "4", "5"] if line else ["2", "4", "5"])
+
+
+@pytest.mark.parametrize(
+    ("order", "tells"), [("[{metric: acc, mode: max}, oldest]", True), ("[{metric: acc, mode: max}]", False)]
+)
+def test_a_rename_that_drops_what_the_budget_judges_by_is_told(project: Project, order: str, *, tells: bool) -> None:
+    """After it, the best went by its age, and nothing had told of that."""
+    (project.folder / "rules/mine.yaml").write_text(
+        f"budget: {{total: 25B, order: {order}}}\nlegacy:\n"
+        "  - {id: a, match: 'e(?P<epoch>\\d)s(?P<step>\\d)(_acc(?P<acc>[\\d.]+))?\\.pt', examples: {e1s1_acc0.5.pt: epoch-01_step-000001.ckpt}}\n"
+    )
+    project.make({f"a/checkpoints/e{n}s{n}_acc0.{n}.pt": 5 for n in (1, 2, 3)} | {"a/checkpoints/e4s4.pt": 5})
+    said = "epoch-01_step-000001.ckpt will not tell acc, as e1s1_acc0.1.pt does, nor will 2 more"
+    for words in ([], ["delete_old=1", "policy=keep_all"]):
+        assert (said in project.doit("plan", *words)) == tells
+    project.doit("migrate")
+    assert "will not tell" not in project.doit("plan", "delete_old=1")
