@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
@@ -59,7 +58,7 @@ class Run(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """What is to be taken back in one checkpoint directory, in this order, and which units that undoes.
+    """What is to be taken back in one directory and below it, in this order, and which units that undoes.
 
     ``units`` are those that do it, from `inverted` on; in what `standing` gives, they are those that were done last.
     ``own`` says that the user's own state tells of it: it may rewrite texts.
@@ -230,20 +229,21 @@ def inverted(back: TakeBack, by: str) -> TakeBack:
 
 
 def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list[TakeBack]:
-    """List what of a run stands, for the experiments that are asked for; newest changes first.
+    """List what of a run stands, for the experiments that are asked for; of each, newest changes first.
 
-    What lies in an experiment that was moved as a whole is taken back with it.
+    What lies in a folder that was moved is taken back with it, so that none has to do with another.
     """
     rows = [(record, intent) for record, intent in reversed(run.intents) if is_asked(intent.experiment)]
-    wholes = {intent.directory: intent.experiment for _, intent in rows if _moves_whole(intent)}
+    moved = {path: intent for _, intent in rows for path in _moved_folders(intent)}
     found: dict[tuple[bool, str], TakeBack] = {}
     for record, intent in rows:
         pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
         if not pairs:
             continue
-        home = next((folder for folder in folders_above(intent.directory) if folder in wholes), intent.directory)
-        key = (record.own, home)
-        before = found.get(key, TakeBack(wholes.get(home, intent.experiment), home, (), (), record.own))
+        places = (*folders_above(intent.directory), intent.directory)
+        home = next((moved[place] for place in places if place in moved), intent)
+        key = (record.own, home.directory)
+        before = found.get(key, TakeBack(home.experiment, home.directory, (), (), record.own))
         found[key] = before._replace(
             units=(*before.units, *(unit for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
@@ -251,32 +251,11 @@ def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list
     return sorted(found.values())
 
 
-def _moves_whole(intent: Intent) -> bool:
-    """Say whether a directory was moved as a whole, as an experiment is that is archived or brought back."""
-    steps = (step for unit in intent.units for step in unit.steps if KINDS[step.kind].moves)
-    return any(intent.directory in (step.here.path, step.there.path) for step in steps)
-
-
-def are_independent(backs: Iterable[TakeBack]) -> bool:
-    """Say whether each changes names in its own directory alone, which is no part of another: in any order, then."""
-    every = sorted(backs, key=_start)
-    nested = any(_start(one).startswith(_start(above)) for above, one in pairwise(every))
-    return not nested and not any(back.own or _strays(back) for back in every)
-
-
-def _start(back: TakeBack) -> str:
-    """Return what all paths in a directory begin with."""
-    return f"{back.directory}/".lstrip("/")
-
-
-def _strays(back: TakeBack) -> bool:
-    """Say whether a step is made anywhere but in the directory, or in the trash where that has its place."""
-    places = {place for unit in back.units for step in unit.steps for place in (step.directory, step.to_directory)}
-    homes = (
-        place.removeprefix(f"{TRASH}/").partition("/")[2] if place.startswith(f"{TRASH}/") else place
-        for place in places
-    )
-    return not all(f"{home}/".startswith(_start(back)) for home in homes)
+def _moved_folders(intent: Intent) -> Iterator[str]:
+    """Yield from where and to where an intent brings what is no single file."""
+    for step in (step for unit in intent.units for step in unit.steps if KINDS[step.kind].moves):
+        if step.identity.kind == "directory":
+            yield from (step.here.path, step.there.path)
 
 
 def in_trash_of(run: str, unit: Unit) -> Unit:

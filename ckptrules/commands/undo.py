@@ -13,7 +13,6 @@ from ckptrules.changes.doing import is_done
 from ckptrules.changes.history import (
     Run,
     TakeBack,
-    are_independent,
     changed_since,
     inverted,
     newest_standing,
@@ -84,7 +83,6 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
         records.journals_of(session), session.style(options), pinned
     )  # fmt: skip
-    undo_one = functools.partial(undo_anywhere, session) if are_independent(backs) else undo_here
     session.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -103,7 +101,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         yield {
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
-            "actions": [(undo_one, [job, back])],
+            "actions": [(undo_one, [session, job, back])],
             "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
@@ -133,13 +131,12 @@ def found_out(session: Session, options: Options) -> tuple[Run | None, list[str]
 
 
 def count_shared(session: Session, _: str, options: Options) -> int:
-    """Count the directories that are asked for, if several processes may share them.
+    """Count the directories that are asked for.
 
     Raises:
         OptionError: as `found_out`.
     """
-    backs = found_out(session, options)[2]
-    return len(backs) if are_independent(backs) else 0
+    return len(found_out(session, options)[2])
 
 
 def newest_known(runs: Sequence[Run]) -> Run | None:
@@ -148,12 +145,7 @@ def newest_known(runs: Sequence[Run]) -> Run | None:
     return newest_standing(runs) or next(gone, None)
 
 
-def undo_here(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
-    """Take back in this process what a run did in one checkpoint directory, or tell it."""
-    return hand_over(lambda: work_on(job, back), task)
-
-
-def undo_anywhere(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Have what a run did in one checkpoint directory taken back, or told, by a process that is free."""
     there = [one for one in job.pinned if lies_in(one.path, back.directory)]
     return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=there), back), task)

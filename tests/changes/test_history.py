@@ -1,53 +1,91 @@
-"""What is to be taken back may be shared by processes only where no directory has to do with another."""
+"""What is to be taken back is divided so that no part has to do with another: processes share it, in any order."""
 
 from __future__ import annotations
 
 import pytest
 
-from ckptrules.changes.history import TakeBack, are_independent
+from ckptrules.changes.history import read_history, standing
+from ckptrules.changes.record import Intent, Record
 from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
 
 RUN = "20260101T000000Z-1"
+WHOLE = Identity("directory", 0, 0)
 
 
-def back(directory: str, *steps: Step, own: bool = False) -> TakeBack:
-    return TakeBack(directory, directory, (Unit("rename", 1, steps),), (), own)
+def rename(directory: str) -> tuple[str, Step]:
+    return directory, Step("move", directory, "epoch=1.ckpt", directory, "epoch-01.ckpt", "", Identity("file", 1, 1))
 
 
-def rename(directory: str) -> Step:
-    return Step("move", directory, "epoch=1.ckpt", directory, "epoch-01.ckpt")
+def rename_folder(directory: str) -> tuple[str, Step]:
+    return directory, Step("move", directory, "old", directory, "new", "", WHOLE)
 
 
-def deletion(directory: str, trash: str) -> Step:
-    return Step("move", directory, "epoch=1.ckpt", trash, "epoch=1.ckpt.trashed")
+def archive(path: str) -> tuple[str, Step]:
+    folder, _, name = path.rpartition("/")
+    trash = f"{TRASH}/{RUN}/{folder}".rstrip("/")
+    return path, Step("move", folder, name, trash, f"{name}.trashed", "", WHOLE)
 
 
-A, B = back("a/checkpoints", rename("a/checkpoints")), back("b/checkpoints", rename("b/checkpoints"))
-CASES: dict[str, tuple[bool, list[TakeBack]]] = {
-    "nothing": (True, []),
-    "renames in two": (True, [A, B]),
-    "one begins like the other": (True, [back("a", rename("a")), back("a-2", rename("a-2")), back("aa", rename("aa"))]),
-    "folders of parts": (True, [back("a", rename("a/mp_rank_00")), B]),
-    "deletions": (True, [back("a", deletion("a", f"{TRASH}/{RUN}/a")), back("b", deletion("b/x", f"{TRASH}/{RUN}/b/x"))]),
-    "a link in its own directory": (True, [back("a", rename("a"), Step("link", "a", "last.ckpt", "a", "new", "old")), B]),
-    "a link in another directory": (False, [back("a", rename("a"), Step("link", "c", "last.ckpt", "c", "new", "old")), B]),
-    "a link in the folder above": (False, [back("a/b", rename("a/b"), Step("link", "a", "best.ckpt", "a", "new", "old"))]),
-    "one in another": (False, [back("a", rename("a")), back("a/b", rename("a/b"))]),
-    "one in another, others between": (
-        False, [back("a", rename("a")), back("a-2", rename("a-2")), back("a/b", rename("a/b"))],
+def unarchive(path: str) -> tuple[str, Step]:
+    folder, _, name = path.rpartition("/")
+    return path, Step("move", ".ckptrules/work/x", name, folder, name, "", WHOLE)
+
+
+def relink(directory: str, elsewhere: str) -> tuple[str, Step]:
+    return directory, Step("relink", elsewhere, "last.ckpt", elsewhere, "new", "old")
+
+
+def text(path: str) -> tuple[str, Step]:
+    return "references", Step("rewrite", path, "y.py", "", "1", "2")
+
+
+CASES: dict[str, tuple[list[tuple[str, Step]], dict[str, list[str]]]] = {
+    "nothing": ([], {}),
+    "renames in two": ([rename("a/x"), rename("b/x")], {"a/x": ["a/x"], "b/x": ["b/x"]}),
+    "one begins like the other": ([rename("a"), rename("a-2")], {"a": ["a"], "a-2": ["a-2"]}),
+    "one in another": ([rename("a"), rename("a/b")], {"a": ["a"], "a/b": ["a/b"]}),
+    "a link in another directory": ([relink("a", "b"), rename("b")], {"a": ["b"], "b": ["b"]}),
+    "the outputs themselves": ([rename(""), rename("a")], {"": [""], "a": ["a"]}),
+    "archived": ([archive("a"), archive("b"), archive("a-2")], {"a": [""], "a-2": [""], "b": [""]}),
+    "archived, one in another": (
+        [archive("a/b/c"), archive("a/d"), archive("a"), archive("b")],
+        {"a": ["", "a", "a/b"], "b": [""]},
     ),
-    "one twice": (False, [A, A]),
-    "texts elsewhere": (False, [A, back("references", Step("text", "/x", "y.py", "", "1", "2"), own=True)]),
-    "an experiment that was archived": (False, [back("a", deletion("", f"{TRASH}/{RUN}"))]),
-    "the outputs themselves": (True, [back("", rename(""))]),
-    "the outputs themselves, and what is in them": (False, [back("", rename("")), B]),
-    "what lies in the trash of another directory": (False, [back("a", deletion("a", f"{TRASH}/{RUN}/b")), B]),
-    "the trash as such": (False, [back("a", deletion("a", TRASH)), B]),
-}  # fmt: skip
+    "brought back, one in another": (
+        [unarchive("a"), unarchive("b"), unarchive("a/b/c")],
+        {"a": [".ckptrules/work/x", ".ckptrules/work/x"], "b": [".ckptrules/work/x"]},
+    ),
+    "one in a folder of another that was renamed": (
+        [rename_folder("a"), rename("a/new/x"), rename("a/other")],
+        {"a": ["a/new/x", "a"], "a/other": ["a/other"]},
+    ),
+}
 
 
-@pytest.mark.parametrize(("independent", "backs"), CASES.values(), ids=list(CASES))
-def test_what_has_nothing_to_do_with_another_is_independent(independent: bool, backs: list[TakeBack]) -> None:  # noqa: FBT001 - a column of the table
-    assert are_independent(backs) == independent
-    assert are_independent(backs[::-1]) == independent
+@pytest.mark.parametrize(("intents", "expected"), CASES.values(), ids=list(CASES))
+def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
+    intents: list[tuple[str, Step]], expected: dict[str, list[str]]
+) -> None:
+    rows = [
+        Intent(n, where, where, (Unit("rename", 1, (step,)),), failed={}) for n, (where, step) in enumerate(intents)
+    ]
+    runs = read_history([Record(RUN, "1", {}, tuple(rows), ())] if rows else [])
+    found = {
+        back.directory: [step.directory for unit in back.units for step in unit.steps]
+        for run in runs
+        for back in standing(run)
+    }
+    assert found == expected
+    assert list(found) == sorted(found)
+
+
+def test_texts_stand_apart() -> None:
+    """Only the user's own state has power over them."""
+    records = [
+        Record(RUN, "1", {}, (Intent(1, where, where, (Unit("rename", 1, (step,)),), failed={}),), (), own)
+        for own, (where, step) in ((False, rename("references")), (True, text("/x")))
+    ]
+    (run,) = read_history(records)
+    assert [(back.directory, back.own) for back in standing(run)] == [("references", False), ("references", True)]

@@ -64,11 +64,6 @@ def begin(*args):
 check.begin = begin
 """
 RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
-NO_WORKERS = """from ckptrules.workers import workers
-def do(self, *_):
-    raise AssertionError
-workers.Workers.do = do
-"""
 
 
 def hook(project: Project, at: int | str, act: str, text: str = HOOK) -> None:
@@ -139,11 +134,10 @@ def test_workers_take_back_what_one_process_does(project: Project) -> None:
 LINKED: dict[str, int | str] = {"run0/checkpoints/best.ckpt": "-> ../../run1/checkpoints/epoch=5-step=50.ckpt"}
 
 
-def test_where_directories_have_to_do_with_one_another_one_process_takes_back(project: Project) -> None:
+def test_workers_take_back_what_leads_into_other_directories(project: Project) -> None:
     project.make({**TREE, **LINKED})
     before = project.tree()
     project.doit(*COMMAND)
-    project.begin_dodo(NO_WORKERS)
     project.doit("-n", "4", "undo")
     assert project.tree() == before
 
@@ -247,7 +241,7 @@ def test_history_says_that_a_run_was_cut_short_of_which_a_worker_is_killed_betwe
     """Its journals end well, and the main process comes to its end: the run was called done."""
     project.make(TREE)
     hook(project, 0, "", BETWEEN)
-    run = start(project, "-n", "2", *COMMAND)
+    run = start(project, "-n", "2", "migrate:run0")  # another worker would be ended in the middle of something
     out, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 2, out
     unhook(project)
