@@ -49,7 +49,7 @@ def unfollowed(listing: Listing, elsewhere: Sequence[OutsideLink]) -> dict[str, 
 
     So does what links name that lead nowhere, as in a tree that was moved.
     """
-    links = (entry for entry in listing.entries if entry.dangling)
+    links = sorted(entry for entry in listing.entries if entry.dangling)
     text = "{}, a link that leads nowhere, names it"
     named = {part: Reason(text.format(link.name)) for link in links for part in link.link_text.split("/")}
     return named | link_targets((), [row for row in elsewhere if not row.entry.link_text])

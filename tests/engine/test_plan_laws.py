@@ -464,6 +464,14 @@ def the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(drawn
     assert {checkpoint.entry.name for checkpoint in ends} <= set(verdict.keep)
 
 
+def test_which_of_two_links_that_lead_nowhere_is_told_does_not_depend_on_the_order_of_the_listing() -> None:
+    name = "epoch-03_step-000040.ckpt"
+    links = [Entry(link, "link", 0, 0, f"../elsewhere/{name}", dangling=True) for link in ("0", "last.ckpt")]
+    listings = [Listing("x", "x", (Entry(name, "file", 1, 0), *order)) for order in (links, links[::-1])]
+    one, other = (make_plan(RULES, listing, RULES.policies["default"]) for listing in listings)
+    assert one == other
+
+
 def with_floor(policy: Policy) -> Policy:
     return policy._replace(keep_at_least=max(1, policy.keep_at_least))
 
