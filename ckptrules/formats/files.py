@@ -51,8 +51,10 @@ def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileCon
         raise UnsoundError("unknown_format", fact)
 
 
-def glance(file: BinaryIO, size: int) -> None:
+def glance(file: BinaryIO, size: int) -> str:
     """Look at the beginning and the end of a file, as far as its format says there what must be; others pass.
+
+    Return the name of the format, or nothing where it is none that is known.
 
     Raises:
         UnsoundError: it is plain that it is not whole; ``not_read`` as for `check_file`.
@@ -61,6 +63,7 @@ def glance(file: BinaryIO, size: int) -> None:
         form = _format_of(file)
         if form and form.glance:
             form.glance(file, size)
+        return form.name if form else ""
 
 
 def _format_of(file: BinaryIO) -> Format | None:

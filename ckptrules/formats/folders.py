@@ -104,20 +104,24 @@ def check_shard(directory: int, name: str, shard: Shard, tell: Tell, *, quick: b
         return check_file(file, shard.size, tell, quick=quick)
 
 
-def glance_at_folder(directory: int, name: str, tell: Tell) -> None:
+def glance_at_folder(directory: int, name: str, tell: Tell) -> dict[str, str]:
     """Look at what a checkpoint directory must hold, and at each part as `glance` does; `check_folder` reads them.
+
+    Return the format of each part, by its path.
 
     Raises:
         UnsoundError: it is plain that something is missing or cut off; ``not_read`` as for `check_folder`.
     """
     with told_as_fault(tell) as heard:
         folder, _ = _look(directory, name, heard)
+        formats = {}
         for path in (path for path in folder.sizes if path.endswith(WHOLE_FILES)):
             heard(0)
             with of_part(path), folder.open(path) as file:
-                glance(file, folder.sizes[path])
+                formats[path] = glance(file, folder.sizes[path])
         layouts.check_json(folder, INDEX)
         _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)}, quick=True)
+        return formats
 
 
 def _first_model(folder: Folder) -> dict[str, FileContent]:

@@ -20,7 +20,8 @@ from ckptrules.engine.pointers import Index, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside, pattern_of
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
-from ckptrules.engine.wholeness import as_sentence, fitted
+from ckptrules.engine.wholeness import fitted
+from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links, tracks
 from ckptrules.outputs.listing import into_part_folders
@@ -59,7 +60,8 @@ class Looks:
         self.directory, self.listing, self.rules, self.links, self._now_ns = directory, listing, rules, links, now_ns
         self.told: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
         self.bases: list[Basis] = []
-        self._used, self._broken = dict[str, str](), dict[str, str]()
+        self.glances = Glances(directory)
+        self._used: dict[str, str] = {}
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
@@ -84,12 +86,6 @@ class Looks:
             self._used[name] = in_use(self.directory, self.entries[name], self.rules.settle, self._now_ns)
         return self._used[name]
 
-    def why_broken(self, name: str) -> str:
-        """Say what a glance at a checkpoint shows to be wrong with it, or nothing."""
-        if name not in self._broken:
-            self._broken[name] = seen_broken(self.directory, self.entries[name])
-        return self._broken[name]
-
 
 def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
     """Find out what may change a plan, and add it to what is known.
@@ -104,7 +100,10 @@ def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
     }
     used = {name: why for name in to_look_at(plan) if (why := looks.why_in_use(name))}
     used |= _by_sidecars(looks, plan)
-    broken = {name: text for name in plan.rests_on if name not in used and (text := looks.why_broken(name))}
+    resting, going = [name for name in plan.rests_on if name not in used], plan.going
+    broken = looks.glances.broken(
+        (looks.entries[name] for name in resting), (one for one in listing.entries if one.name in going)
+    )
     pointers, notes = looks.pointers
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
@@ -116,34 +115,6 @@ def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
         notes=notes,
         foreign=looks.foreign,
     )
-
-
-def seen_broken(directory: int, entry: Entry) -> str:
-    """Say what a glance at a checkpoint shows to be wrong with it, if anything: others are to go as it is there.
-
-    Whoever was killed while saving, or ran out of disk, leaves a name that looks like any other.
-    """
-    from ckptrules.formats.content import BROKEN, UnsoundError  # not above: most runs delete nothing
-    from ckptrules.formats.files import glance, open_file
-    from ckptrules.formats.folders import glance_at_folder
-    from ckptrules.formats.tensorflow import check_beside_index
-
-    heed()
-    try:
-        if entry.kind == "directory":
-            glance_at_folder(directory, entry.name, lambda _: heed())
-        elif entry.kind == "file":
-            with open_file(directory, entry.name) as file:
-                size = os.fstat(file.fileno()).st_size
-                if not check_beside_index(directory, entry.name, size, lambda _: heed()):
-                    glance(file, size)
-    except UnsoundError as fault:
-        return f"as a glance at it shows: {as_sentence(fault.fact)}" if fault.id in BROKEN else ""
-    except PermissionError:
-        return ""  # somebody else's: that tells nothing of what is in it
-    except OSError as error:
-        return f"as a glance at it shows: it cannot be read: {why_of(error)}"
-    return ""
 
 
 def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:

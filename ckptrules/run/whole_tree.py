@@ -13,7 +13,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
-from ckptrules.outputs.evidence import seen_broken
+from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of
@@ -99,11 +99,9 @@ def unsound_in(job: Job, part: Part, names: Collection[str]) -> set[str]:
     whole = {one.entry.name: one.names for one in (*part.rest, *part.stays)}
     try:
         with reading.open_below(job.options.outputs_dir, part.directory) as directory:
-            return {
-                name
-                for name in names
-                for entry in read_names(directory, whole[name])
-                if in_use(directory, entry, job.rules.settle, job.header["started_ns"]) or seen_broken(directory, entry)
-            }
+            entries = {entry: name for name in names for entry in read_names(directory, whole[name])}
+            broken = Glances(directory).broken(entries, (one.entry for one in part.rest))
+            settle, now_ns = job.rules.settle, job.header["started_ns"]
+            return {n for e, n in entries.items() if e.name in broken or in_use(directory, e, settle, now_ns)}
     except OSError:
         return set(names)

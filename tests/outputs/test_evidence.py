@@ -105,6 +105,11 @@ def goes(plan: dict[str, Any]) -> list[str]:
     return [row["name"] for row in plan["checkpoints"] if row["state"] == "goes"]
 
 
+def words_alone(project: Project, policy: str) -> None:
+    (project.folder / "rules" / "naming.yaml").unlink()
+    (project.folder / "rules" / "retention.yaml").write_text(f"packs: [words]\nretention: {{default: {{{policy}}}}}\n")
+
+
 def said(plan: dict[str, Any]) -> str:
     return "\n".join(f"{problem['names']} {problem['text']}" for problem in plan["problems"])
 
@@ -186,6 +191,46 @@ def test_the_newest_that_is_cut_off_makes_no_other_go(project: Project, content:
     put(project, NAMES[2], lightning(12, 120))
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("exp") == NAMES[2:]
+
+
+@pytest.mark.parametrize(
+    ("ending", "whole", "content"),
+    [
+        (".safetensors", safetensors(), b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+        (".safetensors", safetensors(), b'{"message": "Not found"}'),
+        (".safetensors", safetensors(), (2**50).to_bytes(8, "little") + b"{}"),
+        (".safetensors", safetensors(), safetensors()[:3]),
+        (".h5", hdf5(2), hdf5(2)[:4]),
+        (".h5", hdf5(2), hdf5(2)[:7]),
+        (".ckpt", lightning(10, 100), b"upstream connect error"),
+        (".pt", lightning(10, 100), b"PK"),
+    ],
+)
+@pytest.mark.parametrize("newest", ["epoch_3", "last", "folder"])
+def test_the_newest_in_no_known_format_makes_none_go_that_is_in_one(
+    project: Project, ending: str, whole: bytes, content: bytes, newest: str
+) -> None:
+    """An answer of a server, or a first block that is cut off, counted as the newest, as nobody knows its format."""
+    policy = "min_epoch: 9" if newest == "last" else "keep_last: 1"
+    words_alone(project, policy)
+    inside = "/model" if newest == "folder" else ""
+    names = [f"{'epoch_3' if name == 'folder' else name}{inside}{ending}" for name in ("epoch_1", "epoch_2", newest)]
+    for name in names:
+        put(project, name, content if name == names[2] else whole)
+    plan = plan_of(project, check=1)
+    assert len(goes(plan)) == 1
+    assert "in no known format, and epoch_" in said(plan)
+    put(project, names[2], whole)
+    assert len(goes(plan_of(project))) == 2
+
+
+def test_a_format_that_nobody_knows_is_left_alone(project: Project) -> None:
+    """Neither are all of a kind that is not known broken, nor those of another run."""
+    words_alone(project, "keep_last: 1")
+    for number in (1, 2, 3):
+        put(project, f"llama_step{number}.bin", b"raw weights")
+        put(project, f"bert_step{number}.bin", lightning(number, 100))
+    assert len(goes(plan_of(project))) == 4
 
 
 def test_the_newest_that_the_disk_cannot_read_makes_no_other_go(project: Project) -> None:

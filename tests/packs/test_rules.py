@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -214,7 +215,11 @@ def test_r7_nothing_goes_while_the_newest_that_names_the_best_is_torn(tmp_path: 
     [
         ({}, [0, 1, 2, 3], ()),
         ({5: lightning_file("/home/me/run/epoch=1.ckpt")}, [0, 2, 3], ("epoch=5.ckpt calls it the best",)),
-        ({4: lightning_file("/home/me/run/epoch=1.ckpt"), 5: b"PK"}, [0, 2, 3], ("epoch=4.ckpt calls it the best",)),
+        (
+            {4: lightning_file("/home/me/run/epoch=1.ckpt"), 5: pickle.dumps({}, 4)},
+            [0, 2, 3],
+            ("epoch=4.ckpt calls it the best",),
+        ),
         (
             dict.fromkeys(range(6), b"PK"),
             [0, 1, 2, 3],
