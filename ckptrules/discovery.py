@@ -18,7 +18,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import NS
-from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
+from ckptrules.engine.naming import CHECKPOINTS, named, reader
 from ckptrules.engine.packs import NUMBERS
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet
@@ -183,7 +183,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
     asked = {line.value.metric for one in rules.policies.values() for line in one.lines if line.key == "keep_best"}
     for name, one in _with_links(rules, listing, found, left_out):
         said = read(in_part_folder(name)[1], entries[name].kind == "directory").claim
-        fields = {**_by_verify(one, known), **_told(one.entry.name, one.fields), **_told(name, said.fields)}
+        fields = {**_by_verify(one, known), **one.fields, **said.fields}
         by_name = {key: text for key, text in fields.items() if text and (key in asked or mode_of(key))}
         metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()} | by_name
         if len(by_name) == 1 and "metric" not in fields:
@@ -238,11 +238,6 @@ def _by_verify(one: Checkpoint, known: Mapping[str, memory.Known]) -> dict[str, 
     facts = known[one.entry.name].facts
     less = 1 if facts.counts_from_1 else 0
     return {key: str(value - less) for key, value in facts.inside.items() if value is not None and value >= less}
-
-
-def _told(name: str, fields: Mapping[str, str]) -> Mapping[str, str]:
-    match = BEST.fullmatch(in_part_folder(name)[1])
-    return match.groupdict() if match else fields
 
 
 def _pinned(pin: Pin | None, entry: Entry) -> str | None:

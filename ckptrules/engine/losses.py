@@ -13,7 +13,6 @@ from typing import NamedTuple
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.lines.keep_best import as_float, shortened
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.naming import BEST
 from ckptrules.engine.ruleset import Policy, Reason
 
 SMALLER = 0.9  # times the size of the smallest that goes; states of one run have nearly the same
@@ -63,12 +62,12 @@ class Extreme(NamedTuple):
 
 
 def losses(
-    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str], of: str = ""
+    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[Checkpoint], goes: Collection[str], of: str = ""
 ) -> Losses:
     """Tell what goes of a series that a person may miss.
 
-    The series are its whole checkpoints, the older first. Names that are protected stay in any case, and may tell a
-    metric. ``of`` tells the series from others, for the end of a sentence.
+    The series are its whole checkpoints, the older first. What is protected stays in any case, and may tell a metric.
+    ``of`` tells the series from others, for the end of a sentence.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
     extremes = [*_extremes_that_go(policy, series, protected, goes)]
@@ -122,10 +121,10 @@ def _is_high(word: str) -> bool:
 
 
 def _extremes_that_go(
-    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str]
+    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[Checkpoint], goes: Collection[str]
 ) -> Iterator[Extreme]:
     asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
-    for metric, rated in sorted(_by_metric(series, protected).items()):
+    for metric, rated in sorted(_by_metric([*series, *protected]).items()):
         mode = asked.get(metric) or mode_of(metric)
         for end, words in (("max", "highest {}"), ("min", "lowest {}")):
             if mode == end or (not mode and len(rated) > 1):
@@ -145,13 +144,12 @@ def _told(extremes: Iterable[Extreme]) -> Iterator[str]:
         yield f"the {' and the '.join(texts)}, {name}, goes"
 
 
-def _by_metric(series: Sequence[Checkpoint], protected: Iterable[str]) -> Mapping[str, list[Rated]]:
-    told = [(metric, text, one.entry.name) for one in series for metric, text in metrics_of(one)]
-    told += [(match["metric"], match["value"], name) for name in protected if (match := BEST.fullmatch(name))]
+def _by_metric(checkpoints: Iterable[Checkpoint]) -> Mapping[str, list[Rated]]:
     rated: dict[str, list[Rated]] = defaultdict(list)
-    for metric, text, name in told:
-        if (value := as_float(text)) is not None and math.isfinite(value):
-            rated[metric].append(Rated(value, text, name))
+    for one in checkpoints:
+        for metric, text in metrics_of(one):
+            if (value := as_float(text)) is not None and math.isfinite(value):
+                rated[metric].append(Rated(value, text, one.entry.name))
     return rated
 
 

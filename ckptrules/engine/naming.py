@@ -18,7 +18,7 @@ from ckptrules.engine.words import read_words
 Reader = Callable[[str, bool | None], Named]
 IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 SECONDS = 1.0  # of the processor, that a rule may take for one name
-BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)(?:\.[A-Za-z]\w*)?")  # protected
+_BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)(?:\.[A-Za-z]\w*)?")  # protected
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
 READERS = {"words": read_words}
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
@@ -158,8 +158,9 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
     """Decide which rule a name belongs to, without the packs."""
     if rules.may_be_special(name):
         if pattern := first_pattern(name, rules.protected):
-            read = _reading(name, rules, folder)
-            return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place), read.rule, read.fields)
+            read, best = _reading(name, rules, folder), _BEST.fullmatch(name)
+            fields = {**read.fields, **(best.groupdict() if best else {})}
+            return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place), read.rule, fields)
         if pattern := first_pattern(name, rules.pointers):
             return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
         if pattern := first_pattern(name, rules.ignored):

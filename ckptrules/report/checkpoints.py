@@ -13,7 +13,7 @@ from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
 from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
-from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
+from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, name_of, only_tells, sort_entries, with_metrics
 from ckptrules.report.text import Several, Tally
@@ -234,8 +234,6 @@ def space_of(total: Tally, several: Iterable[Several], rooms: Sequence[Room]) ->
 def _metrics(one: Checkpoint, asked: tuple[str, str] | None = None) -> dict[str, str]:
     """Return what is told of a checkpoint by its sidecars, by facts and by its name, and the metric asked for."""
     told = {**one.metrics, **dict(metrics_of(one))}
-    if said := BEST.fullmatch(one.entry.name):
-        told.setdefault(said["metric"], said["value"])
     if asked and (text := metric_of(one, asked[0])) is not None:
         told[asked[0]] = text
     return told

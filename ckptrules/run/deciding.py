@@ -271,7 +271,7 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
     missed = [
         losses(job.policy, members, beside, goes, called(series, by_series))
         for series, members in by_series.items()
-        for beside in [[one.entry.name for one in shields if counts_in(one, series, by_series, job.policy)]]
+        for beside in [[one for one in shields if counts_in(one, series, by_series, job.policy)]]
     ]
     notes = [note for one in missed for note in one.notes]
     return plan._replace(
