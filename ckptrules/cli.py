@@ -67,22 +67,22 @@ def run_doit(arguments: list[str]) -> int:
 
     os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports what lies in the folder that we stand in
     DoitMain.BIN_NAME = PROGRAM
-    tasks = ModuleType("dodo")
-    try:
-        SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # runpy would write over sys.argv[0]
-    except InvalidDodoFile as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return REFUSED
     if arguments[:1] == ["clean"]:  # of doit, which removes what tasks have made: ours make nothing, so it said nothing
         refuse_unknown("clean", TASKS)
     if arguments[:1] == ["dumpdb"]:
         raise OptionError("dumpdb reads another kind of database", f"'{PROGRAM} info TASK' says what is up to date")
+    tasks = ModuleType("dodo")
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
     has_flags = any(word.startswith("-") for word in arguments)  # to look at them costs a start of doit's command
     if has_flags and (fault := fault_in_flags(main, loader, arguments)):
         hint = f"'{PROGRAM} help' lists the commands; options of a command stand behind it"
         raise OptionError(fault, hint)
+    try:
+        SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # runpy would write over sys.argv[0]
+    except InvalidDodoFile as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return REFUSED
     return int(main.run(arguments) or 0)  # doit returns nothing where all went well
 
 

@@ -8,7 +8,6 @@ from ckptrules.commands.plan import work
 from ckptrules.run import hook
 from ckptrules.run.experiments import experiments
 from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
-from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
@@ -35,6 +34,5 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         if any(word.base == "after" for word in session.line.words):
             raise OptionError("after needs the checkpoint that was just saved", "path=PATH")
         return
-    refuse_missing_outputs(session, options.outputs_dir)
     hook.refuse_unknown(options)
     yield from experiments(session, "after", options, work)

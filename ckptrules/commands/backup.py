@@ -113,7 +113,7 @@ def lock(session: Session, options: Common, make: Callable[[str], object] | None
             make(outputs_dir)
         except OSError as error:
             raise OptionError(f"outputs_dir '{outputs_dir}' cannot be made: {why_of(error)}", place="") from None
-    refusing.refuse_missing_outputs(session, outputs_dir)
+    refusing.refuse_missing_outputs(outputs_dir)
     locking.take_lock(session, outputs_dir, options.wait)
     locking.recover_first(session, outputs_dir)
 

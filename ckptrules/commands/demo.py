@@ -74,6 +74,7 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
 class Options(Common):
     """It takes what every command takes, and needs none of it."""
 
+    finds_outputs = False
     needs_outputs = False
     believes_state = False
 

@@ -18,6 +18,7 @@ from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
 from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, one_task
 from ckptrules.storage.believing import read_plain
@@ -43,6 +44,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     if options.plan is not None:
         yield from one_task(session, "page", prepare_again, options)
         return
+    refuse_missing_outputs(options.outputs_dir)
     given = {name: getattr(options, name) for name in plan.Options.attributes}
     asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
     yield from experiments(session, "page", asked, work, in_tally, drawn=partial(drawn, options))

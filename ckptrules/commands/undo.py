@@ -30,7 +30,7 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.run import pinning, records, refusing
+from ckptrules.run import pinning, records
 from ckptrules.run.command_line import params_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
@@ -118,7 +118,6 @@ def found_out(session: Session, options: Options) -> tuple[Run | None, list[str]
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
-    refusing.refuse_missing_outputs(session, options.outputs_dir)
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed) or "*"

@@ -15,7 +15,7 @@ from ckptrules.engine.measures import visible_lines
 from ckptrules.run.declared import declared
 from ckptrules.run.hints import InForce, complete, in_force
 from ckptrules.run.options import Common
-from ckptrules.run.words import CommandLine, read_command_line
+from ckptrules.run.words import DEFAULT_TASK, CommandLine, read_command_line
 
 
 def params_of(task: str) -> list[dict[str, Any]]:
@@ -49,9 +49,9 @@ def said_outputs_dir(rules_dir: str | None) -> str | None:
     return outputs_dir_of(texts)
 
 
-def command_line(arguments: Sequence[str]) -> CommandLine:
+def command_line(arguments: Sequence[str], usual: Sequence[str] = (DEFAULT_TASK,)) -> CommandLine:
     """Read the command line; what the rules say to it is read once."""
-    return read_command_line(arguments)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
+    return read_command_line(arguments, usual)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
 
 
 def program() -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothi
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun
-from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over, selects
@@ -59,7 +58,6 @@ def experiments(
     Raises:
         RuleError, OptionError: nothing can be done with these.
     """
-    refuse_missing_outputs(session, options.outputs_dir)
     job, jobs = jobs_of(session, base, options)
     notes = [*beforehand(session, base, job, jobs)]
     jobs, told, rows = by_the_tree(session, base, job, jobs)

@@ -62,7 +62,7 @@ def count_of_asked(session: Session, task: str, options: Common) -> int:
     """Count the directories, or what else is shared, that a task is asked for; none where it will be refused."""
     from ckptrules.run.jobs import count_asked_for
 
-    with contextlib.suppress(OptionError):
+    with contextlib.suppress(OptionError, OSError):
         count: Any = getattr(module_of(task), "count_shared", count_asked_for)
         number: int = count(session, task, options)
         return number

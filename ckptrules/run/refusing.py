@@ -12,7 +12,7 @@ from ckptrules.run.command_line import program, refusal, say
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
-from ckptrules.run.session import Session, once, processes_asked
+from ckptrules.run.session import Session, processes_asked
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
 
@@ -94,7 +94,8 @@ def refuse_stale_looks(line: CommandLine) -> None:
 
 def all_are_ours() -> bool:
     """Say whether there are no tasks of the user's own."""
-    return program()[0] == OURS or not has_own_tasks()
+    start, *where = program()
+    return start == OURS or not (any(word.startswith(("-f", "--file")) for word in where) or has_own_tasks())
 
 
 def refuse_not_ours(task: str, line: CommandLine | None = None) -> None:
@@ -129,7 +130,6 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
         OptionError: with the command that runs the same.
     """
     ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
-    ours += [DEFAULT_TASK] * (line.command == "auto" and not line.words)
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
         raise OptionError(fact, f"leave '{line.command}' out")
@@ -156,7 +156,7 @@ def refuse_lacking(session: Session) -> None:
         OptionError: with what to write into it.
     """
     line, dodo = session.line, session.dodo
-    asked = [word.base for word in line.words] or [DEFAULT_TASK]
+    asked = [word.base for word in line.words]
     if task := next((task for task in asked if line.command == "run" and task in session.lacking), None):
         fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"
         raise OptionError(fact, "\n    ".join(["add to it:", *lines_to_add([task], dodo)]), place="")
@@ -177,9 +177,8 @@ def refuse_configured_folder(options: Common, said: Common) -> None:
 # --- where a command may work and write -------------------------------------------------------------------------------
 
 
-@once
-def refuse_missing_outputs(_: Session, outputs_dir: str) -> None:
-    """Refuse an ``outputs_dir`` that is no directory or cannot be listed; it is looked at once.
+def refuse_missing_outputs(outputs_dir: str) -> None:
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
 
     Raises:
         OptionError: with the hint what to do.
@@ -190,7 +189,8 @@ def refuse_missing_outputs(_: Session, outputs_dir: str) -> None:
     except OSError as error:
         near = near_folder(outputs_dir) if isinstance(error, FileNotFoundError) else ""
         hint = near and f"did you mean outputs_dir={quoted(near)}?"
-        hint = hint or "name the folder of the experiments with outputs_dir=PATH"
+        looks = "; 'ckptrules init' looks where checkpoints are" * (not os.path.lexists(RULES_DIR))
+        hint = hint or f"name the folder of the experiments with outputs_dir=PATH{looks}"
         raise OptionError(os.strerror(error.errno or 0), hint, f"outputs_dir '{outputs_dir}'") from None
 
 

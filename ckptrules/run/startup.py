@@ -53,7 +53,7 @@ from ckptrules.run.remembered import (
     sound_database,
 )
 from ckptrules.run.session import Session
-from ckptrules.run.words import DEFAULT_TASK
+from ckptrules.run.words import DEFAULT_TASK, Word
 
 if TYPE_CHECKING:
     from ckptrules.run.tasks import TaskDict
@@ -77,25 +77,28 @@ def doit_config(**own: Any) -> dict[str, Any]:
     let_output_be_written()
     with told_by_doit():
         show_help_first()
-        line = command_line(sys.argv[1:])
+        usual = own.get("default_tasks") or [DEFAULT_TASK]
+        line = command_line(sys.argv[1:], usual)
         session = Session(line, dodo)
         refuse_mistyped(line)
         refuse_stray_patterns(line)
         refuse_stale_looks(line)
         refuse_runs_without_lock(line)
         refuse_processes_of_doit(line)
-        default_tasks = own.get("default_tasks") or [DEFAULT_TASK]
-        if ours := [task for task in default_tasks if task in TASKS and task != DEFAULT_TASK]:
+        if ours := [task for task in usual if any(map(Word(task, {}).selects, {*TASKS} - {DEFAULT_TASK}))]:
             raise OptionError(f"default_tasks: '{ours[0]}' runs only where it is typed", place=TASKS_FILE)
-        session.config = _config(session, default_tasks)
+        for options in line.asked().values():
+            if options.finds_outputs:
+                refuse_missing_outputs(options.outputs_dir)
+        session.config = _config(session, usual)
         return {**own, **session.config}
 
 
-def _config(session: Session, default_tasks: Sequence[str]) -> dict[str, Any]:
+def _config(session: Session, usual: Sequence[str]) -> dict[str, Any]:
     """Return the settings of doit that our commands need, after the lock was taken where one of them wants it."""
     line = session.line
     hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
-    always = {"default_tasks": hidden or default_tasks, "continue": True, "backend": "sqlite3", SESSION: session}
+    always = {"default_tasks": hidden or usual, "continue": True, "backend": "sqlite3", SESSION: session}
     always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
     if line.command != "run":
         return {**always, "dep_file": _database(session)}
@@ -241,7 +244,6 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)
-    refuse_missing_outputs(session, options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
         prepare(session, options)

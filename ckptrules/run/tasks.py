@@ -12,7 +12,6 @@ from ckptrules.report.style import few
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
 from ckptrules.run.words import as_pattern, encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
@@ -39,8 +38,6 @@ def one_task(
     if not (line.command == "run" and asked_for):
         yield {"basename": name, "actions": []}
         return
-    if options.finds_outputs:
-        refuse_missing_outputs(session, options.outputs_dir)
     work, experiments = prepare(session, options)
     actions = [(hand_over, [work])]
     if not session.selected(name):

@@ -21,6 +21,7 @@ DOIT_FLAGS_WITH_VALUE = frozenset(
     "-n --process -P --parallel-type --failure-verbosity".split(),
 )
 
+RUNNING = ("run", "auto", "clean")  # what does the tasks that are usual, where none is named
 TRUTH = frozenset("1 0 true false yes no on off".split())
 
 Known = Mapping[str, Option]
@@ -82,9 +83,7 @@ class CommandLine(NamedTuple):
         """Say whether a task is needed at all: doit calls every task creator on every command."""
         if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
             return False
-        if not self.words:
-            return task == DEFAULT_TASK or self.command not in ("run", "clean")
-        return any(word.selects(task) for word in self.words)
+        return not self.words or any(word.selects(task) for word in self.words)
 
     def asked(self) -> dict[str, Common]:
         """Return the tasks that are asked for, with their options."""
@@ -115,10 +114,11 @@ class CommandLine(NamedTuple):
         return declared(task)(**{name: value for name, value in values.items() if name in known})
 
 
-def read_command_line(arguments: Sequence[str]) -> CommandLine:
+def read_command_line(arguments: Sequence[str], usual: Iterable[str] = (DEFAULT_TASK,)) -> CommandLine:
     """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
 
-    Only the commands that are asked for need be declared, unless something is refused.
+    Where no task is named, those that are ``usual`` are meant. Only the commands that are asked for need be declared,
+    unless something is refused.
 
     Raises:
         OptionError: an unknown option, or a value that does not fit.
@@ -127,6 +127,8 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     rest = list(arguments)
     while rest:
         reader.read(rest.pop(0), rest)
+    if not reader.words and reader.command in RUNNING:
+        reader.words = [Word(task, {}) for task in usual]
     return reader.finish(tuple(arguments))
 
 
@@ -168,12 +170,11 @@ class _Reader:
 
     def finish(self, arguments: tuple[str, ...]) -> CommandLine:
         """Give every ``name=value`` its meaning, and refuse what has none."""
-        words = self.words or [Word(DEFAULT_TASK, {})] if self.command == "run" else self.words
-        known = self._known(words)
+        known = self._known(self.words)
         variables: dict[str, Any] = {}
         for name, text in self.texts:
-            if name in known or name in (known := {**self._elsewhere(words, name), **known}):
-                _set_once(variables, name, self._value(words, known[name], text))
+            if name in known or name in (known := {**self._elsewhere(name), **known}):
+                _set_once(variables, name, self._value(self.words, known[name], text))
             elif not self.words or any(_selects_any(word) for word in self.words):
                 hint = _hint(name, known) if name else "write name=value, without spaces"
                 raise OptionError(f"unknown option '{name}'", hint)
@@ -182,7 +183,7 @@ class _Reader:
                 raise OptionError(f"'{word.task}' is an option, no task", f"write {name}=…")
         _refuse_mixed(self.words)
         if self.command == "run":
-            self._refuse_foreign(words, variables)
+            self._refuse_foreign(variables)
         return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.own))
 
     def _known(self, words: Iterable[Word]) -> Known:
@@ -196,10 +197,10 @@ class _Reader:
         """Read a value as each command does that has the option: one may take less than another."""
         return [_read_value(known.get(option.name, option), text) for known in (self._selected(words) or [{}])][-1]
 
-    def _elsewhere(self, words: Iterable[Word], name: str) -> Known:
+    def _elsewhere(self, name: str) -> Known:
         """Return an option that no selected command has, and some other one does."""
-        ours = [word for word in words if _selects_any(word)]
-        every = [declared(task).known() for task in TASKS] if ours or not words else []
+        ours = not self.words or any(map(_selects_any, self.words))
+        every = [declared(task).known() for task in TASKS] if ours else []
         return next(({name: known[name]} for known in every if name in known), {})
 
     def _flag(self, argument: str, rest: list[str]) -> tuple[str, Any]:
@@ -225,9 +226,9 @@ class _Reader:
             text = rest.pop(0)
         return found.name, self._value(self.words[-1:], found, text)
 
-    def _refuse_foreign(self, words: Iterable[Word], variables: Mapping[str, Any]) -> None:
+    def _refuse_foreign(self, variables: Mapping[str, Any]) -> None:
         """Refuse an option that a task does not know: it would do without it what was meant to be done with it."""
-        for word in (word for word in words if word.base in TASKS):
+        for word in (word for word in self.words if word.base in TASKS):
             for name in (*variables, *word.flags):
                 if name not in declared(word.base).known():
                     tasks = [task for task in TASKS if name in declared(task).known()]

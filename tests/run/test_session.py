@@ -14,7 +14,6 @@ from ckptrules.run import finding, locking, records, startup
 from ckptrules.run.command_line import command_line
 from ckptrules.run.declared import TASKS
 from ckptrules.run.options import Common, OptionError
-from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
 from tests.conftest import ROOT, Project, default, run_program
 
@@ -136,8 +135,24 @@ def test_a_project_keeps_the_settings_that_it_gives_to_doit_config(project: Proj
     project.make({"exp/checkpoints/epoch_1_step_1.ckpt": 1})
     assert project.doit() == "trained\n"
     assert project.doit("migrate:exp").startswith("Processing experiment: exp\n")
-    dodo.write_text(dodo.read_text().replace("'train'", "'migrate'"))
-    assert project.doit(check=3) == "ERROR: dodo.py: default_tasks: 'migrate' runs only where it is typed\n"
+    text = dodo.read_text()
+    for other in ("migrate", "migrate:exp", "m*"):
+        dodo.write_text(text.replace("'train'", repr(other)))
+        assert project.doit(check=3) == f"ERROR: dodo.py: default_tasks: '{other}' runs only where it is typed\n"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_task_that_is_usual_needs_neither_outputs_nor_rules(project: Project, *, beside: bool) -> None:
+    """A plan that nobody had asked for was refused, and so was the training that was to make the outputs."""
+    dodo = project.folder / "dodo.py"
+    own = project.folder / "train.py" if beside else dodo
+    begin = dodo.read_text().replace("doit_config()", "doit_config(default_tasks=['train'])")
+    own.write_text(begin + TRAIN)
+    shutil.rmtree(project.folder / "rules")
+    (project.folder / "rules").write_text("none")
+    for words in ((), ("lr=0.1",), ("train",)):
+        out = project.doit(*(("-f", "train.py") if beside else ()), "-v", "2", *words)
+        assert out == "trained\n"
 
 
 @pytest.mark.parametrize("more", ["{'verbosity': 2}", "{**DOIT_CONFIG, 'default_tasks': ['train']}"])
@@ -223,16 +238,3 @@ def test_the_rules_folder_is_no_experiment(tmp_path: Path) -> None:
 def test_what_workers_have_to_say_is_written_above_the_bar() -> None:
     session = Session(command_line(["verify"]), {})
     assert session.workers.say == session.bar.say
-
-
-def test_a_call_looks_once_whether_there_are_outputs(tmp_path: Path) -> None:
-    """Each command that refuses asks; a run looked up to three times."""
-    session, later = (Session(command_line([]), {}) for _ in range(2))
-    there = tmp_path / "outputs"
-    there.mkdir()
-    refuse_missing_outputs(session, str(there))
-    there.rmdir()
-    refuse_missing_outputs(session, str(there))
-    for _ in range(2):
-        with pytest.raises(OptionError, match="No such file"):
-            refuse_missing_outputs(later, str(there))
