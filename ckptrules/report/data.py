@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 from zlib import compress, decompress
 
-from ckptrules.engine.actions import Plan
+from ckptrules.engine.actions import Action, Plan, Skipped
 from ckptrules.engine.drafting import drafts
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.ruleset import PolicyLine, Reason
 from ckptrules.report.checkpoints import Row, Told, finite, whole_number
-from ckptrules.report.text import Tally
 
 SCHEMA_VERSION = 2
 
@@ -28,56 +27,59 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
         told: its checkpoints; None where nobody looked at them.
     """
     told = told or Told((), plan.kept)
-    there = {entry.name: entry for entry in entries}
-    unread = [there[row.name] for row in plan.skipped if row.kind == "unrecognised" and row.name in there]
-    drafted = drafts((entry.name, entry.kind == "directory") for entry in unread)
     return {
         "experiment": plan.experiment,
         "directory": plan.directory,
         "state": state,
-        "actions": [
-            {
-                "action": action.kind,
-                "name": action.name,
-                "to": action.to or None,
-                "directory": action.directory or plan.directory,
-                "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
-                "parts": action.parts,
-                "bytes": action.size,
-                "reasons": [reason_as_data(reason) for reason in action.reasons],
-                "leaves_link": action.leaves_link,
-                "saves": [*map(line_as_data, action.saves)],
-            }
-            for action in plan.actions
-        ],
+        "actions": [_action_as_data(action, plan.directory) for action in plan.actions],
         "checkpoints": [_row_as_data(row) for row in told.rows],
         "stays": [
             {
                 "name": row.name,
                 "with_it": list(row.with_it),
                 "bytes": row.size,
-                "reasons": [reason_as_data(reason) for reason in row.reasons],
+                "reasons": [*map(reason_as_data, row.reasons)],
             }
             for row in told.stays
         ],
-        "skipped": [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "bytes": there[row.name].size if row.name in there else None,
-                "time_ns": there[row.name].mtime_ns if row.name in there else None,
-                "draft": "\n".join(drafted.get(row.name, ())) or None,
-                "reasons": [reason_as_data(row.reason)],
-            }
-            for row in plan.skipped
-        ],
+        "skipped": [*_skipped_as_data(plan.skipped, {entry.name: entry for entry in entries})],
         "problems": [{**problem._asdict(), "hint": problem.hint or None} for problem in plan.problems],
-        "notes": [reason_as_data(note) for note in plan.notes],
+        "notes": [*map(reason_as_data, plan.notes)],
         "policy": reason_as_data(plan.policy) if plan.policy else None,
         "metric": {"name": told.metric[0], "mode": told.metric[1]} if told.metric else None,
         "best_goes": list(plan.best_goes),
         "number": told.number or None,
     }
+
+
+def _action_as_data(action: Action, directory: str) -> dict[str, Any]:
+    return {
+        "action": action.kind,
+        "name": action.name,
+        "to": action.to or None,
+        "directory": action.directory or directory,
+        "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
+        "parts": action.parts,
+        "bytes": action.size,
+        "reasons": [*map(reason_as_data, action.reasons)],
+        "leaves_link": action.leaves_link,
+        "saves": [*map(line_as_data, action.saves)],
+    }
+
+
+def _skipped_as_data(skipped: Sequence[Skipped], there: Mapping[str, Entry]) -> Iterator[dict[str, Any]]:
+    unread = [there[row.name] for row in skipped if row.kind == "unrecognised" and row.name in there]
+    drafted = drafts((entry.name, entry.kind == "directory") for entry in unread)
+    for row in skipped:
+        entry = there.get(row.name)
+        yield {
+            "name": row.name,
+            "kind": row.kind,
+            "bytes": entry and entry.size,
+            "time_ns": entry and entry.mtime_ns,
+            "draft": "\n".join(drafted.get(row.name, ())) or None,
+            "reasons": [reason_as_data(row.reason)],
+        }
 
 
 def _row_as_data(row: Row) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "whole": row.is_whole,
         "verified": row.verified,
         "parts": list(row.names[1:]),
-        "reasons": [reason_as_data(reason) for reason in row.reasons],
+        "reasons": [*map(reason_as_data, row.reasons)],
         "saves": [*map(line_as_data, row.saves)],
     }
 
@@ -129,14 +131,6 @@ class Experiments:
     def add(self, experiment: Mapping[str, Any]) -> None:
         """Hear of one more."""
         self._packed.append((str(experiment["directory"]), compress(json.dumps(experiment).encode(), 1)))
-
-
-def run_as_data(header: Mapping[str, Any], experiments: Experiments | None, total: Tally) -> dict[str, Any]:
-    """Turn a whole run into the JSON form that ``docs/json.md`` describes; its experiments are made as they are read.
-
-    ``experiments`` is None where there is nothing to tell of any.
-    """
-    return {**header, "summary": total._asdict(), "experiments": experiments or []}
 
 
 def reason_as_data(reason: Reason) -> dict[str, Any]:

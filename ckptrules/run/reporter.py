@@ -120,16 +120,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if self._session.bar.moved_much:
             note_rate(self._session)
         for base, heard in self._heard.items():
-            context, links = self._contexts[base], heard.links
-            total = by_file(heard.total, links) if links else heard.total
-            lack = "" if stopping.stopped() or self._killed else context.lacks(total)
-            self._problems_left |= bool(context.header.get("refused") or lack)
-            if context.style.preview and not context.options.summary:
-                self.write(magnitude(heard.all("outlook"), context.style))
-            if not (context.options.quiet and not _says_something(total) and not lack):
-                self.write(self._session.completed(self._summary(base, total, context, lack)))
-            if context.options.tells_data:
-                self._write_data(base, heard, context, total)
+            self._sum_up(base, heard)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -141,12 +132,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._session.workers.end(killed=bool(self._killed))
         for outputs_dir in self._session.locks:
             ended(outputs_dir, self._session.run_id, killed=bool(self._killed))
-        if self._killed:
-            print(self._session.completed(f"ERROR: {self._killed}"), file=sys.stderr)
-        elif why := stopping.why_lost():
-            print(LOST.format(why), end="", file=sys.stderr)
-        elif stopping.stopped():
-            self.write("Stopped: no change is half done. Run again to go on.\n")
+        self._say_why_it_ends()
         self.write("", flush=True)
         self._session.held.close()
         if self._is_silent or self._killed:
@@ -165,15 +151,35 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._is_silent = True
             be_silent(self.outstream, error)
 
+    def _say_why_it_ends(self) -> None:
+        """Say so where a run ends before its time."""
+        if self._killed:
+            print(self._session.completed(f"ERROR: {self._killed}"), file=sys.stderr)
+        elif why := stopping.why_lost():
+            print(LOST.format(why), end="", file=sys.stderr)
+        elif stopping.stopped():
+            self.write("Stopped: no change is half done. Run again to go on.\n")
+
+    def _sum_up(self, base: str, heard: Heard) -> None:
+        """Print the summary of a command, and write its JSON file."""
+        context, links = self._contexts[base], heard.links
+        total = by_file(heard.total, links) if links else heard.total
+        lack = "" if stopping.stopped() or self._killed else context.lacks(total)
+        self._problems_left |= bool(context.header.get("refused") or lack)
+        if context.style.preview and not context.options.summary:
+            self.write(magnitude(heard.all("outlook"), context.style))
+        if not (context.options.quiet and not _says_something(total) and not lack):
+            self.write(self._session.completed(self._summary(base, total, context, lack)))
+        if context.options.tells_data:
+            self._write_data(base, heard, context, total)
+
     def _write_data(self, base: str, heard: Heard, context: RunContext, total: Any) -> None:
-        from ckptrules.report.data import run_as_data
         from ckptrules.run.json_file import around, head_of, write_data
 
         options, head = context.options, head_of(context.header)
         if isinstance(total, Tally):
             head = around(self._session, base, context, heard, total)
-        data = run_as_data(head, heard.experiments, total)
-        faults = write_data(options, data)
+        faults = write_data(options, {**head, "summary": total._asdict(), "experiments": heard.experiments or []})
         self._problems_left |= bool(faults)
         self.write("".join(f"{context.style.name(path)} cannot be written: {why}\n" for path, why in faults.items()))
         if options.html and options.html not in faults and not options.quiet:
