@@ -262,7 +262,7 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     named = names_of_the_best(job, found, known)
     if not asks_for_metrics(job):  # else they are known
-        known = Evidence(metrics=all_metrics(job, listing))
+        known = all_told(job, listing)
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
     for one in found.checkpoints:
         if one.entry.name not in out:
@@ -321,15 +321,15 @@ def planned(job: Job, looks: Looks, known: Evidence) -> Plan:
     return plan_on(basis, job.policy)
 
 
-def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
-    """Return the metrics that sidecars and facts tell, whether or not the policy asks for any.
+def all_told(job: Job, listing: Listing) -> Evidence:
+    """Return what facts tell, and the metrics of sidecars with it, whether or not the policy asks for any.
 
     Raises:
         OSError: a file of facts cannot be read.
     """
-    told = facts.all_facts(job.options.outputs_dir, listing, job.rules).metrics
-    sidecars = sort_entries(job.rules, listing).sidecars
-    return merged(read_metrics(job.options.outputs_dir, listing, sidecars), told)
+    path, sidecars = job.options.outputs_dir, sort_entries(job.rules, listing).sidecars
+    told = facts.all_facts(path, listing, job.rules)
+    return told._replace(metrics=merged(read_metrics(path, listing, sidecars), told.metrics))
 
 
 def asks_for_metrics(job: Job) -> bool:

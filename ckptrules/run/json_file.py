@@ -9,19 +9,16 @@ from typing import Any
 
 from ckptrules import __version__
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.facts import believed, merged
+from ckptrules.engine.facts import believed
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.sorting import sort_entries
-from ckptrules.outputs import facts
-from ckptrules.outputs.evidence import read_metrics, read_pointers
 from ckptrules.report.checkpoints import Seen, space_of
 from ckptrules.report.data import SCHEMA_VERSION
 from ckptrules.report.text import Tally
 from ckptrules.report.what_if import lines_as_data, rows_as_data
 from ckptrules.run import past
-from ckptrules.run.deciding import Decided
+from ckptrules.run.deciding import Decided, all_told, looks_of
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, RunContext
@@ -43,15 +40,12 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
     What cannot be read, the plan tells where it matters; here it is not known.
     """
     listing, known, path = decided.listing, decided.known, job.options.outputs_dir
-    told, metrics, pointers, verified = Evidence(), known.metrics, known.pointers, frozenset[str]()
+    told, pointers, verified = Evidence(metrics=known.metrics), known.pointers, frozenset[str]()
     try:
-        sidecars = sort_entries(job.rules, listing).sidecars
         with contextlib.suppress(OSError):
-            told = facts.all_facts(path, listing, job.rules)
-        with contextlib.suppress(OSError):
-            metrics = merged(read_metrics(path, listing, sidecars), told.metrics)
+            told = all_told(job, listing)
         with contextlib.suppress(OSError), reading.open_below(path, listing.directory) as directory:
-            pointers = read_pointers(directory, listing, job.rules)[0]
+            pointers = looks_of(job, listing, directory).pointers[0]
         if was_verified(path, listing.directory):
             from ckptrules.verify.check import proved_names
 
@@ -61,7 +55,7 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
     return Seen(
         believed(listing, told.times),
         job.rules,
-        known._replace(metrics=metrics, pointers=pointers),
+        known._replace(metrics=told.metrics, pointers=pointers),
         pick_policy(job.rules, assignment(job.rules, listing.experiment), job.options.policy),
         frozenset(decided.plan.unwhole),
         verified,

@@ -29,7 +29,7 @@ from ckptrules.outputs.evidence import Looks
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import looks_of, settle, sources_asked
+from ckptrules.run.deciding import Decided, looks_of, settle, sources_asked
 from ckptrules.run.jobs import Job, Pairs, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
@@ -117,22 +117,20 @@ def others_of(
     return [Other(own.policy, own.tree) if own.tree else other(found) for own, found in told]
 
 
-def weigh(job: Job, listing: Listing) -> Weighed | None:
+def weigh(job: Job, decided: Decided) -> Weighed | None:
     """Plan a directory that was read by all the rest that its job says; None where it cannot be planned at all."""
     if job.others is None:
         return None
     try:
-        with reading.open_below(job.options.outputs_dir, listing.directory) as directory:
-            return weighed(job, listing, directory, job.others)
+        with reading.open_below(job.options.outputs_dir, decided.listing.directory) as directory:
+            return weighed(job, looks_of(job, decided.listing, directory), decided.plan, job.others)
     except FAULTS:  # the plan tells of it
         return None
 
 
-def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
-    """Say what goes in a directory by each of the others."""
-    looks = looks_of(job, listing, directory)
-    base = plan_by(job, looks, others.base)
-    made = [(others.base, base)]
+def weighed(job: Job, looks: Looks, own: Plan, others: Others) -> Weighed:
+    """Say what goes in a directory by each of the others; its ``own`` plan may be by one of them."""
+    listing, made = looks.listing, [(Other(job.policy, job.tree), own)]
 
     def plan(other: Other) -> Plan:
         """Plan it, unless there is a plan by the same; what stops it would stop the command, too."""
@@ -145,15 +143,16 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
             made.append((other, known))
         return known
 
+    base = plan(others.base)
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
     found = sort_entries(job.rules, listing)
     for use, count, without_it in held(job, looks, found):
-        lines.append((use, count, plan_by(without_it, looks_of(without_it, listing, directory), others.base)))
+        lines.append((use, count, plan_by(without_it, looks_of(without_it, listing, looks.directory), others.base)))
     for pattern in (job.rules.user or job.rules).protected:
         shielded, less = [one for one in found.protected if one.named_by.place == pattern.place], base
         if any(one.rule for one in shielded):  # what no rule reads would stay
             less_job = job._replace(rules=unprotected(job.rules, pattern))
-            less = plan_by(less_job, looks_of(less_job, listing, directory), others.base)
+            less = plan_by(less_job, looks_of(less_job, listing, looks.directory), others.base)
         lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
     return Weighed(
         weight(base, listing),

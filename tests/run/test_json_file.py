@@ -117,6 +117,15 @@ def test_a_time_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
         time.tzset()
 
 
+def test_a_tracker_in_the_folder_above_says_which_one_is_the_best(project: Project) -> None:
+    """The plan kept it, and its row said that nothing calls it the best."""
+    make(project)
+    (project.outputs / "exp/best_checkpoint.txt").write_text("checkpoints/epoch=11-step=11.ckpt\n")
+    for words in ("plan", "plan delete_old=1"):
+        rows = told(project, *words.split())["experiments"][0]["checkpoints"]
+        assert [row["name"] for row in rows if row["best"]] == ["epoch=11-step=11.ckpt"]
+
+
 def test_a_trash_that_cannot_be_read_is_not_known() -> None:
     """The run ended with a traceback, after all was done."""
     with nobody.project() as project:
