@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Step
 from ckptrules.engine.entries import HardLinks
-from ckptrules.engine.measures import freed
 from ckptrules.engine.state_folder import TRASH, TRASH_SUFFIX, pointer_of
 from ckptrules.storage.base import Changed, Stat, Storage, identity_of, is_known_by
 
@@ -92,14 +92,12 @@ def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:
 
     The old text of a pointer file is nothing that was trashed, and takes its bytes.
     """
-    found: list[tuple[str, Stat]] = []
+    found: list[tuple[TrashItem, Sequence[HardLinks]]] = []
     for run in trash_runs(storage) if runs is None else runs:
         with contextlib.suppress(OSError):
-            found += _walk(storage, f"{TRASH}/{run}")
-    links = [link for _, stat in found for link in stat.shared]
-    size = freed(sum(stat.size for _, stat in found), links)
-    names = [os.path.basename(path) for path, _ in found]
-    return TrashUse(sum(name.endswith(TRASH_SUFFIX) and not pointer_of(name) for name in names), size)
+            found += _found(storage, run)
+    items = list(_each_once(found))
+    return TrashUse(sum(not pointer_of(item.name) for item in items), sum(item.size for item in items))
 
 
 def trash_items(storage: Storage) -> list[TrashItem]:
@@ -108,15 +106,7 @@ def trash_items(storage: Storage) -> list[TrashItem]:
     Raises:
         OSError: it cannot be read.
     """
-    found: list[tuple[TrashItem, tuple[HardLinks, ...]]] = []
-    for run in trash_runs(storage):
-        top = f"{TRASH}/{run}"
-        for path, stat in _walk(storage, top):
-            folder, name = os.path.split(path)
-            if name.endswith(TRASH_SUFFIX):
-                directory = os.path.relpath(folder, top)
-                found.append((TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared))
-    return _each_once(found)
+    return list(_each_once(one for run in trash_runs(storage) for one in _found(storage, run)))
 
 
 def empty_trash(storage: Storage, runs: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Emptied:
@@ -147,6 +137,16 @@ def free_at_once(storage: Storage, step: Step) -> None:
     if not is_known_by(identity_of(storage.stat(path)), step.identity):
         raise Changed(step.to)
     storage.remove(path)
+
+
+def _found(storage: Storage, run: str) -> Iterator[tuple[TrashItem, Sequence[HardLinks]]]:
+    """Yield what a run left in the trash, each with the files of it that have several names."""
+    top = f"{TRASH}/{run}"
+    for path, stat in _walk(storage, top):
+        folder, name = os.path.split(path)
+        if name.endswith(TRASH_SUFFIX):
+            directory = os.path.relpath(folder, top)
+            yield TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared
 
 
 def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, Stat]]:
@@ -194,14 +194,12 @@ def _removed(storage: Storage, path: str) -> dict[str, OSError]:
     return {}
 
 
-def _each_once(items: Sequence[tuple[TrashItem, tuple[HardLinks, ...]]]) -> list[TrashItem]:
+def _each_once(items: Iterable[tuple[TrashItem, Sequence[HardLinks]]]) -> Iterator[TrashItem]:
     """Give each item the bytes that are freed when it and those before it are: they add up to what all of them free."""
-    size, before, links = 0, 0, list[HardLinks]()
-    found = []
+    gone = Counter[tuple[int, int]]()
     for item, shared in items:
-        size += item.size
-        links += shared
-        now = freed(size, links) if links else size
-        found.append(item._replace(size=now - before))
-        before = now
-    return found
+        size = item.size
+        for link in shared:
+            gone[link[:2]] += link.here
+            size += link.size * ((gone[link[:2]] == link.names) - link.here)
+        yield item._replace(size=size)
