@@ -235,20 +235,17 @@ def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list
     """
     rows = [(record, intent) for record, intent in reversed(run.intents) if is_asked(intent.experiment)]
     moved = {path: intent for _, intent in rows for path in _moved_folders(intent)}
-    found: dict[tuple[bool, str], TakeBack] = {}
+    found: dict[tuple[bool, str], tuple[str, list[tuple[UnitRef, Unit]]]] = {}
     for record, intent in rows:
-        pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
-        if not pairs:
-            continue
-        places = (*folders_above(intent.directory), intent.directory)
-        home = next((moved[place] for place in places if place in moved), intent)
-        key = (record.own, home.directory)
-        before = found.get(key, TakeBack(home.experiment, home.directory, (), (), record.own))
-        found[key] = before._replace(
-            units=(*before.units, *(unit for _, unit in reversed(pairs))),
-            undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
-        )
-    return sorted(found.values())
+        pairs = [run.standing[ref] for ref in reversed([*refs(record, intent)]) if ref in run.standing]
+        if pairs:
+            places = (*folders_above(intent.directory), intent.directory)
+            home = next((moved[place] for place in places if place in moved), intent)
+            found.setdefault((record.own, home.directory), (home.experiment, []))[1].extend(pairs)
+    return sorted(
+        TakeBack(experiment, directory, tuple(unit for _, unit in pairs), tuple(ref for ref, _ in pairs), own)
+        for (own, directory), (experiment, pairs) in found.items()
+    )
 
 
 def _moved_folders(intent: Intent) -> Iterator[str]:

@@ -74,10 +74,12 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
     for number, unit in enumerate(units):
         today = unit._replace(steps=tuple(_as_it_lies(step, moved) for step in unit.steps))
         leaves = {step.here for step in today.steps if KINDS[step.kind].leaves}
-        if why := _first_obstacle(folders, today, Ahead(left | leaves, altered)):
+        new = leaves - left
+        left |= new
+        if why := _first_obstacle(folders, today, Ahead(left, altered)):
             failed[number] = why
+            left -= new
         else:
-            left |= leaves
             altered |= {step.here for step in today.steps} - leaves
             steps = zip(unit.steps, today.steps, strict=True)
             moved |= {step.there.path: now.here.path for step, now in steps if KINDS[step.kind].moves}
