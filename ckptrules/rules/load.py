@@ -172,7 +172,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     names = packs.chosen(merged.get("packs", []), faults)
     if len(names) < len({value.data for value in merged.get("packs", [])}):
         return None  # what the rest says of the missing pack would be a fault as well
-    listed = [load_pack(name, faults, proved=proved) for name in names]
+    listed = [load_pack(name, faults) for name in names]
     theirs = [rule for pack in listed for rule in pack.rules.formats]
     named = naming.compile_naming(merged, faults, theirs, proved=proved)
     rules = _compile_names(merged, files, named, faults)
@@ -200,19 +200,19 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     return None if faults else rules._replace(naming_digest=_naming_digest(rules))
 
 
-def load_pack(name: str, faults: list[Fault], *, proved: bool = True) -> Pack:
+def load_pack(name: str, faults: list[Fault]) -> Pack:
     """Read and compile a pack; what is wrong with it is added to ``faults``.
 
     Raises:
         RuleError: it cannot be read.
     """
-    return compile_pack(name, packs.text_of(name, packs.sources()[name]), faults, proved=proved)
+    return compile_pack(name, packs.text_of(name, packs.sources()[name]), faults)
 
 
-def compile_pack(name: str, text: str, faults: list[Fault], *, proved: bool = True) -> Pack:
+def compile_pack(name: str, text: str, faults: list[Fault]) -> Pack:
     """Compile the text of a pack; what is wrong with it is added to ``faults``."""
     merged = _merged({packs.shown(name): text}, PACK, faults)
-    named = naming.compile_naming(merged, faults, proved=proved)
+    named = naming.compile_naming(merged, faults)
     formats = tuple(
         rule._replace(id=f"{name}/{rule.id}", called=f"format '{name}/{rule.id}'", pack=name) for rule in named.formats
     )

@@ -109,7 +109,7 @@ class Naming(NamedTuple):
 
 
 def compile_naming(
-    merged: Mapping[str, Any], faults: list[Fault], theirs: Sequence[Rule] = (), *, proved: bool
+    merged: Mapping[str, Any], faults: list[Fault], theirs: Sequence[Rule] = (), *, proved: bool = False
 ) -> Naming:
     """Turn checked YAML into formats; what is wrong is added to ``faults``.
 

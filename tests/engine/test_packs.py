@@ -56,7 +56,7 @@ formats:
 
 def pack(name: str) -> Pack:
     faults: list[Fault] = []
-    made = compile_pack(name, TEXTS[name], faults, proved=False)
+    made = compile_pack(name, TEXTS[name], faults)
     assert not faults
     return made
 
@@ -176,7 +176,7 @@ formats: [{id: any, match: '[a-z]-(?P<epoch>\d+)', examples: {w-4: {epoch: 4}}}]
 )
 def test_the_rules_of_the_user_come_first_and_in_their_order(name: str, kind: str, reason: str) -> None:
     faults: list[Fault] = []
-    packs = (compile_pack("all", PACK_OF_ALL, faults, proved=False),)
+    packs = (compile_pack("all", PACK_OF_ALL, faults),)
     mine = load_rules({"rules/x.yaml": ORDER})
     said = claim(name, with_packs(mine._replace(packs=packs), packs), folder=False)
     assert (said.kind, said.reason.text) == (kind, reason)
@@ -220,7 +220,7 @@ def test_a_format_of_a_pack_is_renamed_where_all_packs_of_the_directory_let_it(
     rename: str, picked: list[str], name: str, kind: str
 ) -> None:
     faults: list[Fault] = []
-    packs = (pack("one"), pack("two"), compile_pack("three", OTHER, faults, proved=False))
+    packs = (pack("one"), pack("two"), compile_pack("three", OTHER, faults))
     theirs = next(rule for one in packs for rule in one.rules.formats if rule.id == rename)
     mine = load_rules({"rules/x.yaml": TARGET})
     every = mine._replace(packs=packs, legacy=(theirs,), naming_digest=f"{rename} {picked}")

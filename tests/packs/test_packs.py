@@ -27,7 +27,7 @@ PAGES = ROOT / "docs" / "packs"
 def shipped(name: str) -> Pack:
     """Compile a pack with all tests that compiling does."""
     faults: list[Fault] = []
-    pack = compile_pack(name, packs.text_of(name, packs.sources()[name]), faults, proved=False)
+    pack = compile_pack(name, packs.text_of(name, packs.sources()[name]), faults)
     assert not faults
     return pack
 
@@ -112,7 +112,7 @@ def test_the_pack_of_the_first_page_proves_itself() -> None:
         r"^```yaml\n(.*?)^```$", (PAGES / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
     faults: list[Fault] = []
-    pack = compile_pack("acme", text, faults, proved=False)
+    pack = compile_pack("acme", text, faults)
     assert not faults
     assert not list(prove(pack.rules))
 
