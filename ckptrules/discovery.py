@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Literal, NamedTuple
 
-from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, number
+from ckptrules.engine.checkpoints import NUMBERS, Checkpoint, Claim, Evidence, numbers_told
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import CHECKPOINTS, named, reader
-from ckptrules.engine.packs import NUMBERS
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
@@ -192,8 +191,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
             path=os.path.join(outputs_dir, listing.directory, name),
             experiment=listing.experiment,
             kind=_kind(in_part_folder(name)[1], said),
-            epoch=number(fields.get("epoch")),
-            step=number(fields.get("step")),
+            **dict.fromkeys(NUMBERS) | numbers_told(fields),
             metric=fields.get("metric"),
             value=as_float(fields.get("value")),
             size=one.entry.size,
@@ -201,7 +199,6 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
             rule=said.reason.place.file_line if said.reason.place else "",
             verified=proved >= set(one.names),
             pinned=next(filter(None, (_pinned(pinned.get(own), entries[own]) for own in one.names)), None),
-            number=number(fields.get("number")),
             run=fields.get("run"),
             files=len(one.names),
             metrics={

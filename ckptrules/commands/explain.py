@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Plan
-from ckptrules.engine.checkpoints import Claim
+from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
 from ckptrules.engine.entries import EntryKind, Listing, in_part_folder
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
-from ckptrules.engine.packs import told
 from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.spelling import closest
@@ -144,7 +143,7 @@ def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, 
 def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explained]) -> dict[str, str]:
     """Say what stands in the first, middle and last of the checkpoints that are explained; no other is opened."""
     folders = {entry.name: entry.kind == "directory" for entry in listing.entries if entry.kind in HOLDING}
-    asked = [one for one in explained if told(one.fields) and one.name in folders]
+    asked = [one for one in explained if numbers_told(one.fields) and one.name in folders]
     return {
         one.name: in_words(one.fields, look_into(outputs_dir, listing.directory, one.name, folder=folders[one.name]))
         for one in first_middle_last(asked)

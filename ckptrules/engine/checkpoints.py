@@ -13,6 +13,7 @@ from ckptrules.engine.ruleset import Reason, Rule
 from ckptrules.engine.state_folder import LONGEST_NAME
 
 TIME = r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?"
+NUMBERS = ("epoch", "step", "number")  # the fields by which checkpoints are ordered
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "format", "unrecognised", "ambiguous"]
 
 
@@ -167,9 +168,14 @@ def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
     return -1 if epoch is None else epoch, -1 if step is None else step
 
 
+def numbers_told(fields: Mapping[str, str | None]) -> dict[str, int]:
+    """Return the `NUMBERS` that a name tells."""
+    return {key: told for key in NUMBERS if (told := number(fields.get(key))) is not None}
+
+
 def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
     """Return the run that a name tells, and which number it tells: epoch before step before number, or nothing."""
-    kinds = (kind for kind in ("epoch", "step", "number") if number(fields.get(kind)) is not None)
+    kinds = (kind for kind in NUMBERS if number(fields.get(kind)) is not None)
     return fields.get("run", ""), next(kinds, "")
 
 

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.packs import told
+from ckptrules.engine.checkpoints import Checkpoint, numbers_told
 
 Inside = Mapping[str, int | None]
 """What stands in a checkpoint: ``epoch`` and ``step``, or `COUNTS`, each if anything is known of it."""
@@ -78,7 +77,7 @@ def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, Inside]) 
 
 
 def _pairs(fields: Mapping[str, str], inside: Inside) -> dict[str, tuple[int, int]]:
-    said = told(fields)
+    said = numbers_told(fields)
     if said.get("number", -1) in [inside.get(key) for key in COUNTS]:
         return {"number": (said["number"], said["number"])}
     return {key: (said[key], value) for key, value in inside.items() if key in said and value is not None}

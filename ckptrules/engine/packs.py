@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from ckptrules.engine.checkpoints import Claim, number
+from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.ruleset import Complete, Pack, Reason, Rule, RuleSet
 
-NUMBERS = ("epoch", "step", "number")
 PACKS_DIFFER = "the packs "
 UNDECIDED = "undecided"  # in place of the id of a format
 Said = Sequence[tuple[Pack, Claim]]
@@ -32,8 +31,8 @@ def claim_of_packs(said: Said) -> Claim | None:
     agreed = agreed_fields(one.fields for _, one in said)
     if agreed is None:
         return _ambiguous("read it otherwise", said)
-    agreeing = [one for _, one in said if told(one.fields) == agreed]
-    if agreeing and all(agreed.items() <= told(one.fields).items() for _, one in said):
+    agreeing = [one for _, one in said if numbers_told(one.fields) == agreed]
+    if agreeing and all(agreed.items() <= numbers_told(one.fields).items() for _, one in said):
         return max(agreeing, key=_strictness)
     if any(one.rule and one.rule.has_parts for _, one in said):
         return _ambiguous("count it otherwise", said)
@@ -68,7 +67,7 @@ def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | Non
 
     Where only the unit differs, that is a ``number``.
     """
-    found = [told(fields) for fields in readings]
+    found = [numbers_told(fields) for fields in readings]
     common = set.intersection(*(set(one) for one in found))
     if any(one[key] != found[0][key] for one in found for key in common):
         return None
@@ -76,12 +75,6 @@ def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | Non
         return {key: value for key, value in found[0].items() if key in common}
     values = {tuple(one.values()) for one in found}
     return {"number": next(iter(found[0].values()))} if len(values) == 1 and len(found[0]) == 1 else None
-
-
-def told(fields: Mapping[str, str]) -> dict[str, int]:
-    """Return the numbers that a name tells."""
-    read = {key: number(fields.get(key)) for key in NUMBERS}
-    return {key: value for key, value in read.items() if value is not None}
 
 
 def _ambiguous(how: str, said: Said) -> Claim:

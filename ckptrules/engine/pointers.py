@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import Mention, number
+from ckptrules.engine.checkpoints import Mention, numbers_told
 
 LONGEST = 16 * 1024  # bytes; such files have a few lines
 LONGEST_LIST = 64 * 1024  # bytes of a list of checksums: what it held goes to the trash once for each rename
@@ -155,13 +155,13 @@ def stems(name: str, part: str) -> list[str]:
 
 def _told(fields: Mapping[str, str]) -> set[int | None]:
     """Return the numbers that a name tells: its step and number, and its epoch where it tells no step."""
-    step = number(fields.get("step"))
-    return {number(fields.get("epoch")) if step is None else step, number(fields.get("number"))}
+    told = numbers_told(fields)
+    return {told.get("step", told.get("epoch")), told.get("number")}
 
 
 def _may_be_told(fields: Mapping[str, str]) -> set[int | None]:
     """Return also the epoch beside a step, which a file of epochs tells."""
-    return _told(fields) | {number(fields.get("epoch"))}
+    return _told(fields) | {numbers_told(fields).get("epoch")}
 
 
 def _texts_for(name: str, fields: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import number
+from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import NEGATED, mode_of
@@ -257,8 +257,9 @@ def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numb
     metric = metric if value and not (value.startswith("-") and mode_of(metric or "") == "min") else None
     metrics = [name for name in metrics if name.isprintable()]
     by_name = {key for key, text in fields.items() if text and mode_of(key)}
+    numbers = numbers_told(fields)
     return Numbers(
-        number(fields.get("epoch")),
-        number(fields.get("step")),
+        numbers.get("epoch"),
+        numbers.get("step"),
         frozenset({*by_name, *metrics, *([metric] if metric else [])}),
     )

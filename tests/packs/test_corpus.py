@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules.commands.packs import verdict
+from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.naming import own_claim
-from ckptrules.engine.packs import told
 from ckptrules.outputs.picking import LAST_RESORT
 from tests.conftest import ROOT
 from tests.packs.test_packs import PACKS
@@ -105,7 +105,7 @@ def test_no_name_is_read_wrongly(row: Row) -> None:
     assert is_right(judged(row))
     for pack in PACKS.values():
         said = own_claim(row.name, pack.rules)
-        assert is_right(row._replace(fields=shown(told(said.fields)))), pack.name
+        assert is_right(row._replace(fields=shown(numbers_told(said.fields)))), pack.name
 
 
 def test_the_page_says_how_many_are_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 
 from ckptrules.commands.packs import as_rules
-from ckptrules.engine.checkpoints import Claim
+from ckptrules.engine.checkpoints import NUMBERS, Claim, numbers_told
 from ckptrules.engine.naming import fits, own_claim
-from ckptrules.engine.packs import NUMBERS, agreed_fields, told
+from ckptrules.engine.packs import agreed_fields
 from ckptrules.engine.ruleset import Fault, Pack, Rule
 from ckptrules.outputs.find import survey
 from ckptrules.outputs.picking import Tree
@@ -138,7 +138,7 @@ def differing() -> Iterator[tuple[str, set[str]]]:
         read = {pack: one.fields for pack, one in said.items() if one}
         for one, other in combinations(read, 2):
             agreed = agreed_fields([read[one], read[other]])
-            both = told(read[one]).keys() & told(read[other]).keys()
+            both = numbers_told(read[one]).keys() & numbers_told(read[other]).keys()
             if agreed is None or not agreed.keys() <= both:
                 yield name, {one, other}
 
@@ -217,7 +217,9 @@ def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(example: tuple[Pack, Rul
         said = reading(pack, other, folder=is_folder(rule, name))
         if said is None or said.kind == "protected":
             continue
-        assert said.fields.get("part", "") not in ("", whole.get("part")) or told(said.fields) != told(whole), other
+        assert said.fields.get("part", "") not in ("", whole.get("part")) or numbers_told(said.fields) != numbers_told(
+            whole
+        ), other
 
 
 SAYS_WHAT_IT_COUNTS = re.compile(r"(?i)ep|step|iter|phase|ba\d|ckpt-|(?:^|[-_])\d*e_?\d|frame|shard|^(?:hpc|g|do)_")
@@ -234,7 +236,7 @@ def test_a_date_or_a_time_is_no_number_of_a_training(example: tuple[Pack, Rule, 
     numbers = [read[key] for key in NUMBERS if key in read]
     for other in ("20240115", "20240115_103000", "1705312345") if len(numbers) == 1 else ():
         dated = name.replace(numbers[0], other)
-        assert not told(own_claim(dated, pack.rules, folder=False).fields), dated
+        assert not numbers_told(own_claim(dated, pack.rules, folder=False).fields), dated
 
 
 SAYS_WHY_IT_STAYS = re.compile(r"best|last|avg|release|concat|light|_0\.pth")

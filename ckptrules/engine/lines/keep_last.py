@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.checkpoints import NUMBERS, Checkpoint
 from ckptrules.engine.judging import (
     Around,
     Judged,
@@ -22,7 +22,6 @@ from ckptrules.engine.shapes import Number
 
 BOTH_ENDS = "file times disagree with epoch and step, as where two runs share a directory: the newest by either stays"
 BOTH_TIMES = "file times disagree with the times in the names: the newest by either stays"
-NUMBERS = ("epoch", "step", "number")
 FIELDS = (*NUMBERS, "time")
 
 
