@@ -106,14 +106,14 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
         fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
         passed_over = jobs.uncovered(session, "explain", options)
         return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
-    text = "\n".join(block(one, job.style) for one in found)
+    texts, faults = (block(one, job.style) for one in found), dict[str, str]()
     if options.json:
         from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
-        faults = write_data(options, {**head_of(job.header), "explained": [as_data(one) for one in found]})
-        if faults:
-            return Done(Output(f"{options.json} cannot be written: {faults[options.json]}\n"), failed=True)
-    return Done(Output(f"By 'doit migrate delete_old=1'; nothing was changed.\n\n{text}"))
+        data = {**head_of(job.header), "explained": [as_data(one) for one in found]}
+        faults = write_data(options, data, job.style)
+    text = "\n".join(["By 'doit migrate delete_old=1'; nothing was changed.\n", *texts, *faults.values()])
+    return Done(Output(text), failed=bool(faults))
 
 
 def meant(options: Options, listing: Listing) -> list[str]:

@@ -60,14 +60,13 @@ def show_history(session: Session, options: Options) -> Done:
         runs = past.runs_of(options.outputs_dir)
     except OSError as error:
         return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
-    done = Done(Output(history_text(runs, style)))
+    text = history_text(runs, style)
     if not options.tells_data:
-        return done
+        return Done(Output(text))
     from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))
     data = {**head_of(records.run_header(session, "history", options)), "runs": rows}
-    faults = write_data(options, data)
-    text = "".join(f"{style.name(path)} cannot be written: {why}\n" for path, why in faults.items())
-    return Done(Output(text), failed=True) if faults else done
+    faults = write_data(options, data, style)
+    return Done(Output("".join([text, *faults.values()])), failed=bool(faults))

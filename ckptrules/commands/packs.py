@@ -174,17 +174,15 @@ def names_in(path: str) -> list[str]:
 
 def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
     """Say of each name what the packs make of it."""
+    from ckptrules.run.json_file import write_data  # not above: nothing else needs it
+
     packs = all_packs()
     rows = [verdict(name, packs) for name in names]
-    if options.json:
-        try:
-            writing.write_json(options.json, rows)
-        except OSError as error:
-            return Done(Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n"), failed=True)
+    faults = write_data(options, rows, style)
     cells = [(style.name(row["name"]), row["kind"], _fields(row["fields"]), ", ".join(row["packs"])) for row in rows]
     known = sum(row["kind"] != "unknown" for row in rows)
     text = table(("name", "kind", "fields", "packs"), cells) + f"{count_of(len(rows), 'name')}, {known} known\n"
-    return Done(Output(text), failed=not known)
+    return Done(Output("".join([text, *faults.values()])), failed=bool(faults) or not known)
 
 
 def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.report.checkpoints import Seen, space_of
 from ckptrules.report.data import SCHEMA_VERSION
+from ckptrules.report.style import Style
 from ckptrules.report.text import Tally
 from ckptrules.report.what_if import lines_as_data, rows_as_data
 from ckptrules.run import past
@@ -77,15 +78,15 @@ def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_data(options: Common, data: Mapping[str, Any]) -> dict[str, str]:
-    """Write data where they are wanted, as JSON and as a page; return the paths that cannot be written, and why."""
+def write_data(options: Common, data: Any, style: Style) -> dict[str, str]:
+    """Write data where they are wanted, as JSON and as a page; return what to tell of each path that cannot be."""
     faults = {}
     for path, write in ((options.json, writing.write_json), (options.html, _write_page)):
         if path:
             try:
                 write(path, data)
             except OSError as error:
-                faults[path] = str(error.strerror)
+                faults[path] = f"{style.name(path)} cannot be written: {reading.why_of(error)}\n"
     return faults
 
 

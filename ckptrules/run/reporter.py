@@ -179,9 +179,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         options, head = context.options, head_of(context.header)
         if isinstance(total, Tally):
             head = around(self._session, base, context, heard, total)
-        faults = write_data(options, {**head, "summary": total._asdict(), "experiments": heard.experiments or []})
+        data = {**head, "summary": total._asdict(), "experiments": heard.experiments or []}
+        faults = write_data(options, data, context.style)
         self._problems_left |= bool(faults)
-        self.write("".join(f"{context.style.name(path)} cannot be written: {why}\n" for path, why in faults.items()))
+        self.write("".join(faults.values()))
         if options.html and options.html not in faults and not options.quiet:
             self.write("".join(f"{line}\n" for line in context.drawn(context.style.name(options.html), options.html)))
 

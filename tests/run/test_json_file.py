@@ -138,3 +138,22 @@ def test_a_trash_that_cannot_be_read_is_not_known() -> None:
         assert (ended.code, "Traceback" in ended.output) == (0, False)
         space = json.loads((project.folder / "told.json").read_text())["space"]
         assert (space["trash"], space["trash_until"], space["disk_free"] > 0) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("plan", "Would rename"),
+        ("explain name=epoch*", "named by"),
+        ("history", "No run has changed anything yet.\n"),
+        ("packs names=names", "1 name, 1 known\n"),
+    ],
+)
+def test_what_cannot_be_written_is_told_below_all_the_rest(project: Project, words: str, told: str) -> None:
+    """Nothing else was told, though a command had looked at everything."""
+    make(project)
+    (project.folder / "names").write_text("epoch-1.pt\n")
+    name = f"{'x' * 300}.json"
+    out = project.doit(*words.split(), f"json={name}", check=1)
+    assert told in out
+    assert out.endswith(f"{name} cannot be written: File name too long\n")
