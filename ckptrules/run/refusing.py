@@ -16,6 +16,8 @@ from ckptrules.run.session import Session, processes_asked
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
 
+TEXT = 4096  # bytes at the beginning, among which those of a checkpoint have a zero
+
 
 def show_help_first() -> None:
     """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
@@ -241,6 +243,8 @@ def refuse_report_place(options: Common) -> None:
             fact = "there is no such folder to write in"
         elif os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout leads to a pipe by no path
             fact = "is no file"
+        elif is_no_text(path):
+            fact = "is there already and is no text, a checkpoint perhaps: nothing is written over it"
         elif options.known()[name].read is a_page and not is_page(real):
             fact = f"leads to '{real}', which is no page"
         # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
@@ -251,6 +255,15 @@ def refuse_report_place(options: Common) -> None:
                 fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{quoted(os.path.basename(path))}"
         if fact:
             raise OptionError(f"{name}={path}: {fact}")
+
+
+def is_no_text(path: str) -> bool:
+    """Say whether a file is there that cannot be a report of before: all reports are texts."""
+    try:
+        with open(path, "rb") as file:
+            return b"\0" in file.read(TEXT)
+    except OSError:  # told where it is to be written
+        return False
 
 
 def refusal_of(error: OSError) -> str:

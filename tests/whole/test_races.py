@@ -185,6 +185,7 @@ def test_a_pipe_that_nobody_reads_ends_the_run_and_not_the_data(project: Project
         ("a pipe", "is no file"),
         ("docs", "is no file"),
         ("no/where", "there is no such folder to write in"),
+        ("best.ckpt", "is there already and is no text"),
     ],
 )
 def test_no_report_takes_the_place_of_anything_else(project: Project, command: str, place: str, fact: str) -> None:
@@ -192,10 +193,12 @@ def test_no_report_takes_the_place_of_anything_else(project: Project, command: s
     (project.folder / "docs").mkdir()
     (project.folder / "a link").symlink_to(project.outputs / HERE / f"{OLD}.ckpt")
     os.mkfifo(project.folder / "a pipe")
+    (project.folder / "best.ckpt").write_bytes(b"PK\3\4\0")  # beside the outputs, it was written over
     before, rules = project.tree(), (project.folder / "rules/naming.yaml").read_text()
     assert fact in project.doit(*f"{command}={place}".split(" ", command.count(" ")), check=3)
     assert (project.tree(), (project.folder / "rules/naming.yaml").read_text()) == (before, rules)
     assert (project.folder / "a pipe").is_fifo()
+    assert (project.folder / "best.ckpt").read_bytes() == b"PK\3\4\0"
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
