@@ -145,6 +145,7 @@ def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:
     """
     with open_below(like, "") as origin, open_below(partial, "") as copy:
         lost = dress(copy, origin)
+        os.fsync(copy)  # the names in it
     with open_below(os.path.dirname(path) or ".", "") as folder:
         rename(folder, os.path.basename(partial), os.path.basename(path))
         os.fsync(folder)

@@ -584,7 +584,8 @@ def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
 
     def rename(directory: int, old: str, new: str, to: int | None = None) -> None:
         if new == "made":
-            found = [path for path in (tmp_path / ".made.partial").rglob("*") if not path.is_symlink()]
+            partial = tmp_path / ".made.partial"
+            found = [partial, *(path for path in partial.rglob("*") if not path.is_symlink())]
             assert not [path.name for path in found if path.stat().st_ino not in synced]
         name(directory, old, new, to)
         renamed.append(new)
