@@ -63,8 +63,8 @@ def checked(session: Session, folder: str, held: Sequence[Held]) -> Iterator[tup
         StoppedError: Ctrl-C or SIGTERM came.
         KilledError: no worker is left.
     """
-    with session.shown(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
-        for number, backup in enumerate(held):
-            if backup.manifest and backup.manifest.complete:
-                damage = check_backup(os.path.join(folder, backup.name), backup.manifest, progress, session.each)
-                yield number, backup._replace(damage=damage, checked=True)
+    whole = [(number, one, one.manifest) for number, one in enumerate(held) if one.manifest and one.manifest.complete]
+    with session.shown(sum(manifest.size for *_, manifest in whole)) as progress:
+        for number, one, manifest in whole:
+            damage = check_backup(os.path.join(folder, one.name), manifest, progress, session.each)
+            yield number, one._replace(damage=damage, checked=True)

@@ -71,10 +71,7 @@ def bring_back(
     outputs_dir, each, style = options.outputs_dir, session.each, session.style(options)
     lost: dict[str, tuple[str, ...]] = {}
     try:
-        with session.shown(manifest.size) as progress:
-            steps = restoring.plan_restore(
-                outputs_dir, manifest, chosen, force=options.force, progress=progress, each=each
-            )
+        steps = restoring.plan_restore(outputs_dir, manifest, chosen, force=options.force, bar=session.shown, each=each)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             place = Workplace(outputs_dir, records.open_journal(session, "restore", options))

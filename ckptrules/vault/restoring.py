@@ -14,7 +14,7 @@ from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
-from ckptrules.storage.reading import Bar, Progress, why_of
+from ckptrules.storage.reading import Bar, why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
 from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import Manifest
@@ -43,7 +43,7 @@ def plan_restore(
     chosen: Collection[str] | None,
     *,
     force: bool,
-    progress: Progress,
+    bar: Bar,
     each: Each = by_threads,
 ) -> list[RestoreStep]:
     """Decide for every name of a backup, or for those of the chosen experiments; nothing is changed.
@@ -69,7 +69,10 @@ def plan_restore(
         elif fault:
             new.add(item.path)
         steps.append(step)
-    with contextlib.closing(each(partial(difference, outputs_dir), unread, progress)) as answers:
+    with (
+        bar(sum(item.size for item in unread)) as progress,
+        contextlib.closing(each(partial(difference, outputs_dir), unread, progress)) as answers,
+    ):
         read = {item.path: fault for item, fault in zip(unread, map(fault_of, answers), strict=True)}
     return [_decide(step.item, read[step.item.path], force=force) if step.item.path in read else step for step in steps]
 

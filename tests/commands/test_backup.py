@@ -19,6 +19,7 @@ import termios
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,8 +40,10 @@ from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring, space
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backing_up import Order, make_backup
-from ckptrules.vault.backups import hidden_path
+from ckptrules.vault.backups import Held, hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
+from ckptrules.vault.restoring import plan_restore
+from ckptrules.workers.side_by_side import each
 from tests.conftest import Project, default, run_program
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -758,7 +761,7 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
         yield lambda _: (file.write_text("new"), None)[1]
 
     manifest = vault_backups.read_backup(made)[0]
-    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, bar=bar)
     problems = [step.problem for step in restoring.restore(workplace(project), made, steps, disturbing)]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]
     assert file.read_text() == "new"
@@ -789,7 +792,7 @@ def workplace(project: Project) -> Workplace:
 
 
 def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
-    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, bar=bar)
     return restoring.restore(workplace(project), made, steps, bar)
 
 
@@ -1202,6 +1205,26 @@ def test_a_stopped_check_tells_what_it_has_found(project: Project, monkeypatch: 
     ]
     assert "Problem: a/checkpoints/one.ckpt" in ended.output
     assert "\nNot finished, still to be checked: b, c\n" in ended.output
+
+
+def test_a_bar_expects_what_is_read_alone(project: Project, tmp_path: Path) -> None:
+    """It expected what an unfinished backup holds, and, for a restore, all that is there already."""
+    expected: list[int] = []
+
+    def shown(total: int) -> contextlib.AbstractContextManager[reading.Progress]:
+        expected.append(total)
+        return bar(total)
+
+    small(project)
+    manifest, _ = make_backup(order(project, tmp_path / "made"), bar)
+    held = [Held("made", manifest), Held(".other.partial", manifest._replace(complete=False)), Held("bad", None)]
+    session: Any = SimpleNamespace(shown=shown, each=each)
+    assert [(at, one.damage, one.checked) for at, one in command.checked(session, str(tmp_path), held)] == [
+        (0, (), True)
+    ]
+    os.utime(project.outputs / "b/y", (1, 1))
+    plan_restore(str(project.outputs), manifest, None, force=False, bar=shown)
+    assert expected == [5003, 3]
 
 
 @pytest.mark.whole

@@ -65,9 +65,7 @@ def long(tree: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
-    steps = plan_restore(
-        str(project.outputs), read_backup(made)[0], None, force=True, progress=lambda _: None, each=each
-    )
+    steps = plan_restore(str(project.outputs), read_backup(made)[0], None, force=True, bar=bar, each=each)
     return restoring.restore(workplace(project), made, steps, bar, each=each)
 
 
@@ -189,7 +187,7 @@ def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Wor
         assert check_backup(str(made), manifest, lambda _: None, workers.each) == ()
         shutil.rmtree(tree.outputs)
         tree.outputs.mkdir()
-        steps = plan_restore(str(tree.outputs), manifest, None, force=False, progress=lambda _: None, each=workers.each)
+        steps = plan_restore(str(tree.outputs), manifest, None, force=False, bar=bar, each=workers.each)
         done = restoring.restore(workplace(tree), str(made), steps, killing(times, killed), each=workers.each)
         assert [step.problem for step in done if step.problem] == []
         assert contents(tree.outputs) == contents(made)
