@@ -82,18 +82,7 @@ def make_backup(
     making.make_private(hidden)
     with writing.or_undone(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
-        how = _way(order, items, hidden)
-        if how == "copy":
-            check_space(items, order.path)
-        held = _directories(order.outputs_dir, items, hidden, problems)
-        with bar(sum(item.size for item in items)) as progress, unfinished.waiting(hidden, COPIES):
-            work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
-            with contextlib.closing(each(work, apart(items), progress)) as answers:
-                modes = _place_all(hidden, items, answers, held, problems, tell)
-        held.sort()
-        for item in reversed(held):
-            if item.kind == "directory":
-                tell(item.path, making.dress_item(hidden, item))
+        held, modes = _fill(hidden, order, items, problems, bar, tell, each)
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
@@ -103,6 +92,29 @@ def make_backup(
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         tell(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
     return manifest, problems
+
+
+def _fill(
+    hidden: str, order: Order, items: list[Item], problems: list[Problem], bar: Bar, tell: Tell, each: Each
+) -> tuple[list[Item], set[str]]:
+    """Bring everything into a backup that is being made; return what is in it, and how files came there.
+
+    Raises:
+        OSError: it would not fit, or cannot be written.
+    """
+    how = _way(order, items, hidden)
+    if how == "copy":
+        check_space(items, order.path)
+    held = _directories(order.outputs_dir, items, hidden, problems)
+    with bar(sum(item.size for item in items)) as progress, unfinished.waiting(hidden, COPIES):
+        work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
+        with contextlib.closing(each(work, apart(items), progress)) as answers:
+            modes = _place_all(hidden, items, answers, held, problems, tell)
+    held.sort()
+    for item in reversed(held):
+        if item.kind == "directory":
+            tell(item.path, making.dress_item(hidden, item))
+    return held, modes
 
 
 def leading_out(root: str, top: str, items: Iterable[Item]) -> list[str]:

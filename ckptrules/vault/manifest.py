@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
@@ -86,26 +86,10 @@ def from_json(text: str, rows: int | None = None) -> Manifest:
     Raises:
         ManifestError: it is not one, or a path in it could lead out of the folder that it is restored to.
     """
-    if count_values(text) > (len(text) // SPARSE if rows is None else VALUES * rows) + VALUES:
-        raise ManifestError("holds more values than a manifest has")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ManifestError("is not JSON") from None
-    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
-        raise ManifestError("has no schema_version")
-    if (version := data["schema_version"]) not in (1, SCHEMA_VERSION):
-        raise ManifestError(f"has schema_version {version}; this version of ckptrules reads 1 and {SCHEMA_VERSION}")
-    for key, kind in {"created": str, "source": str, "mode": str, "complete": bool, "items": list}.items():
-        if not isinstance(data.get(key), kind):
-            raise ManifestError(f"has no sound '{key}'")
-    for key in ("experiments", "missing"):
-        if not isinstance(data.get(key), list) or not all(isinstance(path, str) for path in data[key]):
-            raise ManifestError(f"has no sound '{key}'")
-        data[key] = tuple(data[key])
+    data = _parsed(text, rows)
     items: dict[str, Item] = {}
     for number, row in enumerate(data["items"]):
-        item = _item(row, number, version)
+        item = _item(row, number, data["schema_version"])
         if data["complete"] and item.kind == "file" and not item.checksum:
             raise ManifestError(f"path {item.path!r} has no checksum")
         parent = item.path.rpartition("/")[0]
@@ -133,6 +117,32 @@ def unsafe_path(path: str) -> str:
     if "" in parts or "." in parts or not _is_name(path):
         return "is no path"
     return f"leads into {STATE}" if parts[0] == STATE else ""
+
+
+def _parsed(text: str, rows: int | None) -> dict[str, Any]:
+    """Read all of a manifest but its items.
+
+    Raises:
+        ManifestError: it is none.
+    """
+    if count_values(text) > (len(text) // SPARSE if rows is None else VALUES * rows) + VALUES:
+        raise ManifestError("holds more values than a manifest has")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ManifestError("is not JSON") from None
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
+        raise ManifestError("has no schema_version")
+    if (version := data["schema_version"]) not in (1, SCHEMA_VERSION):
+        raise ManifestError(f"has schema_version {version}; this version of ckptrules reads 1 and {SCHEMA_VERSION}")
+    for key, kind in {"created": str, "source": str, "mode": str, "complete": bool, "items": list}.items():
+        if not isinstance(data.get(key), kind):
+            raise ManifestError(f"has no sound '{key}'")
+    for key in ("experiments", "missing"):
+        if not isinstance(data.get(key), list) or not all(isinstance(path, str) for path in data[key]):
+            raise ManifestError(f"has no sound '{key}'")
+        data[key] = tuple(data[key])
+    return data
 
 
 def _item(row: object, number: int, version: int) -> Item:
