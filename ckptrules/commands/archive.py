@@ -246,10 +246,7 @@ def pack_batch(session: Session, options: Options, told: Fates, batch: list[Read
         KilledError: no worker is left.
     """
     work = partial(packing.pack_apart, max(1, cores() // len(batch)))
-    with (
-        session.shown(sum(one.size for one in batch)) as progress,
-        contextlib.closing(session.each(work, batch, progress)) as answers,
-    ):
+    with session.each(work, batch) as answers:
         for ready, why in zip(batch, answers, strict=True):
             with told.trying(ready.place.experiment):
                 if isinstance(why, Lost):

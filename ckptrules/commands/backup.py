@@ -133,7 +133,7 @@ def make(session: Session, options: Options, order: Order) -> Done:
                 backing_up.check_space(items, order.path)
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = backing_up.make_backup(order, session.shown, lost.__setitem__, session.each)
+            manifest, problems = backing_up.make_backup(order, session.each, lost.__setitem__)
     except (StoppedError, KilledError) as error:
         hidden = vault_backups.hidden_path(order.path)
         left = "Nothing of it is left"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -14,7 +13,7 @@ from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import report
-from ckptrules.vault.backups import Held, backups_folder, check_backup, find_backups
+from ckptrules.vault.backups import Held, backups_folder, check_backups, find_backups
 
 
 class Options(Common):
@@ -63,8 +62,6 @@ def checked(session: Session, folder: str, held: Sequence[Held]) -> Iterator[tup
         StoppedError: Ctrl-C or SIGTERM came.
         KilledError: no worker is left.
     """
-    whole = [(number, one, one.manifest) for number, one in enumerate(held) if one.manifest and one.manifest.complete]
-    with session.shown(sum(manifest.size for *_, manifest in whole)) as progress:
-        for number, one, manifest in whole:
-            damage = check_backup(os.path.join(folder, one.name), manifest, progress, session.each)
-            yield number, one._replace(damage=damage, checked=True)
+    whole = {number: one for number, one in enumerate(held) if one.manifest and one.manifest.complete}
+    for number, damage in zip(whole, check_backups(folder, [*whole.values()], session.each), strict=True):
+        yield number, whole[number]._replace(damage=damage, checked=True)

@@ -71,11 +71,11 @@ def bring_back(
     outputs_dir, each, style = options.outputs_dir, session.each, session.style(options)
     lost: dict[str, tuple[str, ...]] = {}
     try:
-        steps = restoring.plan_restore(outputs_dir, manifest, chosen, force=options.force, bar=session.shown, each=each)
+        steps = restoring.plan_restore(outputs_dir, manifest, chosen, force=options.force, each=each)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             place = Workplace(outputs_dir, records.open_journal(session, "restore", options))
-            steps = restoring.restore(place, path, steps, session.shown, lost.__setitem__, each)
+            steps = restoring.restore(place, path, steps, each, lost.__setitem__)
     except (StoppedError, KilledError) as error:
         records.journals_of(session).note_stop()
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)

@@ -129,10 +129,7 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
     large, room = [], space.room(options.outputs_dir)
     with (
         contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir) as folder,
-        session.shown(sum(one.size for one in batch)) as progress,
-        contextlib.closing(
-            session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room), progress)
-        ) as answers,
+        session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room)) as answers,
     ):
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Refused) and answer.for_room and folder and len(batch) > 1:

@@ -264,8 +264,8 @@ def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
         return done
     if isinstance(done, Apart) and done.work:
         session.bar.know()
-        with session.bar.work(sum(one.size for one in done.files)) as shown:
-            return done.then(session.each(done.work, done.files, shown))
+        with session.each(done.work, done.files) as answers:
+            return done.then(answers)
     done = done.then(()) if isinstance(done, Apart) else done
     session.bar.know(done.moved, done.passed)
     session.workers.pay(done.passed)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -19,11 +19,10 @@ from ckptrules.run.command_line import force_of
 from ckptrules.run.declared import TASKS
 from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
-from ckptrules.run.progress import Bar, Shown, terminal
+from ckptrules.run.progress import Bar, terminal
 from ckptrules.run.words import CommandLine, fits
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import Answer, File, Lost, Work
-from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
 
 if TYPE_CHECKING:
@@ -92,13 +91,16 @@ class Session:
         with self.bar.work(total) as work:
             yield self.workers.held(work)
 
+    @contextlib.contextmanager
     def each(
-        self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
-    ) -> Generator[Answer | Lost, None, None]:
+        self, work: Work[File, Answer], files: Sequence[File], *, room: float = inf
+    ) -> Iterator[Iterator[Answer | Lost]]:
         """Have work done on many files; it is a `pieces.Each`. With its answer, all bytes of a file are done."""
-        with contextlib.closing(self.workers.each(work, files, progress, room=room)) as answers:
-            shown = unheld(progress)
-            yield from shown.settling(files, answers) if isinstance(shown, Shown) else answers
+        with (
+            self.bar.work(sum(one.size for one in files)) as shown,
+            contextlib.closing(self.workers.each(work, files, shown, room=room)) as answers,
+        ):
+            yield shown.settling(files, answers)
 
     def completed(self, text: str) -> str:
         """Write the commands that a text names so that they work here when they are copied."""

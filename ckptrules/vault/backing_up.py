@@ -13,13 +13,12 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
-from ckptrules.storage.reading import Bar, SourceError, why_of
+from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
 from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
-from ckptrules.workers.side_by_side import each as by_threads
 
 COPIES = f"{MANIFEST}.copies"  # a folder in which copies wait until they are moved to their places
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
@@ -62,9 +61,7 @@ def collect(order: Order) -> tuple[list[Item], list[Problem]]:
     return [item for item in items if item.kind != "other" and is_meant(item.path)], problems
 
 
-def make_backup(
-    order: Order, bar: Bar, tell: Tell = lambda *_: None, each: Each = by_threads
-) -> tuple[Manifest, list[Problem]]:
+def make_backup(order: Order, each: Each, tell: Tell = lambda *_: None) -> tuple[Manifest, list[Problem]]:
     """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
 
     ``tell`` is called with what the copies could not be given; the manifest holds it. ``each`` has files copied; what
@@ -82,7 +79,7 @@ def make_backup(
     making.make_private(hidden)
     with writing.or_undone(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
-        held, modes = _fill(hidden, order, items, problems, bar, tell, each)
+        held, modes = _fill(hidden, order, items, problems, each, tell)
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
@@ -95,7 +92,7 @@ def make_backup(
 
 
 def _fill(
-    hidden: str, order: Order, items: list[Item], problems: list[Problem], bar: Bar, tell: Tell, each: Each
+    hidden: str, order: Order, items: list[Item], problems: list[Problem], each: Each, tell: Tell
 ) -> tuple[list[Item], set[str]]:
     """Bring everything into a backup that is being made; return what is in it, and how files came there.
 
@@ -106,10 +103,9 @@ def _fill(
     if how == "copy":
         check_space(items, order.path)
     held = _directories(order.outputs_dir, items, hidden, problems)
-    with bar(sum(item.size for item in items)) as progress, unfinished.waiting(hidden, COPIES):
-        work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
-        with contextlib.closing(each(work, apart(items), progress)) as answers:
-            modes = _place_all(hidden, items, answers, held, problems, tell)
+    work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
+    with unfinished.waiting(hidden, COPIES), each(work, apart(items)) as answers:
+        modes = _place_all(hidden, items, answers, held, problems, tell)
     held.sort()
     for item in reversed(held):
         if item.kind == "directory":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
@@ -18,7 +18,6 @@ from ckptrules.storage import believing, looking, reading, streams, unfinished
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
-from ckptrules.workers.side_by_side import each as by_threads
 
 MISSING = "is missing"
 TOO_LONG = f"its {MANIFEST} is longer than {human_size(LONGEST)}"
@@ -114,11 +113,17 @@ def find_backups(folder: str, outputs_dir: str) -> list[Held]:
     return sorted(held, key=lambda backup: (backup.manifest.created if backup.manifest else "", backup.name))
 
 
-def check_backup(folder: str, manifest: Manifest, progress: Progress, each: Each = by_threads) -> tuple[Problem, ...]:
-    """Compare everything in a backup with its manifest, files by their checksum."""
-    with contextlib.closing(each(partial(difference, folder), manifest.items, progress)) as faults:
-        pairs = zip(manifest.items, map(fault_of, faults), strict=True)
-        return tuple(Problem("damaged", (item.path,), fault) for item, fault in pairs if fault)
+def check_backups(folder: str, held: Sequence[Held], each: Each) -> Iterator[tuple[Problem, ...]]:
+    """Compare everything in the backups of a folder with their manifests, files by their checksum.
+
+    Yield of each what is damaged.
+    """
+    names = [(one.name, one.manifest.items) for one in held if one.manifest]
+    every = [item._replace(path=f"{name}/{item.path}") for name, items in names for item in items]
+    with each(partial(difference, folder), every) as answers:
+        for _, items in names:
+            pairs = zip(items, map(fault_of, islice(answers, len(items))), strict=True)
+            yield tuple(Problem("damaged", (item.path,), fault) for item, fault in pairs if fault)
 
 
 def fault_of(answer: str | Lost) -> str:

@@ -14,12 +14,11 @@ from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
-from ckptrules.storage.reading import Bar, why_of
+from ckptrules.storage.reading import why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
 from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
-from ckptrules.workers.side_by_side import each as by_threads
 
 AHEAD = 16 << 30  # bytes that may be brought back into the workplace before an earlier file has its place
 FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
@@ -43,8 +42,7 @@ def plan_restore(
     chosen: Collection[str] | None,
     *,
     force: bool,
-    bar: Bar,
-    each: Each = by_threads,
+    each: Each,
 ) -> list[RestoreStep]:
     """Decide for every name of a backup, or for those of the chosen experiments; nothing is changed.
 
@@ -69,10 +67,7 @@ def plan_restore(
         elif fault:
             new.add(item.path)
         steps.append(step)
-    with (
-        bar(sum(item.size for item in unread)) as progress,
-        contextlib.closing(each(partial(difference, outputs_dir), unread, progress)) as answers,
-    ):
+    with each(partial(difference, outputs_dir), unread) as answers:
         read = {item.path: fault for item, fault in zip(unread, map(fault_of, answers), strict=True)}
     return [_decide(step.item, read[step.item.path], force=force) if step.item.path in read else step for step in steps]
 
@@ -89,12 +84,7 @@ def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
 
 
 def restore(
-    place: Workplace,
-    backup: str,
-    steps: Sequence[RestoreStep],
-    bar: Bar,
-    tell: Tell = lambda *_: None,
-    each: Each = by_threads,
+    place: Workplace, backup: str, steps: Sequence[RestoreStep], each: Each, tell: Tell = lambda *_: None
 ) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.
 
@@ -109,7 +99,6 @@ def restore(
         return list(steps)
     with (
         contextlib.ExitStack() as dressing,  # also where all ends before its time: the next run finds them there
-        bar(sum(item.size for item in coming)) as progress,
         unfinished.staging(outputs_dir, "restore-") as folder,
     ):
         way = Way(backup, outputs_dir, folder, "clone", as_item=True)
@@ -120,7 +109,7 @@ def restore(
                 dressing.callback(lambda: tell(came.item.path, making.dress_item(outputs_dir, came.item)))
             return came
 
-        with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:
+        with each(partial(copy_apart, way), apart(coming), room=AHEAD) as answers:
             return [bring(step) if step.verdict in COMES else step for step in steps]
 
 

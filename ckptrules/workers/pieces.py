@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
@@ -47,23 +48,22 @@ class Lost(NamedTuple):
 
 
 class Each(Protocol):
-    """Has work done on many files, side by side, and yields what comes of each, in their order."""
+    """Has work done on many files, side by side, shows how far it is, and gives what comes of each, in their order."""
 
     def __call__(
-        self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
-    ) -> Generator[Answer | Lost, None, None]:
-        """As said; where it is closed, nothing new is begun.
+        self, work: Work[File, Answer], files: Sequence[File], *, room: float = inf
+    ) -> AbstractContextManager[Iterator[Answer | Lost]]:
+        """As said; at the end nothing new is begun.
 
         Args:
             work: can be sent to another process.
             files: what is worked on.
-            progress: is told the bytes that are done.
             room: for the bytes that may be done before an earlier file is; with more of them nothing new is begun.
 
         Raises:
             StoppedError: it is wished that all ends.
             KilledError: there are no workers.
-            Exception: one that ``progress`` raised; likewise one of ``work`` that was done here.
+            Exception: one of ``work`` that was done here.
         """
 
 
@@ -121,7 +121,7 @@ def weight(files: Iterable[Sized]) -> int:
 def spread(
     place: Place, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
 ) -> Generator[Answer | Lost, None, None]:
-    """Yield what ``work`` makes of each file, as `Each`.
+    """Yield what ``work`` makes of each file, as `Workers.each`.
 
     Raises:
         StoppedError: it is wished that all ends. Nothing new is begun then.

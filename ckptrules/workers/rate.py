@@ -56,11 +56,6 @@ class Limiter:
             self._sleep(min(left, STEP))
 
 
-def unheld(progress: Progress) -> Progress:
-    """Return progress that does not wait, as where others have waited already."""
-    return progress.progress if isinstance(progress, Held) else progress
-
-
 class Held:
     """Progress that waits after each call until what was done is paid for."""
 

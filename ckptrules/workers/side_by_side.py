@@ -22,7 +22,7 @@ AHEAD = 1000  # files that may be done before an earlier one is
 def each(
     work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
 ) -> Generator[Answer, None, None]:
-    """Yield what ``work`` makes of each file, as `pieces.Each`. ``progress`` is called by one thread at a time.
+    """Yield what ``work`` makes of each file, as `Workers.each`. ``progress`` is called by one thread at a time.
 
     Raises:
         Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what

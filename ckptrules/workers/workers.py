@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ckptrules import stopping
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL, Answer, File, Lost, Work, spread, weight
-from ckptrules.workers.rate import Held, Limiter, unheld
+from ckptrules.workers.rate import Held, Limiter
 from ckptrules.workers.where import NONE, read_executor
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
@@ -69,12 +69,16 @@ class Workers:
     def each(
         self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
     ) -> Generator[Answer | Lost, None, None]:
-        """Have work done on many files; it is a `pieces.Each`."""
+        """Yield what comes of many files, as `pieces.Each`. ``progress`` is told the bytes that are done.
+
+        Raises:
+            Exception: as of `pieces.Each`; likewise one that ``progress`` raised.
+        """
         if self.executor == NONE or (not self.executor and is_alone()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
-            return each(work, files, self.held(unheld(progress)), room=room)
-        return spread(self._shared(), work, files, unheld(progress), room=room)
+            return each(work, files, self.held(progress), room=room)
+        return spread(self._shared(), work, files, progress, room=room)
 
     def prepare(self) -> None:
         """Have processes of this machine read what they need, as long as nobody is ready to begin any."""

@@ -16,8 +16,9 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,10 +41,11 @@ from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring, space
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backing_up import Order, make_backup
-from ckptrules.vault.backups import Held, hidden_path
+from ckptrules.vault.backups import Held, check_backups, hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from ckptrules.vault.restoring import plan_restore
-from ckptrules.workers.side_by_side import each
+from ckptrules.workers import side_by_side
+from ckptrules.workers.pieces import Each
 from tests.conftest import Project, default, run_program
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -281,11 +283,11 @@ def test_clones_need_no_space_and_fall_back_to_copies(
 
     monkeypatch.setattr(copying, "_cloner", lambda: clone)
     monkeypatch.setattr(backing_up, "check_space", no_space)
-    manifest, problems = make_backup(order(project, tmp_path / "b"), bar)
+    manifest, problems = make_backup(order(project, tmp_path / "b"), here)
     assert (manifest.mode, problems) == ("clone and copy", [])
     assert snapshot(tmp_path / "b") == snapshot(project.outputs)
     with pytest.raises(OSError, match="needs more"):
-        make_backup(order(project, tmp_path / "c")._replace(mode="copy"), bar)
+        make_backup(order(project, tmp_path / "c")._replace(mode="copy"), here)
 
 
 def test_only_the_experiments_asked_for_are_taken_and_the_whole_of_each(tree: Project) -> None:
@@ -456,6 +458,29 @@ def bar(_: int) -> Iterator[reading.Progress]:
     yield lambda _: None
 
 
+def shown_by(bar: reading.Bar, each: Callable[..., Any] = side_by_side.each) -> Each:
+    """Have work on files done by ``each``, with a bar that a test looks at."""
+
+    @contextlib.contextmanager
+    def shown(work: Any, files: Sequence[Any], *, room: float = inf) -> Iterator[Iterator[Any]]:
+        with (
+            bar(sum(file.size for file in files)) as progress,
+            contextlib.closing(each(work, files, progress, room=room)) as answers,
+        ):
+            yield answers
+
+    return shown
+
+
+here = shown_by(bar)
+
+
+def check(made: Path, manifest: Manifest, each: Each = here) -> tuple[Problem, ...]:
+    """Check one backup."""
+    (damage,) = check_backups(str(made.parent), [Held(made.name, manifest)], each)
+    return damage
+
+
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> list[int]:
     """Do something before one of the steps that change the disk; the list says how many are left until it."""
     left = [number]
@@ -492,14 +517,14 @@ def test_whatever_step_fails_a_backup_is_whole_or_not_there(project: Project, tm
         with pytest.MonkeyPatch.context() as patch:
             left = before_step(patch, number, fail)
             try:
-                manifest, problems = make_backup(order(project, made), bar)
+                manifest, problems = make_backup(order(project, made), here)
             except OSError:
                 if made.exists():  # only to see its name on the disk is what failed
                     assert contents(made) == contents(project.outputs)
                 assert hidden(tmp_path) == [], number
                 continue
         assert (contents(made), problems) == (contents(project.outputs), [])
-        assert vault_backups.check_backup(str(made), manifest, lambda _: None) == ()
+        assert check(made, manifest) == ()
         if left[0] > 0:
             assert number > 20
             return
@@ -516,7 +541,7 @@ def test_at_whatever_step_it_is_killed_a_backup_is_whole_or_hidden(project: Proj
             if made.exists():
                 manifest = vault_backups.read_backup(str(made))[0]
                 assert manifest.complete
-                assert vault_backups.check_backup(str(made), manifest, lambda _: None) == ()
+                assert check(made, manifest) == ()
             elif os.path.exists(hidden_path(str(made)) + f"/{STATE}/manifest.json"):
                 (held,) = (
                     h for h in vault_backups.find_backups(str(tmp_path), str(project.outputs)) if h.name[0] == "."
@@ -526,7 +551,7 @@ def test_at_whatever_step_it_is_killed_a_backup_is_whole_or_hidden(project: Proj
 
         with pytest.MonkeyPatch.context() as patch:
             left = before_step(patch, number, look)
-            make_backup(order(project, made), bar)
+            make_backup(order(project, made), here)
         shutil.rmtree(made)
         if left[0] > 0:
             assert number > 20
@@ -548,14 +573,14 @@ def test_a_file_that_changes_or_goes_while_it_is_copied_is_told(project: Project
         yield progress
 
     made = tmp_path / "made"
-    manifest, problems = make_backup(order(project, made), disturbing)
+    manifest, problems = make_backup(order(project, made), shown_by(disturbing))
     assert [(problem.names, problem.text) for problem in problems] == [
         (("a/checkpoints/x.ckpt",), "changed while it was copied"),
         (("a/checkpoints/y.ckpt",), "cannot be read: No such file or directory; left out"),
     ]
     assert manifest.missing == ("a/checkpoints/y.ckpt",)
     assert [(item.size, item.changed) for item in manifest.items[2:]] == [(100, True), (100, False)]
-    assert vault_backups.check_backup(str(made), manifest, lambda _: None) == ()
+    assert check(made, manifest) == ()
     shutil.rmtree(project.outputs / "a")
     out = project.doit("restore", f"backup={made}")
     assert "Brought back: a/checkpoints/x.ckpt (it changed while it was backed up)\n" in out
@@ -569,7 +594,7 @@ def test_half_a_file_is_not_kept(project: Project, tmp_path: Path, monkeypatch: 
         raise reading.SourceError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(streams, "chunks", failing)
-    _, problems = make_backup(order(project, tmp_path / "made"), bar)
+    _, problems = make_backup(order(project, tmp_path / "made"), here)
     assert [problem.text for problem in problems] == ["cannot be read: Input/output error; left out"]
     assert list(contents(tmp_path / "made")) == ["a", "a/checkpoints"]
 
@@ -596,7 +621,7 @@ def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
     renamed: list[str] = []
     monkeypatch.setattr(os, "fsync", watched)
     monkeypatch.setattr(unfinished, "rename", rename)
-    make_backup(order(project, tmp_path / "made"), bar)
+    make_backup(order(project, tmp_path / "made"), here)
     assert renamed[-1] == "made"
 
 
@@ -761,8 +786,8 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
         yield lambda _: (file.write_text("new"), None)[1]
 
     manifest = vault_backups.read_backup(made)[0]
-    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, bar=bar)
-    problems = [step.problem for step in restoring.restore(workplace(project), made, steps, disturbing)]
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, each=here)
+    problems = [step.problem for step in restoring.restore(workplace(project), made, steps, shown_by(disturbing))]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]
     assert file.read_text() == "new"
 
@@ -792,8 +817,8 @@ def workplace(project: Project) -> Workplace:
 
 
 def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
-    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, bar=bar)
-    return restoring.restore(workplace(project), made, steps, bar)
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, each=here)
+    return restoring.restore(workplace(project), made, steps, here)
 
 
 def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:
@@ -1069,7 +1094,7 @@ def test_a_manifest_that_a_failing_disk_does_not_give_hides_no_other(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("bad", "good"):
-        make_backup(order(project, project.folder / name), bar)
+        make_backup(order(project, project.folder / name), here)
     real = reading.open_file
 
     @contextlib.contextmanager
@@ -1184,10 +1209,10 @@ def test_a_safe_path_stays_below_the_folder(path: str) -> None:
 def test_a_stopped_check_tells_what_it_has_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was damaged in the backups that had been checked was not told."""
 
-    def check(*given: Any) -> tuple[Problem, ...]:
-        found = vault_backups.check_backup(*given)
-        os.kill(os.getpid(), signal.SIGINT)
-        return found
+    def check(*given: Any) -> Iterator[tuple[Problem, ...]]:
+        for found in check_backups(*given):
+            yield found
+            os.kill(os.getpid(), signal.SIGINT)
 
     project.make({"a/checkpoints/one.ckpt": 3})
     made = back_up(project)
@@ -1195,7 +1220,7 @@ def test_a_stopped_check_tells_what_it_has_found(project: Project, monkeypatch: 
     for name in "abc":
         shutil.copytree(made, folder / name)
     (folder / "a/a/checkpoints/one.ckpt").write_bytes(b"bad")
-    monkeypatch.setattr(command, "check_backup", check)
+    monkeypatch.setattr(command, "check_backups", check)
     ended = crash.run(project.folder, "backups", "to=held", "verify=1")
     assert ended.code == stopping.EXIT_CODE
     assert [line.split()[0] + " " + line.split("  ")[-1] for line in ended.output.splitlines()[1:4]] == [
@@ -1216,14 +1241,14 @@ def test_a_bar_expects_what_is_read_alone(project: Project, tmp_path: Path) -> N
         return bar(total)
 
     small(project)
-    manifest, _ = make_backup(order(project, tmp_path / "made"), bar)
+    manifest, _ = make_backup(order(project, tmp_path / "made"), here)
     held = [Held("made", manifest), Held(".other.partial", manifest._replace(complete=False)), Held("bad", None)]
-    session: Any = SimpleNamespace(shown=shown, each=each)
+    session: Any = SimpleNamespace(each=shown_by(shown))
     assert [(at, one.damage, one.checked) for at, one in command.checked(session, str(tmp_path), held)] == [
         (0, (), True)
     ]
     os.utime(project.outputs / "b/y", (1, 1))
-    plan_restore(str(project.outputs), manifest, None, force=False, bar=shown)
+    plan_restore(str(project.outputs), manifest, None, force=False, each=shown_by(shown))
     assert expected == [5003, 3]
 
 

@@ -25,9 +25,9 @@ from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
-from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError
 from ckptrules.verify import portion
+from ckptrules.workers.workers import Workers
 from tests.conftest import Project
 from tests.support import crash, weights
 
@@ -188,12 +188,12 @@ def test_a_stop_tells_and_keeps_what_was_found_and_reads_no_further(
 def test_where_no_worker_is_left_what_was_read_before_is_told(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def each(*_: object) -> Iterator[portion.Answer]:
-        yield from islice(really_each(*_), 1)
+    def each(*_: object, **more: object) -> Iterator[portion.Answer]:
+        yield from islice(really_each(*_, **more), 1)
         raise KilledError("they are gone")
 
-    really_each: Callable[..., Iterator[portion.Answer]] = Session.each
-    monkeypatch.setattr(Session, "each", each)
+    really_each: Callable[..., Iterator[portion.Answer]] = Workers.each
+    monkeypatch.setattr(Workers, "each", each)
     monkeypatch.setattr(verify, "SMALL", 0)
     for epoch in range(3):
         put(project, f"epoch-0{epoch}_step-000352.ckpt", lightning(epoch, 352))

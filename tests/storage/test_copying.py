@@ -49,6 +49,7 @@ from ckptrules.vault.packing import Packing, Ready, listing, pack_apart, refuse_
 from ckptrules.vault.report import lost_lines
 from ckptrules.vault.space import needed
 from ckptrules.vault.unpacking import believed
+from tests.commands.test_backup import here
 from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setxattr"), reason="no extended attributes of Linux here")
@@ -466,7 +467,7 @@ def test_attributes_that_cannot_be_read_are_no_attributes_that_are_not_there(
 
     monkeypatch.setattr(os, "getxattr", getxattr)
     order = Order(str(project.outputs), str(tmp_path / "made"), "copy", (), whole=True, created="now")
-    manifest, (problem,) = make_backup(order, lambda _: contextlib.nullcontext(lambda _: None))
+    manifest, (problem,) = make_backup(order, here)
     assert problem.names == manifest.missing == ("exp/checkpoints/x.ckpt",)
     assert "its attributes" in problem.text
     place = Packing(str(project.outputs), "exp", str(tmp_path), "gz")
@@ -508,7 +509,7 @@ def test_a_backup_of_what_belongs_to_others_says_whose_the_copies_are(shared: Pa
     order = Order(str(shared / "outputs"), str(shared / "made"), "copy", (), whole=True, created="now")
     moving._system_rename()  # noqa: SLF001 - somebody else may not be able to read this Python
     with somebody():
-        manifest, problems = make_backup(order, lambda _: contextlib.nullcontext(lambda _: None), lost.__setitem__)
+        manifest, problems = make_backup(order, here, lost.__setitem__)
     assert problems == []
     assert {item.path: (item.uid, item.mode) for item in manifest.items} == {
         "a": (0, 0o644), "b": (0, 0o664), "c": (33_333, 0o644)

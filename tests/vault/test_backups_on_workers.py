@@ -11,9 +11,8 @@ import re
 import shutil
 import signal
 import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from math import inf
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import looking, reading, unfinished, writing
 from ckptrules.vault import copies, restoring
 from ckptrules.vault.backing_up import Order, make_backup
-from ckptrules.vault.backups import check_backup, find_backups, foreign_names, hidden_path, read_backup
+from ckptrules.vault.backups import find_backups, foreign_names, hidden_path, read_backup
 from ckptrules.vault.restoring import RestoreStep, plan_restore
 from ckptrules.workers import pieces
 from ckptrules.workers import workers as workers_module
-from ckptrules.workers.pieces import Each, Lost
+from ckptrules.workers.pieces import Each
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
-from tests.commands.test_backup import NAME, bar, below, contents, filled, order, workplace
+from tests.commands.test_backup import NAME, bar, below, check, contents, filled, here, order, shown_by, workplace
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die, fill
@@ -65,8 +64,8 @@ def long(tree: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
-    steps = plan_restore(str(project.outputs), read_backup(made)[0], None, force=True, bar=bar, each=each)
-    return restoring.restore(workplace(project), made, steps, bar, each=each)
+    steps = plan_restore(str(project.outputs), read_backup(made)[0], None, force=True, each=each)
+    return restoring.restore(workplace(project), made, steps, each)
 
 
 # --- the same --------------------------------------------------------------------------------------------------------
@@ -168,27 +167,22 @@ def killing(
     return lambda _: contextlib.nullcontext(progress)
 
 
-def instead(each: Each, act: Callable[..., Any], number: int) -> Each:
-    def other(
-        work: Any, files: Sequence[Any], progress: reading.Progress, *, room: float = inf
-    ) -> Generator[Any | Lost, None, None]:
-        return each(partial(act, f"{number:02}.ckpt", work), files, progress, room=room)
-
-    return other
+def instead(each: Callable[..., Any], act: Callable[..., Any], number: int) -> Each:
+    return shown_by(bar, lambda work, *given, **more: each(partial(act, f"{number:02}.ckpt", work), *given, **more))
 
 
 @pytest.mark.whole
 def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Workers) -> None:
     made, tree, killed = tmp_path / "made", long, list[int]()
     for times in ([1], [4], [2, 20]):
-        manifest, problems = make_backup(order(tree, made, "copy"), killing(times, killed), each=workers.each)
+        manifest, problems = make_backup(order(tree, made, "copy"), shown_by(killing(times, killed), workers.each))
         assert (contents(made), problems) == (contents(tree.outputs), [])
         assert os.listdir(made / STATE) == ["manifest.json"]
-        assert check_backup(str(made), manifest, lambda _: None, workers.each) == ()
+        assert check(made, manifest, shown_by(bar, workers.each)) == ()
         shutil.rmtree(tree.outputs)
         tree.outputs.mkdir()
-        steps = plan_restore(str(tree.outputs), manifest, None, force=False, bar=bar, each=workers.each)
-        done = restoring.restore(workplace(tree), str(made), steps, killing(times, killed), each=workers.each)
+        steps = plan_restore(str(tree.outputs), manifest, None, force=False, each=here)
+        done = restoring.restore(workplace(tree), str(made), steps, shown_by(killing(times, killed), workers.each))
         assert [step.problem for step in done if step.problem] == []
         assert contents(tree.outputs) == contents(made)
         assert os.listdir(tree.outputs / STATE / "work") == []
@@ -206,13 +200,13 @@ def test_a_file_that_workers_die_of_is_missing_and_told(
     tree: Project, tmp_path: Path, workers: Workers, act: Callable[..., Any], why: str
 ) -> None:
     made, path = tmp_path / "made", "a/checkpoints/03.ckpt"
-    manifest, problems = make_backup(order(tree, made, "copy"), bar, each=instead(workers.each, act, 3))
+    manifest, problems = make_backup(order(tree, made, "copy"), instead(workers.each, act, 3))
     assert [(problem.names, problem.text) for problem in problems] == [((path,), f"was not copied: {why}; left out")]
     assert manifest.missing == (path,)
     assert contents(made) == {name: held for name, held in contents(tree.outputs).items() if name != path}
     assert (os.listdir(made / STATE), foreign_names(str(made), manifest)) == (["manifest.json"], [])
-    assert check_backup(str(made), manifest, lambda _: None) == ()
-    (damage,) = check_backup(str(made), manifest, lambda _: None, instead(workers.each, act, 5))
+    assert check(made, manifest) == ()
+    (damage,) = check(made, manifest, instead(workers.each, act, 5))
     assert (damage.names, damage.text) == (("a/checkpoints/05.ckpt",), f"was not read: {why}")
     shutil.rmtree(tree.outputs)
     tree.outputs.mkdir()
@@ -230,7 +224,7 @@ def test_what_cannot_be_written_by_a_worker_is_named_and_nothing_is_left(
     for number in (0, 3, FILES - 1):
         each = instead(workers.each, fill, number)
         with pytest.raises(OSError, match=rf"a/checkpoints/0{number}\.ckpt: No space left on device"):
-            make_backup(order(tree, place / "made", "copy"), bar, each=each)
+            make_backup(order(tree, place / "made", "copy"), each)
         assert os.listdir(place) == []
 
 
@@ -296,7 +290,7 @@ def _be_killed(what: Order, number: int, lock: Path) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
     workers = Workers({"place": file}, asked=2)
     workers.executor = PROCESSES
-    make_backup(what, lambda _: contextlib.nullcontext(progress), each=workers.each)
+    make_backup(what, shown_by(lambda _: contextlib.nullcontext(progress), workers.each))
 
 
 def test_ctrl_c_leaves_nothing_half_done(project: Project) -> None:

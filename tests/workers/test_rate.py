@@ -104,7 +104,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
 def test_all_workers_together_are_held_back(workers: Workers) -> None:
     start, told = time.monotonic(), list[int]()
     workers.limit(4 * SMALL)
-    list(workers.each(work, [File()] * 6, workers.held(told.append)))
+    list(workers.each(work, [File()] * 6, told.append))
     assert time.monotonic() - start >= 1.5
     assert sum(told) == 6 * SMALL
     workers.pay(2 * SMALL)
@@ -115,5 +115,5 @@ def test_all_workers_together_are_held_back(workers: Workers) -> None:
 def test_each_byte_is_paid_for_once_and_where_it_was_read(workers: Workers) -> None:
     clock = Clock()
     workers.limiter = Limiter(SMALL, None, clock, clock.sleep)
-    list(workers.each(work, [File()] * 6, workers.held(lambda _: None)))
+    list(workers.each(work, [File()] * 6, lambda _: None))
     assert clock.now - 1000 == pytest.approx(6 if workers.executor == NONE else 0)

@@ -19,10 +19,10 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading, unfinished
 from ckptrules.vault import backups
 from ckptrules.vault.backing_up import make_backup
-from ckptrules.vault.backups import check_backup, find_backups, hidden_path
+from ckptrules.vault.backups import find_backups, hidden_path
 from ckptrules.workers import side_by_side
 from ckptrules.workers.side_by_side import each
-from tests.commands.test_backup import STEPS, bar, contents, filled, hidden, order
+from tests.commands.test_backup import STEPS, check, contents, filled, here, hidden, order, shown_by
 from tests.conftest import Project
 
 FILES = 12
@@ -134,7 +134,7 @@ def test_whatever_call_fails_a_backup_is_whole_or_not_there(project: Project, tm
         with pytest.MonkeyPatch.context() as patch:
             count = failing_at(patch, number, fail)
             try:
-                manifest, problems = make_backup(order(project, made, "copy"), bar)
+                manifest, problems = make_backup(order(project, made, "copy"), here)
             except OSError:
                 failed += 1
                 assert not made.exists() or contents(made) == contents(project.outputs)
@@ -143,7 +143,7 @@ def test_whatever_call_fails_a_backup_is_whole_or_not_there(project: Project, tm
             finally:
                 assert threading.active_count() == 1
         assert (contents(made), problems) == (contents(project.outputs), [])
-        assert check_backup(str(made), manifest, lambda _: None) == ()
+        assert check(made, manifest) == ()
         if next(count) <= number:
             assert failed > 4 * FILES
             return
@@ -161,7 +161,7 @@ def test_what_cannot_be_written_is_named(project: Project, tmp_path: Path, monke
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match=r"a/checkpoints/07\.ckpt: No space left on device"):
-        make_backup(order(project, tmp_path / "made", "copy"), bar)
+        make_backup(order(project, tmp_path / "made", "copy"), here)
 
 
 def test_what_cannot_be_read_is_a_problem_of_its_own(
@@ -181,12 +181,12 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
 
     monkeypatch.setattr(os, "read", failing(read))
     monkeypatch.setattr(os, "copy_file_range", failing(copy))
-    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), bar)
+    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), here)
     assert [(problem.names, problem.text) for problem in problems] == [
         ((f"a/checkpoints/{number}.ckpt",), "cannot be read: Input/output error; left out") for number in ("03", "07")
     ]
     assert manifest.missing == ("a/checkpoints/03.ckpt", "a/checkpoints/07.ckpt")
-    assert check_backup(str(tmp_path / "made"), manifest, lambda _: None) == ()
+    assert check(tmp_path / "made", manifest) == ()
     assert len(contents(tmp_path / "made")) == FILES + 3 - 2
 
 
@@ -210,12 +210,12 @@ def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Projec
 
         if end == "stop":
             with pytest.raises(StoppedError):
-                make_backup(order(project, made, "copy"), shown)
+                make_backup(order(project, made, "copy"), shown_by(shown))
             assert os.listdir(tmp_path) == [project.folder.name] * (project.folder.parent == tmp_path)
             continue
         if (child := os.fork()) == 0:
             with contextlib.suppress(BaseException):
-                make_backup(order(project, made, "copy"), shown)
+                make_backup(order(project, made, "copy"), shown_by(shown))
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         (held,) = find_backups(str(tmp_path), str(project.outputs))
@@ -239,9 +239,9 @@ def test_a_copy_is_whole_whatever_the_system_copies(
 ) -> None:
     filled(project, FILES)
     monkeypatch.setattr(os, "copy_file_range", SYSTEMS[system](os.copy_file_range))
-    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), bar)
+    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), here)
     assert (contents(tmp_path / "made"), problems) == (contents(project.outputs), [])
-    assert check_backup(str(tmp_path / "made"), manifest, lambda _: None) == ()
+    assert check(tmp_path / "made", manifest) == ()
 
 
 def test_a_copy_that_the_system_has_spoilt_is_found(
@@ -253,5 +253,5 @@ def test_a_copy_that_the_system_has_spoilt_is_found(
         return os.pwrite(copy, bytes(len(os.pread(origin, count, at))), to)
 
     monkeypatch.setattr(os, "copy_file_range", spoils)
-    manifest, _ = make_backup(order(project, tmp_path / "made", "copy"), bar)
-    assert len(check_backup(str(tmp_path / "made"), manifest, lambda _: None)) == FILES
+    manifest, _ = make_backup(order(project, tmp_path / "made", "copy"), here)
+    assert len(check(tmp_path / "made", manifest)) == FILES
