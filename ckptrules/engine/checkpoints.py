@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry, OutsideLink
@@ -175,8 +176,10 @@ def numbers_told(fields: Mapping[str, str | None]) -> dict[str, int]:
 
 def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
     """Return the run that a name tells, and which number it tells: epoch before step before number, or nothing."""
-    kinds = (kind for kind in NUMBERS if number(fields.get(kind)) is not None)
-    return fields.get("run", ""), next(kinds, "")
+    for kind in NUMBERS:
+        if number(fields.get(kind)) is not None:
+            return fields.get("run", ""), kind
+    return fields.get("run", ""), ""
 
 
 def series_by(fields: Mapping[str, str], per: Sequence[str]) -> tuple[str, ...]:
@@ -200,6 +203,7 @@ def time_in(fields: Mapping[str, str]) -> int | None:
     return None
 
 
+@lru_cache(maxsize=16_384)
 def number(text: str | None) -> int | None:
     """Read digits as a number; anything else is none (``1e-05`` is not epoch 5), nor is what no name has room for."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= LONGEST_NAME else None

@@ -73,8 +73,10 @@ def _tied(ranks: Mapping[str, int], numbers: Mapping[str, tuple[int, ...]]) -> t
 
 def _shared(equal: int, checkpoint: Checkpoint) -> str:
     """Say with how many others a checkpoint shares its rank, and by which numbers."""
+    if equal == 1:
+        return ""
     told = [f"{field} {value}" for field in NUMBERS if (value := getattr(checkpoint, field)) is not None]
-    return f", with {equal - 1} more of {' and '.join(told) or 'this time'}" if equal > 1 else ""
+    return f", with {equal - 1} more of {' and '.join(told) or 'this time'}"
 
 
 SHAPE = Number("Keep so many of the newest, by epoch and step; equal ones stay together.", 1)
