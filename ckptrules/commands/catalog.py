@@ -26,7 +26,7 @@ from ckptrules.run.tasks import chosen_of
 from ckptrules.storage import writing
 
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
-NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
+RIGHT = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
 DROPS = ("kind", "run", "number", "step", "epoch", "verified", "pinned", "metric")
 LATER = ("size",)
 
@@ -89,7 +89,7 @@ def as_table(records: Sequence[Record], style: Style) -> str:
             texts = ["" if value is None else style.name(str(value)) for value in values]
             rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
             headings = (*headings, field)
-    return f"{table(headings, rows, NUMBERS, style.width, DROPS, LATER)}{count_of(len(records), 'checkpoint')}\n"
+    return f"{table(headings, rows, RIGHT, style.width, DROPS, LATER)}{count_of(len(records), 'checkpoint')}\n"
 
 
 def as_json(records: Sequence[Record], _: Style) -> str:

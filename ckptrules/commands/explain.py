@@ -197,8 +197,7 @@ def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKi
 
 def _pack_of(said: Claim, rules: RuleSet) -> str:
     """Name the pack by whose rules a name is known, and what picked it here."""
-    place = said.reason.place
-    pack = next((pack for pack in rules.packs if place and pack.file == place.file), None)
+    pack = rules.pack_of(said.reason)
     return f"{pack.name}, known by {pack.evidence}" if pack and pack.evidence else ""
 
 

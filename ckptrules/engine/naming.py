@@ -145,8 +145,7 @@ def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     where it is a format of theirs that is to be renamed.
     """
     said = own_claim(name, rules.user or rules, folder=folder)
-    place = said.reason.place if said.kind == "legacy" else None
-    renamed = place is not None and place.file in [pack.file for pack in rules.packs]
+    renamed = said.kind == "legacy" and rules.pack_of(said.reason) is not None
     if not rules.packs or not (said.kind == "unrecognised" or renamed):
         return said
     every = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]

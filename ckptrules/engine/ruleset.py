@@ -337,6 +337,10 @@ class RuleSet(NamedTuple):
         """Say whether a shell pattern or an ending may fit a name: of most names this one look says that none does."""
         return not name.isascii() or self.special.match(name) is not None
 
+    def pack_of(self, reason: Reason) -> "Pack | None":
+        """Return the pack by whose rules a name is known, given why it is."""
+        return next((pack for pack in self.packs if reason.place and pack.file == reason.place.file), None)
+
 
 class Pack(NamedTuple):
     """What is known of the checkpoints of one framework: rules of its own, and the marks by which it is known.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.actions import Kept, Plan
-from ckptrules.engine.checkpoints import Checkpoint, Evidence
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, numbers_told
 from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
 from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
@@ -18,7 +18,6 @@ from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, name_of, only_tells, sort_entries, with_metrics
 from ckptrules.report.text import Several, Tally
 
-NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
 LAST = ("last", "latest")  # what a protected name says that is the newest
 State = Literal["stays", "goes", "undecided"]
 
@@ -139,7 +138,7 @@ def _rows(
         yield Row(
             one,
             "protected" if name in shields else name_of(one.entry, read).claim.kind,
-            next((pack.name for pack in seen.rules.packs if (at := one.named_by.place) and at.file == pack.file), ""),
+            pack.name if (pack := seen.rules.pack_of(one.named_by)) else "",
             "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
             action.to if action and action.to != name else "",
             names,
@@ -250,8 +249,8 @@ def _metric(policy: Policy | None, every: Iterable[Checkpoint]) -> tuple[str, st
 
 
 def _number(every: Iterable[Checkpoint]) -> str:
-    told = Counter(kind for one in every for kind in NUMBERS if getattr(one, kind) is not None)
-    return max(NUMBERS, key=lambda kind: told[kind]) if told else ""
+    told = Counter(kind for one in every for kind in numbers_told(one.fields))
+    return max(("step", "epoch", "number"), key=lambda kind: told[kind]) if told else ""  # of equal ones the first
 
 
 def _best(seen: Seen, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
@@ -289,9 +288,3 @@ def finite(text: str) -> float | None:
     """Read a metric as JSON can have it, which knows neither NaN nor infinity."""
     value = as_float(text)
     return value if value is not None and math.isfinite(value) else None
-
-
-def whole_number(one: Checkpoint, key: str, text: str) -> int | str:
-    """Return a field of a checkpoint: a number that it is judged by as such, all others as they stand in its name."""
-    number = getattr(one, key) if key in NUMBERS else None
-    return text if number is None else int(number)

@@ -9,10 +9,11 @@ from typing import Any
 from zlib import compress, decompress
 
 from ckptrules.engine.actions import Action, Plan, Skipped
+from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.drafting import drafts
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.ruleset import PolicyLine, Reason
-from ckptrules.report.checkpoints import Row, Told, finite, whole_number
+from ckptrules.report.checkpoints import Row, Told, finite
 
 SCHEMA_VERSION = 2
 
@@ -91,7 +92,7 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "bytes": row.size,
         "files": len(row.names),
         "time_ns": one.entry.mtime_ns,
-        "fields": {key: whole_number(one, key, text) for key, text in one.fields.items()},
+        "fields": {**one.fields, **numbers_told(one.fields)},
         "metrics": {key: finite(text) for key, text in row.metrics.items()},
         "pack": row.pack or None,
         "kind": row.kind,

@@ -13,7 +13,7 @@ from ckptrules.report.text import Outlook, Tally
 
 HEADINGS = ("experiment", "goes", "to delete", "stays", "kept", "to rename", "needs you")
 DROPS = ("to rename", "kept", "to delete", "stays")
-NUMBERS = range(1, 6)
+RIGHT = range(1, 6)  # columns of numbers
 
 
 def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
@@ -26,7 +26,7 @@ def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
     lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
     cells = [_cells(style.name(one.experiment), one.total, _drafts([one])) for one in found]
     cells.append(_cells("all", total, unread))
-    return "\n".join([*lines, "", table(HEADINGS, cells, NUMBERS, style.width, DROPS)])
+    return "\n".join([*lines, "", table(HEADINGS, cells, RIGHT, style.width, DROPS)])
 
 
 def _drafts(some: Iterable[Outlook]) -> int:
