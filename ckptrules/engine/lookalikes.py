@@ -92,7 +92,7 @@ def _listed(title: str, folders: Sequence[Folder], outputs_dir: str) -> list[str
     """Return lines that name the first of some folders; none where there is none."""
     lines = [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
     if more := folders[EXAMPLES:]:
-        lines.append(f"    and in {len(more)} other folders: {sum(one.number for one in more)}")
+        lines.append(f"    and in {len(more)} other folder{'s' * (len(more) > 1)}: {sum(one.number for one in more)}")
     return [title, *lines] if lines else []
 
 

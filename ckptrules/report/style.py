@@ -134,22 +134,32 @@ def table(
         return ""
     widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
     padded = [[_padded(cell, widths[n], right=n in right) for n, cell in enumerate(row)] for row in shown]
-    may_go = [headings.index(one) for one in (*drops, *later) if one in headings]
-    choices = list(_fewer(len(widths), may_go))
-    first_choices = choices[: len(choices) - sum(one in headings for one in later)]
-    beside = next((some for some in first_choices if not width or _breadth(widths, some) <= width), None)
-    below = next((some for some in choices if _breadth(widths, some[1:]) + len(INDENT) <= width), None)
-    if beside:
-        lines = [GAP.join(row[n] for n in beside) for row in padded]
-    elif below:
-        lines = [line for row in padded for line in (row[below[0]], INDENT + GAP.join(row[n] for n in below[1:]))]
+    may_go, last_to_go = ([headings.index(one) for one in some if one in headings] for some in (drops, later))
+    form, chosen = _fitting(widths, may_go, last_to_go, width)
+    first, *others = chosen
+    if form == "beside":
+        lines = [GAP.join(row[n] for n in chosen) for row in padded]
+    elif form == "below":
+        lines = [line for row in padded for line in (row[first], INDENT + GAP.join(row[n] for n in others))]
     else:
-        first, *others = choices[-1]
         lines = [line for row in shown for line in (row[first], *(INDENT + row[n] for n in others))]
     lines = [line.rstrip() for line in lines]
-    gone = [heading for number, heading in enumerate(headings) if number not in (beside or below or choices[-1])]
+    gone = [heading for number, heading in enumerate(headings) if number not in chosen]
     note = wrapped(f"Left out to fit the terminal: {', '.join(gone)}", width) if gone else []
-    return "\n".join([*(lines if beside else filter(None, lines)), *note, ""])
+    return "\n".join([*(lines if form == "beside" else filter(None, lines)), *note, ""])
+
+
+def _fitting(
+    widths: Sequence[int], may_go: Sequence[int], last_to_go: Sequence[int], width: int
+) -> tuple[str, list[int]]:
+    """Choose which columns stay, and how: all ``beside`` each other, ``below`` the first, or ``each`` in its line."""
+    for some in _fewer(len(widths), may_go):
+        if not width or _breadth(widths, some) <= width:
+            return "beside", some
+    choices = list(_fewer(len(widths), [*may_go, *last_to_go]))
+    fits = (some for some in choices if _breadth(widths, some[1:]) + len(INDENT) <= width)
+    below = next(fits, None)
+    return ("below", below) if below else ("each", choices[-1])
 
 
 def _fewer(count: int, drops: Sequence[int]) -> Iterator[list[int]]:

@@ -203,7 +203,7 @@ def magnitude(every: Sequence[Outlook], style: Style) -> str:
         return ""
     cells = [(style.name(one.experiment), *_amounts([one])) for one in losing[:LARGEST]]
     if rest := losing[LARGEST:]:
-        cells.append((f"{len(rest)} others", *_amounts(rest)))
+        cells.append((count_of(len(rest), "other"), *_amounts(rest)))
     text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4), width=style.width)
     largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
     sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
@@ -225,7 +225,7 @@ def trash_sentence(items: int, size: int, days: int | None) -> str:
     if not items:
         return ""
     ends = {None: "; else it is freed after trash_days", 0: " (trash_days: 0 frees nothing that waits already)"}
-    end = ends.get(days, f"; else it is freed after {days} days (trash_days)")
+    end = ends.get(days, f"; else it is freed after {count_of(days or 0, 'day')} (trash_days)")
     return f"In the trash: {count_of(items, 'item')}, {human_size(size)}. Free the space with 'doit purge'{end}."
 
 

@@ -7,7 +7,7 @@ import pytest
 from ckptrules.engine.drafting import unread
 from ckptrules.report.overview import overview
 from ckptrules.report.style import Style
-from ckptrules.report.text import Outlook, Tally
+from ckptrules.report.text import Outlook, Tally, magnitude, trash_sentence
 
 GB = 1_000_000_000
 LONG = "a-long-name-of-an-experiment_lr=0.0003_bs=512_seed=7"
@@ -106,3 +106,11 @@ def test_a_kind_of_names_that_is_unread_in_two_experiments_is_one_kind_in_all() 
 )
 def test_the_first_sentence(total: Tally, said: str) -> None:
     assert overview([Outlook("a", total)], total, Style()).splitlines()[0] == said
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    rows = [Outlook(f"e{number}", Tally(deleted=1), largest=((5, "x.pt"),)) for number in range(12)]
+    assert "\n1 other " in magnitude(rows[:11], Style())
+    assert "\n2 others " in magnitude(rows, Style())
+    assert "freed after 1 day (trash_days)" in trash_sentence(2, 10, 1)
+    assert "freed after 7 days (trash_days)" in trash_sentence(2, 10, 7)
