@@ -67,7 +67,7 @@ class Journal:
             "intent": self._number,
             "experiment": experiment,
             "directory": directory,
-            "units": [unit if unit.parts else unit[:3] for unit in units],  # as versions that knew no parts wrote them
+            "units": [unit[: 5 if unit.shared else 4 if unit.parts else 3] for unit in units],
         }
         if takes_back:
             row["takes_back"] = [list(ref) for ref in takes_back]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 from ckptrules.changes.journal import NAME, STOPPED, TORN, VERSION, JournalError, UnitRef, outcome_of
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.engine.entries import EntryKind, Identity
+from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 NOT_REACHED = "not begun, as the run was interrupted"
 _ENTRY_KINDS = get_args(EntryKind)
@@ -125,10 +125,13 @@ def _intent(row: Mapping[str, Any], run: str) -> Intent:
     return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
-def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0) -> Unit:
+def _unit(
+    kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0, shared: Iterable[Sequence[int]] = ()
+) -> Unit:
     if kind not in ACTIONS or (type(size), type(parts)) != (int, int) or abs(parts) >= max(len(steps), 1) or not steps:
         raise ValueError("no such unit")
-    return Unit(kind, size, tuple(_step(*step) for step in steps), parts)
+    links = tuple(HardLinks._make(map(int, link)) for link in shared)
+    return Unit(kind, size, tuple(_step(*step) for step in steps), parts, links)
 
 
 def _step(*row: Any) -> Step:

@@ -60,12 +60,12 @@ class Transacted(NamedTuple):
 
 def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     """Turn a plan into units, in the order of its heads (`heads`)."""
-    identities = {entry.name: _identity(entry) for entry in listing.entries}
+    entries = {entry.name: entry for entry in listing.entries}
     followers: dict[str, list[Action]] = defaultdict(list)
     for action in plan.actions:
         if action.follows:
             followers[action.follows].append(action)
-    return [_unit(head, followers.get(head.name, ()), identities, plan.directory, run) for head in heads(plan)]
+    return [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in heads(plan)]
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -102,19 +102,17 @@ def inverse_of(unit: Unit) -> Unit:
     else:
         before, others, after = ([step for step in steps if KINDS[step.kind].turn == turn] for turn in (-1, 0, 1))
         steps = [*before, *others[:1], *reversed(others[1:]), *after]
-    return Unit(action.inverse or action.name, unit.size, tuple(steps), -unit.parts)
+    return Unit(action.inverse or action.name, unit.size, tuple(steps), -unit.parts, unit.shared)
 
 
-def _unit(
-    head: Action, followers: Sequence[Action], identities: Mapping[str, Identity], directory: str, run: str
-) -> Unit:
+def _unit(head: Action, followers: Sequence[Action], entries: Mapping[str, Entry], directory: str, run: str) -> Unit:
     goes = head.kind in DELETES
     steps = []
     for name, to in ((head.name, head.to), *head.with_it):
         folder, base = in_part_folder(name)
         here = f"{directory}/{folder}" if folder else directory
         place, new = (trash_folder(run, here), trash_name(base)) if goes else (here, to)
-        steps.append(Step("move", here, base, place, new, "", identities[name]))
+        steps.append(Step("move", here, base, place, new, "", _identity(entries[name])))
     for action in followers:
         place = action.directory or directory
         step = Step(action.kind, place, action.name, place, action.to, action.was)
@@ -122,7 +120,8 @@ def _unit(
     if head.leaves_link:
         pairs = [(head.name, head.to), *head.with_it[: head.parts]]
         steps += [Step("link", directory, name, directory, to) for name, to in pairs]
-    return Unit(head.kind, head.size, tuple(steps), head.parts)
+    shared = tuple(link for name in head.names for link in entries[name].shared) if goes else ()
+    return Unit(head.kind, head.size, tuple(steps), head.parts, shared)
 
 
 def _identity(entry: Entry) -> Identity:

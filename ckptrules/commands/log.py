@@ -17,7 +17,7 @@ from ckptrules.run.command_line import program
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.past import chosen_run, command_of
+from ckptrules.run.past import chosen_run, command_of, freed_by
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
@@ -123,7 +123,7 @@ def entry_of(run: Run) -> dict[str, Any]:
         "command": code(command_of(run)),
         "renamed": sum(unit.kind == "rename" for unit in units),
         "deleted": len(deleted),
-        "deleted_size": human_size(sum(unit.size for unit in deleted)),
+        "deleted_size": human_size(freed_by(deleted)),
         "kept": sum(kept.values()),
         "threshold": threshold(run.header),
         "experiments": [plain(name) for name in sorted({intent.experiment for intent in intents})],

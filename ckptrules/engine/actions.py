@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from ckptrules.engine.entries import Identity, Spot
+from ckptrules.engine.entries import HardLinks, Identity, Spot
 from ckptrules.engine.ruleset import PolicyLine, Reason
 
 DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
@@ -155,13 +155,14 @@ class Unit(NamedTuple):
 
     ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes. Of a checkpoint that
     is several files, ``parts`` of the steps behind the first move the others: the first of those, or the last where it
-    is negative, in a unit that takes another back.
+    is negative, in a unit that takes another back. ``shared`` are the files with several names among what goes.
     """
 
     kind: str
     size: int
     steps: tuple[Step, ...]
     parts: int = 0
+    shared: tuple[HardLinks, ...] = ()
 
 
 Piece = bytes | tuple[int, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.changes.history import Run, newest_standing
@@ -12,8 +12,8 @@ from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of
 from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import read_runs
-from ckptrules.engine.actions import DELETES
-from ckptrules.engine.measures import NS, visible
+from ckptrules.engine.actions import DELETES, Unit
+from ckptrules.engine.measures import NS, freed, visible
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.state_folder import old_text_name
@@ -29,10 +29,7 @@ from ckptrules.storage.trash import TrashItem
 
 
 class Did(NamedTuple):
-    """What a run did, also if it was taken back later; the bytes are those of what it deleted, leftovers among it.
-
-    A file with several names counts for each of them: which of these are left, no journal says.
-    """
+    """What a run did, also if it was taken back later; the bytes are those of what it deleted, leftovers among it."""
 
     renamed: int
     deleted: int
@@ -125,7 +122,13 @@ def did(run: Run) -> Did:
     """Count what a run did."""
     units = run.units
     count = Counter(unit.kind for unit in units)
-    return Did(count["rename"], count["trash"], sum(unit.size for unit in units if unit.kind in DELETES))
+    return Did(count["rename"], count["trash"], freed_by(unit for unit in units if unit.kind in DELETES))
+
+
+def freed_by(units: Iterable[Unit]) -> int:
+    """Return the bytes of what was deleted; a file with several names counts with the last of them."""
+    gone = list(units)
+    return freed(sum(unit.size for unit in gone), (link for unit in gone for link in unit.shared))
 
 
 def command_of(run: Run) -> str:

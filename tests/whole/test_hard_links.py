@@ -77,6 +77,7 @@ def test_a_file_counts_once_in_plan_run_limit_trash_and_purge(project: Project, 
         }
         assert goes == case.goes
         assert (told["summary"]["bytes_deleted"], told["summary"]["bytes_kept"]) == (case.freed, case.kept)
+    assert sum(row["bytes_deleted"] for row in run(project, "history")["runs"]) == case.freed
     assert trash_use(Disk(str(project.outputs))).size == case.freed
     assert sum(item.size for item in trash_items(Disk(str(project.outputs)))) == case.freed
     assert len(trash_items(Disk(str(project.outputs)))) == len(case.goes)
@@ -91,6 +92,11 @@ def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Proje
         assert (told["summary"]["deleted"], told["summary"]["bytes_deleted"]) == (3, 2000)
         assert told["summary"]["bytes_kept"] == 2000
     assert trash_use(Disk(str(project.outputs))) == (3, 2000)
+    project.doit("undo")
+    again = run(project, "history")["runs"][0]["run"]
+    project.doit("undo", f"run={again}")
+    assert [row["bytes_deleted"] for row in run(project, "history")["runs"]] == [2000, 0, 2000]
+    assert "Deleted 3 checkpoints, 2 KB" in project.doit("log"), project.doit("log")
 
 
 def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) -> None:
