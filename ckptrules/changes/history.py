@@ -260,13 +260,19 @@ def in_trash_of(run: str, unit: Unit) -> Unit:
     return unit._replace(steps=tuple(KINDS[step.kind].in_trash_of(step, run) for step in unit.steps))
 
 
+def left_in_trash(unit: Unit) -> list[tuple[str, str]]:
+    """List what a unit that needs the trash to be taken back left there: in that of which run, and under which path."""
+    if not ACTIONS[unit.kind].in_trash:
+        return []
+    spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
+    return [(spot.directory.split("/")[2], spot.path) for spot in spots]
+
+
 def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     """Say whether what a unit left in the trash was freed."""
-    if not ACTIONS[unit.kind].in_trash:
-        return False
-    spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
-    places = [(spot.directory.split("/")[2], spot.path) for spot in spots]
-    return any(run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in places)
+    return any(
+        run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in left_in_trash(unit)
+    )
 
 
 def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]]]:

@@ -10,17 +10,17 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules import stopping
-from ckptrules.changes.journals import fault_of
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Spot
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.past import runs_of
+from ckptrules.run.past import runs_with
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of
@@ -68,9 +68,10 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out where to look."""
-    options = options.but(apply=options.will_change)
-    return Prepared(partial(work, session, options, paths_of(options)))
+    """Find out where to look, and for which names."""
+    options, paths = options.but(apply=options.will_change), paths_of(options)
+    renamed = renames(runs_with(options.outputs_dir, options.run), options.run)
+    return Prepared(partial(work, session, options, paths, renamed))
 
 
 def paths_of(options: Options) -> list[str]:
@@ -92,15 +93,10 @@ def paths_of(options: Options) -> list[str]:
     return options.paths.split()
 
 
-def work(session: Session, options: Options, paths: Sequence[str]) -> Done:
-    """Show the references, and rewrite them where that is asked for."""
+def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapping[str, Sequence[Spot]]) -> Done:
+    """Show the references to what was renamed, and rewrite them where that is asked for."""
     style = session.style(options)
-    try:
-        runs = runs_of(options.outputs_dir)
-    except OSError as error:
-        return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
-    renamed = renames(runs, options.run)
-    names, texts = OldNames(renamed), []
+    names, texts = OldNames(renamed), list[Text]()
     unread: dict[str, str] = {}
     for path in files(paths, options.outputs_dir, unread):
         stopping.heed()

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.changes.history import Run, newest_standing
+from ckptrules.changes.history import Run, left_in_trash, newest_standing
 from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of
 from ckptrules.changes.kinds import ACTIONS
@@ -25,7 +25,8 @@ from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.records import DAY, at_work, waits_since, zoned
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
-from ckptrules.storage.trash import TrashItem
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import TrashItem, trash_runs
 
 
 class Did(NamedTuple):
@@ -47,8 +48,8 @@ def runs_of(outputs_dir: str, own: str = "") -> list[Run]:
     return [run._replace(interrupted=True) if run.id == open_one != own and not run.stopped else run for run in runs]
 
 
-def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
-    """Return the run that was asked for, or that which is the newest.
+def runs_with(outputs_dir: str, run: str | None) -> list[Run]:
+    """Read which runs there were, among them the one that was asked for.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
@@ -58,12 +59,16 @@ def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run
     except OSError as error:
         hint = "move the file away; what it tells of cannot be taken back then" * isinstance(error, JournalError)
         raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
-    if run is None:
-        return newest(runs)
-    by_id = {run.id: run for run in runs}
-    if run not in by_id:
-        raise OptionError(f"no run '{run}'", closest(run, by_id) or "'doit history' lists them")
-    return by_id[run]
+    ids = [one.id for one in runs]
+    if run is not None and run not in ids:
+        raise OptionError(f"no run '{run}'", closest(run, ids) or "'doit history' lists them")
+    return runs
+
+
+def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
+    """Return the run that was asked for, or that which is the newest; errors as of `runs_with`."""
+    runs = runs_with(outputs_dir, run)
+    return newest(runs) if run is None else next(one for one in runs if one.id == run)
 
 
 def trash_days(session: Session, options: Common) -> int | None:
@@ -172,10 +177,14 @@ def state_of(run: Run) -> str:
 
 def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | None) -> Iterator[dict[str, Any]]:
     """Yield the JSON form of runs, the newest first; the trash is freed after so many ``days``, if that is known."""
+    there = frozenset[str]()
+    with contextlib.suppress(OSError):  # then nobody knows
+        there = frozenset(trash_runs(Disk(outputs_dir)))
     for run in reversed(runs):
         started = run.header.get("started_ns")
         started = started if type(started) is int else None
-        waits = any(ACTIONS[unit.kind].in_trash for _, unit in run.standing.values())
+        waiting = there & {one for _, unit in run.standing.values() for one, _ in left_in_trash(unit)}
+        since = min((waits_since(outputs_dir, one) for one in waiting), default=None)
         yield {
             "run": run.id,
             "command": command_of(run),
@@ -186,6 +195,6 @@ def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | Non
             **dict(zip(("renamed", "deleted", "bytes_deleted"), did(run), strict=True)),
             "state": state_of(run),
             "taken_back": bool(run.done) and not (run.standing or run.gone or run.barred),
-            "undo_until": zoned(waits_since(outputs_dir, run.id) + days * DAY) if waits and days else None,
+            "undo_until": zoned(since + days * DAY) if since is not None and days else None,
             "undo": session.completed(command("undo", run=run.id))[1:-1] if run.standing else None,
         }

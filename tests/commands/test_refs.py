@@ -256,3 +256,13 @@ def test_a_rewritten_file_that_cannot_be_closed_is_rewritten(project: Project, m
     assert (ended.code, "Rewritten: 1 reference in 1 file" in ended.output) == (0, True), ended.output
     crash.run(project.folder, "undo", "experiments=references")
     assert (project.folder / "scripts/a.py").read_text() == before
+
+
+def test_a_run_that_is_none_and_a_damaged_journal_are_refused(project: Project) -> None:
+    """It read as if no run had renamed anything, with exit code 0."""
+    prepare(project, "one")
+    out = project.doit("refs", "run=yesterday", check=3)
+    assert out == "ERROR: command line: no run 'yesterday'\n    hint: 'doit history' lists them\n"
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    journal.write_text(journal.read_text() + "x\n\n")
+    assert "is damaged" in project.doit("refs", check=3)

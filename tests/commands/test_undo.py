@@ -150,6 +150,20 @@ def test_what_is_deleted_again_waits_in_the_trash_of_the_run_that_did_it(project
     assert project.doit("history").splitlines()[-1].endswith("  taken back")
 
 
+def test_until_when_it_can_be_taken_back_goes_by_the_trash_in_which_it_waits(project: Project) -> None:
+    """What was deleted again is freed later; until then it was said to be for the first run's time only."""
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    time.sleep(1 - time.time() % 1)  # the id of a run has its second
+    project.doit("undo", f"run={runs(project)[-1]}")
+    place = project.folder.parent / "history.json"
+    project.doit("history", f"json={place}")
+    again, undone, first = json.loads(place.read_text())["runs"]
+    assert first["undo_until"] == again["undo_until"] > again["when"]
+    assert undone["undo_until"] is None
+
+
 def test_what_was_deleted_again_and_freed_is_gone_for_good(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate", "delete_old=1")
