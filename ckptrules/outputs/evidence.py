@@ -140,56 +140,84 @@ def read_pointers(
     others += [f"{ABOVE}{name}" for name in above if name not in ignored]
     if not (pointers or others):
         return {}, ()
-    read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
-    every: dict[str, list[str]] = defaultdict(list)
-    for entry in listing.entries:
-        every[in_part_folder(entry.name)[1]].append(entry.name)
-
-    def fields_of(name: str) -> Mapping[str, str]:
-        return read(name, None).claim.fields
-
-    index = Index(every if pointers or any(tracks(in_part_folder(other)[1]) for other in others) else (), fields_of)
+    texts = _Texts(listing, rules, (*pointers, *filter(_says_more, others)))
     for pointer, protects in pointers.items():
-        try:
-            content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
-        except FileNotFoundError:
-            continue
-        except PermissionError as error:
-            if not protects:
-                continue
-            raise PermissionError(error.errno, f"{why_of(error)} ({pointer})") from None
+        content = _pointer_text(directory, pointer, is_link=pointer in links, protects=protects)
         if content is None:
             what = f"{pointer} is no pointer, as it is no short text: left as it is"  # so it protects nothing
             notes += [Reason(what)] * (pointer not in links)
-        else:
-            near = index.near(content) - {in_part_folder(pointer)[1]}
-            said = mentioned(content, near, fields_of, protects=protects, called=pointer)
-            if protects and not said and (name := named_alone(content, fields_of)):
-                notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
-            if said:
-                found[pointer] = tuple(m._replace(name=name) for m in said for name in every[m.name])
-                if pointer in links:  # what is behind it is not ours to change
-                    found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
+        elif said := texts.mentioned(content, pointer, protects=protects):
+            # what is behind a link is not ours to change
+            found[pointer] = tuple({m._replace(text=""): None for m in said}) if pointer in links else said
+        elif protects and (name := texts.named_alone(content)):
+            notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
     elsewhere = re.compile(rb"(?<!%b)(?<![./\\])[/\\]+" % re.escape(os.fsencode(os.path.basename(listing.directory))))
     for other in others:
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
-            content, called = read_pointer(directory, other) or b"", in_part_folder(other)[1]
+            content = read_pointer(directory, other) or b""
             if other.startswith(ABOVE):
                 content = elsewhere.sub(b"/.", content)  # what stands behind a dot is no name
-            names = {named_alone(content, fields_of)}
-            if tracks(called):
-                names |= {one.name for one in mentioned(content, index.near(content), fields_of, called=called)}
-            named = sorted(names.intersection(every))
-            if other not in pointers and named:
-                found[other] = tuple(Mention(one, "") for name in named for one in every[name])
-                follows = (
-                    "" if other.startswith(ABOVE) else f": 'pointers: [{in_line(pattern_of(called))}]' lets it follow"
-                )
-                more = f" and {len(named) - 1} more" * (len(named) > 1)
-                stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
-                notes.append(Reason(f"{other} names {named[0]}{more}, {stays}{follows}"))
+            names = texts.every[texts.named_alone(content)]
+            if _says_more(other):
+                names = [*names, *(one.name for one in texts.mentioned(content, other))]
+            if other not in pointers and names:
+                found[other] = tuple(Mention(name, "") for name in sorted({*names}))
+                notes.append(_stays_note(other, [one.name for one in found[other]]))
     return found, tuple(sorted(notes))
+
+
+class _Texts:
+    """Finds what small files of one directory name, some ``indexed`` ones more than one word."""
+
+    def __init__(self, listing: Listing, rules: RuleSet, indexed: Sequence[str]) -> None:
+        self._read = reader(rules, len(listing.entries))
+        self.every: dict[str, list[str]] = defaultdict(list)
+        for entry in listing.entries:
+            self.every[in_part_folder(entry.name)[1]].append(entry.name)
+        self._index = Index(self.every if indexed else (), self._fields_of)
+
+    def _fields_of(self, name: str) -> Mapping[str, str]:
+        return self._read(name, None).claim.fields
+
+    def named_alone(self, content: bytes) -> str:
+        """Return the one name or number that a file holds, if it holds nothing else."""
+        return named_alone(content, self._fields_of)
+
+    def mentioned(self, content: bytes, file: str, *, protects: bool = True) -> tuple[Mention, ...]:
+        """Return what a file names, in whichever part folders that lies."""
+        called = in_part_folder(file)[1]
+        near = self._index.near(content) - {called}
+        said = mentioned(content, near, self._fields_of, protects=protects, called=called)
+        return tuple(one._replace(name=name) for one in said for name in self.every[one.name])
+
+
+def _says_more(file: str) -> bool:
+    return tracks(in_part_folder(file)[1])
+
+
+def _stays_note(file: str, named: Sequence[str]) -> Reason:
+    """Say that what a file names that no rule knows stays as it is, and by which line the file would follow."""
+    follows = f": 'pointers: [{in_line(pattern_of(in_part_folder(file)[1]))}]' lets it follow"
+    more = f" and {len(named) - 1} more" * (len(named) > 1)
+    stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
+    return Reason(f"{file} names {named[0]}{more}, {stays}{follows * (not file.startswith(ABOVE))}")
+
+
+def _pointer_text(directory: int, pointer: str, *, is_link: bool, protects: bool) -> bytes | None:
+    """Read a pointer file; nothing where it is gone, None where it is no short text.
+
+    Raises:
+        OSError: what it names, and protects, is not known.
+    """
+    try:
+        return read_text_behind(directory, pointer) if is_link else read_pointer(directory, pointer)
+    except FileNotFoundError:
+        return b""
+    except PermissionError as error:
+        if protects:
+            raise PermissionError(error.errno, f"{why_of(error)} ({pointer})") from None
+        return b""
 
 
 def _other_owner(directory: int, name: str) -> str:

@@ -25,7 +25,7 @@ from ckptrules.engine.what_if import (
     with_more,
     without,
 )
-from ckptrules.outputs.evidence import Looks
+from ckptrules.outputs.evidence import ABOVE, Looks
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
@@ -173,7 +173,8 @@ def held(job: Job, looks: Looks, found: Sorted) -> Iterator[tuple[InUse, int, Jo
         yield InUse(None, line), len(pinned), job._replace(pins=(), strays=())
     said = looks.pointers[0]
     for pattern in dict.fromkeys(one for one in job.rules.pointers if one.protects):
-        files = [name for name in said if fnmatchcase(in_part_folder(name)[1], pattern.text)]
+        beside = [name for name in said if not name.startswith(ABOVE)]
+        files = [name for name in beside if fnmatchcase(in_part_folder(name)[1], pattern.text)]
         named = {found.heads.get(one.name, one.name) for name in files for one in said[name] if one.protects}
         if named:
             line = PolicyLine(POINTERS, pattern.text, pattern.place)
