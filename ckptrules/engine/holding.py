@@ -78,14 +78,15 @@ def twin_notes(found: Sorted) -> Iterator[Reason]:
 def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
     """Let what is spared keep its name, whatever the rules would make of it: nothing of it is moved."""
     why = {found.heads.get(name, name): reason for name, reason in spared.items()}
+    return found._replace(checkpoints=tuple(_as_it_is(one, why.get(one.entry.name)) for one in found.checkpoints))
 
-    def as_it_is(one: Checkpoint) -> Checkpoint:
-        if one.entry.name not in why or one.target == one.entry.name:
-            return one
-        parts = tuple(part._replace(target=part.entry.name) for part in one.parts)
-        return one._replace(target=one.entry.name, named_by=why[one.entry.name], parts=parts)
 
-    return found._replace(checkpoints=tuple(map(as_it_is, found.checkpoints)))
+def _as_it_is(one: Checkpoint, why: Reason | None) -> Checkpoint:
+    """Let a checkpoint keep its name, where there is a reason and it is to have another one."""
+    if why is None or one.target == one.entry.name:
+        return one
+    parts = tuple(part._replace(target=part.entry.name) for part in one.parts)
+    return one._replace(target=one.entry.name, named_by=why, parts=parts)
 
 
 def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Checkpoint:
@@ -93,8 +94,8 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
     name, target = checkpoint.entry.name, checkpoint.target
     renames = {name: target, **dict(pairs.get(name, ()))}
     pointer = cannot_follow(texts, renames, checkpoint.fields) if name != target else ""
-    reason = Reason(f"{pointer} names it, and could not follow to {target}")
-    return checkpoint._replace(target=name, named_by=reason) if pointer else checkpoint
+    why = Reason(f"{pointer} names it, and could not follow to {target}")
+    return _as_it_is(checkpoint, why if pointer else None)
 
 
 # --- what may not be touched -----------------------------------------------------------------------------------------
@@ -164,12 +165,10 @@ def hold_for_links(sound: Sequence[Checkpoint], found: Sorted, disputed: Collect
     """Let what a link in conflict points to keep its name: the link may not be touched, so it could not follow."""
     links = [link for link in found.links if link.name in disputed and link.sibling]
     why = {
-        found.heads.get(link.sibling or "", link.sibling): f"{link.name} points to it and is in conflict"
+        found.heads.get(link.sibling or "", link.sibling): Reason(f"{link.name} points to it and is in conflict")
         for link in links
     }
-    return tuple(
-        c._replace(target=c.entry.name, named_by=Reason(why[c.entry.name])) if c.entry.name in why else c for c in sound
-    )
+    return tuple(_as_it_is(one, why.get(one.entry.name)) for one in sound)
 
 
 def without(found: Sorted, disputed: Collection[str]) -> Sorted:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.entries import HardLinks, Spot
+from ckptrules.engine.entries import Entry, HardLinks, Spot
 from ckptrules.engine.measures import NS
 from ckptrules.engine.shapes import Shape
 
@@ -27,17 +27,22 @@ class Opinion(NamedTuple):
 
 
 class Others(NamedTuple):
-    """How many other whole checkpoints stay in any case and tell no rank: protected ones.
+    """What stays in any case beside the candidates, as protected names do.
 
-    ``size`` is the bytes of all that stays, ``shared`` the files with several names among it; ``names`` are those that
-    are counted, the newest first. ``disputed`` are whole ones in conflict: they have a rank for the floor alone.
+    ``size`` is the bytes of all of it, ``shared`` the files with several names among it. ``names`` are the whole ones
+    that tell no rank and count for the floor, the newest first. ``disputed`` are whole ones in conflict: they have a
+    rank for the floor alone.
     """
 
-    number: int
     size: int = 0
     shared: tuple[HardLinks, ...] = ()
     names: tuple[str, ...] = ()
     disputed: tuple[Checkpoint, ...] = ()
+
+    def and_also(self, entries: Collection[Entry]) -> Others:
+        """Return it with the bytes of more that stays."""
+        size = self.size + sum(entry.size for entry in entries)
+        return self._replace(size=size, shared=(*self.shared, *(link for one in entries for link in one.shared)))
 
 
 Judged = Mapping[str, Opinion]

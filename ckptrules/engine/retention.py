@@ -49,7 +49,7 @@ def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns:
     for name, rank in sorted(both_ranks(ranked, now_ns)[0].items(), key=itemgetter(1)):
         best.setdefault(order[name], rank)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
-    return {name: newest for name in names if best[order[name]] <= count - others.number}
+    return {name: newest for name in names if best[order[name]] <= count - len(others.names)}
 
 
 # --- a whole policy ---------------------------------------------------------------------------------------------------
@@ -74,41 +74,24 @@ def apply_policy(
     ranked = [LINES[line.key].ranked(line.value, judged, checkpoints, now_ns) for line, judged in said]
     rests_on = {*lowest, *held, *(name for names in ranked for name in names)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
-    keeps = {floor_line: len(lowest)}
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
     kept = _kept(said) | held.keys()
-    staying = [c.entry for c in checkpoints if c.entry.name in kept]
-    stays = others._replace(
-        size=others.size + sum(entry.size for entry in staying),
-        shared=(*others.shared, *(link for entry in staying for link in entry.shared)),
-    )
-    last = [line for line in policy.lines if LINES[line.key].is_last]
+    stays = others.and_also([c.entry for c in checkpoints if c.entry.name in kept])
+    last = (line for line in policy.lines if LINES[line.key].is_last)
     for line in sorted(last, key=lambda line: LINES[line.key].by_tree(line.value)):
         rest = [c for c in checkpoints if c.entry.name not in kept]
         said.append((line, LINES[line.key].judge(line.value, rest, around._replace(stays=stays))))
         kept |= _kept(said)
-    must = taken(stays.size, stays.shared)
-    names = [checkpoint.entry.name for checkpoint in checkpoints]
+    stay = [c.entry.name for c in checkpoints if c.entry.name in kept]
+    go = [c.entry.name for c in checkpoints if c.entry.name not in kept]
+    ranking = both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0]
     return Verdict(
-        {name: (held[name],) if name in held else _reasons(name, said, keeps=True) for name in names if name in kept},
-        {name: _reasons(name, said, keeps=False) for name in names if name not in kept},
-        {name: _saves(name, said) for name in names if name not in kept},
-        (
-            *_notes(said),
-            *_all_or_none(said, checkpoints, policy),
-            *_misdated_notes(policy, checkpoints, now_ns),
-            *(
-                Reason(f"what must stay takes {human_size(must)}, more than {line}", line.place)
-                for line in last
-                if LINES[line.key].is_exceeded(line.value, must)
-            ),
-        ),
-        (
-            *others.names[: policy.keep_at_least],
-            *(c.entry.name for c in others.disputed),
-            *both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0],
-        ),
-        keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | keeps,
+        {name: (held[name],) if name in held else _reasons(name, said, keeps=True) for name in stay},
+        {name: _reasons(name, said, keeps=False) for name in go},
+        {name: _saves(name, said) for name in go},
+        tuple(_notes(policy, checkpoints, said, stays, now_ns)),
+        (*others.names[: policy.keep_at_least], *(c.entry.name for c in others.disputed), *ranking),
+        keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | {floor_line: len(lowest)},
     )
 
 
@@ -220,7 +203,20 @@ def _saves(name: str, said: _Said) -> tuple[PolicyLine, ...]:
     )
 
 
-def _misdated_notes(policy: Policy, checkpoints: Sequence[Checkpoint], now_ns: int) -> Iterator[Reason]:
+def _notes(
+    policy: Policy, checkpoints: Sequence[Checkpoint], said: _Said, stays: Others, now_ns: int
+) -> Iterator[Reason]:
+    told = {Reason(one.note, line.place) for line, judged in said for one in judged.values() if one.note}
+    yield from sorted(told, key=str)
+    yield from _all_or_none(said, checkpoints, policy)
+    yield from _time_notes(policy, checkpoints, now_ns)
+    must = taken(stays.size, stays.shared)
+    for line in policy.lines:
+        if LINES[line.key].is_exceeded(line.value, must):
+            yield Reason(f"what must stay takes {human_size(must)}, more than {line}", line.place)
+
+
+def _time_notes(policy: Policy, checkpoints: Sequence[Checkpoint], now_ns: int) -> Iterator[Reason]:
     """Tell which file times do not count, where a line would go by them."""
     found = sorted(misdated_of(checkpoints, now_ns), key=lambda checkpoint: checkpoint.entry.name)
     ranking = (line for line in policy.lines if LINES[line.key].by_files and getattr(line.value, "from_newest", True))
@@ -230,11 +226,6 @@ def _misdated_notes(policy: Policy, checkpoints: Sequence[Checkpoint], now_ns: i
         when = f"{human_time(ahead)} ahead" if ahead > 0 else "before 1970"
         others = f", like {more} more" if more else ""
         yield Reason(f"{entry.name} is dated {when}{others}: such a time does not count", line.place)
-
-
-def _notes(said: _Said) -> tuple[Reason, ...]:
-    notes = [Reason(one.note, line.place) for line, judged in said for one in judged.values() if one.note]
-    return tuple(sorted(set(notes), key=str))
 
 
 def _all_or_none(said: _Said, checkpoints: Sequence[Checkpoint], policy: Policy) -> Iterator[Reason]:

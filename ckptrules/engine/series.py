@@ -91,14 +91,10 @@ def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool
 def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:
     """Return what stays beside the candidates; what is not whole takes room and does not count."""
     whole = sorted((c.entry for c in shields if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
-    staying = [*shields, *disputed]
-    return Others(
-        len(whole),
-        sum(one.entry.size for one in staying),
-        tuple(link for one in staying for link in one.entry.shared),
-        tuple(entry.name for entry in whole),
-        tuple(one for one in disputed if one.entry.name not in busy),
+    others = Others(
+        names=tuple(entry.name for entry in whole), disputed=tuple(c for c in disputed if c.entry.name not in busy)
     )
+    return others.and_also([one.entry for one in (*shields, *disputed)])
 
 
 def verified_only(verdict: Verdict, others: Others, series: Series, verified: frozenset[str] | None) -> Verdict:

@@ -106,7 +106,7 @@ def share_out(budget: Budget, parts: Sequence[Part], now_ns: int) -> SharedOut:
     lists = ranked_lists(budget, parts, now_ns)
     unjudged = [] if budget.by_age else lists.pop(len(budget.order), [])
     must = [*(one.entry for part in parts for one in part.stays), *(rest[spot].entry for spot in unjudged)]
-    stays = Others(len(must), sum(one.size for one in must), tuple(link for one in must for link in one.shared))
+    stays = Others().and_also(must)
     places = {spot: (place, number, len(spots)) for number, spots in lists.items() for place, spot in enumerate(spots)}
     order = sorted(places, key=lambda spot: (places[spot][0] / places[spot][2], places[spot][1], spot))
     entries = {spot: rest[spot].entry for spot in order}

@@ -23,7 +23,7 @@ def made(name: str, time: int = 0, **fields: object) -> Checkpoint:
 
 
 def judged(key: str, value: Any, checkpoints: Sequence[Checkpoint]) -> Judged:
-    return LINES[key].judge(value, checkpoints, Around(0, Others(0)))
+    return LINES[key].judge(value, checkpoints, Around(0, Others()))
 
 
 @pytest.mark.parametrize(

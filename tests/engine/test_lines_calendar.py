@@ -196,5 +196,5 @@ def test_of_equal_times_the_newest_by_epoch_and_step_stays() -> None:
         for name, step in (("b", "3"), ("a", "20"), ("c", "1"))
     ]
     for rows in (found, found[::-1]):
-        assert kept(LINES["keep_daily"].judge(1, rows, Around(0, Others(0)))) == ["a"]
-        assert kept(LINES["keep_daily"].judge(2, rows, Around(0, Others(0)))) == ["a", "c"]
+        assert kept(LINES["keep_daily"].judge(1, rows, Around(0, Others()))) == ["a"]
+        assert kept(LINES["keep_daily"].judge(2, rows, Around(0, Others()))) == ["a", "c"]

@@ -386,7 +386,7 @@ def test_laws_of_retention(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def keep_and_remove_are_all_each_with_a_reason(drawn: Candidates) -> None:
-    verdict = apply_policy(drawn.limited, drawn.found, Around(NOW_NS, Others(drawn.others)))
+    verdict = apply_policy(drawn.limited, drawn.found, Around(NOW_NS, others_of(drawn.others)))
     names = [checkpoint.entry.name for checkpoint in drawn.found]
     assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
     assert all([*verdict.keep.values(), *verdict.remove.values()])
@@ -396,9 +396,7 @@ def keep_and_remove_are_all_each_with_a_reason(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def the_order_of_the_candidates_changes_no_decision(drawn: Candidates) -> None:
-    verdicts = (
-        apply_policy(drawn.limited, found, Around(NOW_NS, Others(0))) for found in (drawn.shuffled, drawn.found)
-    )
+    verdicts = (apply_policy(drawn.limited, found, Around(NOW_NS, Others())) for found in (drawn.shuffled, drawn.found))
     assert next(verdicts) == next(verdicts)
 
 
@@ -407,7 +405,7 @@ def more_lines_never_delete_more(drawn: Candidates) -> None:
     few, more = drawn.policy, drawn.more
     both = few._replace(lines=(*few.lines, *more.lines), keep_at_least=max(few.keep_at_least, more.keep_at_least))
     removed = [
-        set(apply_policy(policy, drawn.found, Around(NOW_NS, Others(drawn.others))).remove)
+        set(apply_policy(policy, drawn.found, Around(NOW_NS, others_of(drawn.others))).remove)
         for policy in (few, more, both)
     ]
     assert removed[2] <= removed[0] & removed[1]
@@ -415,14 +413,14 @@ def more_lines_never_delete_more(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def what_is_held_makes_no_other_go(drawn: Candidates) -> None:
-    policy, found, others, held = drawn.policy, drawn.found, Others(drawn.others), drawn.pinned
+    policy, found, others, held = drawn.policy, drawn.found, others_of(drawn.others), drawn.pinned
     without = set(apply_policy(policy, found, Around(NOW_NS, others)).remove)
     assert set(apply_policy(policy, found, Around(NOW_NS, others), held).remove) == without - held.keys()
 
 
 @CANDIDATES.append
 def a_size_limit_keeps_more_and_what_it_keeps_fits(drawn: Candidates) -> None:
-    found, others, size = drawn.found, Others(0, drawn.taken), drawn.size
+    found, others, size = drawn.found, Others(drawn.taken), drawn.size
     limit = PolicyLine("max_total_size", Bytes(size, "1KB"), None)
     limited = drawn.policy._replace(lines=(*drawn.policy.lines, limit))
     without = set(apply_policy(drawn.policy, found, Around(NOW_NS, others)).keep)
@@ -433,7 +431,7 @@ def a_size_limit_keeps_more_and_what_it_keeps_fits(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def keep_last_never_cuts_through_equal_ones(drawn: Candidates) -> None:
-    said = LINES["keep_last"].judge(drawn.newest, drawn.found, Around(NOW_NS, Others(0)))
+    said = LINES["keep_last"].judge(drawn.newest, drawn.found, Around(NOW_NS, Others()))
     ranked = [c for c in drawn.found if not said[c.entry.name].why.endswith(" in its name")]
     by_order = {c.entry.name: c.age_order[:2] for c in ranked if "by file time" not in said[c.entry.name].why}
     fates: dict[tuple[int, ...], set[bool]] = defaultdict(set)
@@ -447,17 +445,17 @@ def keep_last_never_cuts_through_equal_ones(drawn: Candidates) -> None:
 @CANDIDATES.append
 def the_line_that_would_save_a_checkpoint_does(drawn: Candidates) -> None:
     policy = with_floor(drawn.limited)
-    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others(0)))
+    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others()))
     for name, saves in verdict.saves.items():
         for changed in saves:
             lines = tuple(changed if line.key == changed.key else line for line in policy.lines)
-            assert name in apply_policy(policy._replace(lines=lines), drawn.found, Around(NOW_NS, Others(0))).keep
+            assert name in apply_policy(policy._replace(lines=lines), drawn.found, Around(NOW_NS, Others())).keep
 
 
 @CANDIDATES.append
 def the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(drawn: Candidates) -> None:
     policy = with_floor(drawn.limited)
-    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others(0)))
+    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others()))
     ends = sorted(drawn.found, key=lambda c: c.age_order)[-1:]
     if any(line.key == "keep_last" for line in policy.lines):
         ends += sorted(drawn.found, key=lambda c: (c.entry.mtime_ns, c.age_order))[-1:]
@@ -470,6 +468,10 @@ def test_which_of_two_links_that_lead_nowhere_is_told_does_not_depend_on_the_ord
     listings = [Listing("x", "x", (Entry(name, "file", 1, 0), *order)) for order in (links, links[::-1])]
     one, other = (make_plan(RULES, listing, RULES.policies["default"]) for listing in listings)
     assert one == other
+
+
+def others_of(count: int) -> Others:
+    return Others(names=tuple(f"other-{number}" for number in range(count)))
 
 
 def with_floor(policy: Policy) -> Policy:

@@ -210,7 +210,7 @@ def test_what_is_not_verified_stays_whatever_the_budget_says(project: Project) -
 )
 def test_what_the_tree_was_not_asked_about_stays(key: str, value: object) -> None:
     late = Checkpoint(Entry("late", "file", 9, 0), {"hmean": "0"}, "late", Reason("", Location("", 1, 1)))
-    assert LINES[key].judge(value, [late], Around(0, Others(0)))["late"].keeps
+    assert LINES[key].judge(value, [late], Around(0, Others()))["late"].keeps
 
 
 def test_a_directory_that_cannot_be_read_makes_none_go(project: Project) -> None:
