@@ -19,7 +19,7 @@ from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import Index, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside, pattern_of
 from ckptrules.engine.shapes import in_line
-from ckptrules.engine.sorting import name_of
+from ckptrules.engine.sorting import Sorted, name_of, sort_entries
 from ckptrules.engine.wholeness import fitted
 from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
@@ -67,6 +67,21 @@ class Looks:
     def entries(self) -> Mapping[str, Entry]:
         """What was read, by name."""
         return {entry.name: entry for entry in self.listing.entries}
+
+    @cached_property
+    def found(self) -> Sorted:
+        """What was read, sorted by the rules."""
+        return sort_entries(self.rules, self.listing)
+
+    @cached_property
+    def inside(self) -> Mapping[str, frozenset[str]]:
+        """What formats ask for inside of folders, as `look_inside`."""
+        return look_inside(self.directory, self.listing, self.rules)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Mapping[str, str]]:
+        """What sidecars tell, as `read_metrics`."""
+        return read_metrics(self.links.outputs_dir, self.listing, self.found.sidecars)
 
     @cached_property
     def pointers(self) -> tuple[Mapping[str, tuple[Mention, ...]], tuple[Reason, ...]]:

@@ -28,7 +28,6 @@ from ckptrules.outputs.evidence import (
     ABOVE,
     Looks,
     look,
-    look_inside,
     metric_files,
     obstacle,
     one_word_files,
@@ -73,10 +72,10 @@ def decided_of(job: Job, found: Directory) -> Decided:
     try:
         with reading.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = read_directory(directory, found)
-            sources = sources_asked(job, listing)
-            contents = readings.marks(directory, [*names_to_read(job, listing), *sources.paths])
-            settled = settle(job, looks_of(job, listing, directory), sources)
-            plan, known = with_losses(settled.job, listing, settled.plan, settled.known), settled.known
+            looks, sources = looks_of(job, listing, directory), sources_asked(job, listing)
+            contents = readings.marks(directory, [*names_to_read(job, looks), *sources.paths])
+            settled = settle(job, looks, sources)
+            plan, known = with_losses(settled.job, looks, settled.plan, settled.known), settled.known
             plan = pinning.told(plan, settled.pinned)
             plan = plan._replace(notes=(*plan.notes, *settled.notes))
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
@@ -108,10 +107,10 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
     return plan._replace(notes=(*plan.notes, Reason(text))) if name else plan
 
 
-def names_to_read(job: Job, listing: Listing) -> list[str]:
+def names_to_read(job: Job, looks: Looks) -> list[str]:
     """Return the files whose content a plan goes by: what names a checkpoint, and what tells a metric."""
-    files = metric_files(sort_entries(job.rules, listing).sidecars) if asks_for_metrics(job) else {}
-    named = {*pointer_files(listing, job.rules), *one_word_files(listing, job.rules)}
+    files = metric_files(looks.found.sidecars) if asks_for_metrics(job) else {}
+    named = {*pointer_files(looks.listing, job.rules), *one_word_files(looks.listing, job.rules)}
     return [*sorted(named), *(name for names in files.values() for name in names)]
 
 
@@ -194,15 +193,13 @@ def settle(job: Job, looks: Looks, sources: facts.Sources) -> Settled:
 
 def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:
     """Return what is known of a directory before any plan of it."""
-    path, listing, metrics = job.options.outputs_dir, looks.listing, dict[str, dict[str, str]]()
-    if asks_for_metrics(job):
-        metrics = read_metrics(path, listing, sort_entries(job.rules, listing).sidecars)
+    listing = looks.listing
     return Evidence(
         now_ns=job.header["started_ns"],
-        metrics=metrics,
-        inside=look_inside(looks.directory, listing, job.rules),
+        metrics=looks.metrics if asks_for_metrics(job) else {},
+        inside=looks.inside,
         zone=LOCAL,
-        broken=broken_names(path, listing),
+        broken=broken_names(job.options.outputs_dir, listing),
         pins={one.name: one.pin.reason for one in pinned},
         spared=hook.spared(job.options, listing, job.rules),
         holding=job.holding.get(listing.directory, frozenset()),
@@ -217,7 +214,7 @@ def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) 
     listing = looks.listing
     out = frozenset[str]()
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
-        found = sort_entries(job.rules, listing)
+        found = looks.found
         marked = unwhole(found, listing, job.rules, known)[0].keys() | known.in_use.keys()
         every = (one for one in found.every if marked.isdisjoint(one.names))
         out = frozenset(facts.names_of(listing, job.rules)).difference(name for one in every for name in one.names)
@@ -252,12 +249,12 @@ def sources_asked(job: Job, listing: Listing) -> facts.Sources:
     return found._replace(inside=rows_of(listing, inside, names, policy.per if policy else ()))
 
 
-def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan:
+def with_losses(job: Job, looks: Looks, plan: Plan, known: Evidence) -> Plan:
     """Add notes of what goes by the policy that a person may miss."""
     goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
     if not (job.policy and goes):
         return plan
-    found = sort_entries(job.rules, listing)
+    listing, found = looks.listing, looks.found
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     named = names_of_the_best(job, found, known)

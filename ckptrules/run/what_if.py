@@ -11,7 +11,6 @@ from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing, in_part_folder
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine
-from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.what_if import (
     COUNTS,
     PINS,
@@ -145,11 +144,10 @@ def weighed(job: Job, looks: Looks, own: Plan, others: Others) -> Weighed:
 
     base = plan(others.base)
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
-    found = sort_entries(job.rules, listing)
-    for use, count, without_it in held(job, looks, found):
+    for use, count, without_it in held(job, looks):
         lines.append((use, count, plan_by(without_it, looks_of(without_it, listing, looks.directory), others.base)))
     for pattern in (job.rules.user or job.rules).protected:
-        shielded, less = [one for one in found.protected if one.named_by.place == pattern.place], base
+        shielded, less = [one for one in looks.found.protected if one.named_by.place == pattern.place], base
         if any(one.rule for one in shielded):  # what no rule reads would stay
             less_job = job._replace(rules=unprotected(job.rules, pattern))
             less = plan_by(less_job, looks_of(less_job, listing, looks.directory), others.base)
@@ -161,7 +159,7 @@ def weighed(job: Job, looks: Looks, own: Plan, others: Others) -> Weighed:
     )
 
 
-def held(job: Job, looks: Looks, found: Sorted) -> Iterator[tuple[InUse, int, Job]]:
+def held(job: Job, looks: Looks) -> Iterator[tuple[InUse, int, Job]]:
     """Yield what keeps checkpoints beside the lines of policies: the pins, and each pattern of pointer files.
 
     With each comes how many checkpoints of the directory it keeps, and the job without it.
@@ -175,7 +173,7 @@ def held(job: Job, looks: Looks, found: Sorted) -> Iterator[tuple[InUse, int, Jo
     for pattern in dict.fromkeys(one for one in job.rules.pointers if one.protects):
         beside = [name for name in said if not name.startswith(ABOVE)]
         files = [name for name in beside if fnmatchcase(in_part_folder(name)[1], pattern.text)]
-        named = {found.heads.get(one.name, one.name) for name in files for one in said[name] if one.protects}
+        named = {looks.found.heads.get(one.name, one.name) for name in files for one in said[name] if one.protects}
         if named:
             line = PolicyLine(POINTERS, pattern.text, pattern.place)
             left = tuple(one for one in job.rules.pointers if one != pattern)
