@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from ckptrules.engine.entries import Directory
 from ckptrules.engine.measures import NS
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.ruleset import MaxDelete
-from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
@@ -26,7 +24,7 @@ from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothi
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun
-from ckptrules.run.remembered import DATABASE, remembered
+from ckptrules.run.remembered import remembered
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over, selects
 from ckptrules.run.words import encode_task
@@ -73,10 +71,20 @@ def experiments(
         came_to=partial(around, session, base, job, counted), lacks=partial(lacking, session, base, job, counted),
         rows=rows, **more
     )  # fmt: skip
+    return tasks_of(session, base, jobs, work, remembered(session, options), silent)
+
+
+def tasks_of(
+    session: Session,
+    base: str,
+    jobs: Pairs,
+    work: Callable[[Job, Directory], Done | Apart],
+    known: Mapping[str, Mapping[str, Any]],
+    silent: list[Directory],
+) -> Iterator[TaskDict]:
+    """Yield the task of each job, with its check whether it is up to date, by what is ``known`` of runs before."""
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
-    database = os.path.join(options.outputs_dir, STATE, DATABASE)
-    known = remembered(session, database) if options.remembers and not options.dry_run else {}
     packed: dict[int, Packed] = {}
     for own, found in jobs:
         name = encode_task(found.experiment)

@@ -38,11 +38,16 @@ class UnusableError(Exception):
         self.busy = busy
 
 
-def remembered(session: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return what stands in doit's database by the name of the task; nothing where that cannot be read."""
+def remembered(session: Session, options: Common) -> Mapping[str, Mapping[str, Any]]:
+    """Return what stands in doit's database by the name of the task; nothing where that cannot be read, or counts."""
     with contextlib.suppress(UnusableError):
-        return read(session, database)
+        return read(session, database_of(options.outputs_dir)) if options.remembers and not options.dry_run else {}
     return {}
+
+
+def database_of(outputs_dir: str) -> str:
+    """Return where the state has doit's database."""
+    return os.path.join(outputs_dir, STATE, DATABASE)
 
 
 def check(session: Session, database: str) -> None:
@@ -140,7 +145,7 @@ def sound_database(session: Session, path: str, options: Common) -> str:
     from ckptrules.storage import state
     from ckptrules.storage.base import FULL
 
-    database = os.path.join(path, STATE, DATABASE)
+    database = database_of(path)
     try:
         try:
             check(session, database)
@@ -159,8 +164,9 @@ def sound_database(session: Session, path: str, options: Common) -> str:
     return database
 
 
-def readable_database(session: Session, database: str) -> str:
-    """Return a database that doit can read: this one, or one in memory where it is not there or damaged."""
+def readable_database(session: Session, outputs_dir: str) -> str:
+    """Return a database that doit can read: that of the state, or one in memory where it is not there or damaged."""
+    database = database_of(outputs_dir)
     if not os.path.lexists(database):
         return IN_MEMORY
     try:

@@ -20,7 +20,6 @@ from doit.exceptions import InvalidDodoFile
 from ckptrules import stopping
 from ckptrules.engine.measures import visible_lines
 from ckptrules.engine.ruleset import RuleError
-from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run.command_line import (
     command_line,
@@ -46,7 +45,6 @@ from ckptrules.run.refusing import (
     show_help_first,
 )
 from ckptrules.run.remembered import (
-    DATABASE,
     IN_MEMORY,
     readable_database,
     refuse_damaged,
@@ -218,7 +216,7 @@ def _database(session: Session) -> str:
     if line.command != "run":
         with contextlib.suppress(RuleError):  # to list the tasks needs no rules
             options = next(iter(line.asked().values()), None) or line.options("")
-            return readable_database(session, os.path.join(options.outputs_dir, STATE, DATABASE))
+            return readable_database(session, options.outputs_dir)
         return IN_MEMORY
     from ckptrules.run.locking import refuse_state
 

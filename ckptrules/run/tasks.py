@@ -12,6 +12,7 @@ from ckptrules.report.style import few
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.refusing import all_are_ours
 from ckptrules.run.session import Session
 from ckptrules.run.words import as_pattern, encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
@@ -88,7 +89,8 @@ def refuse_unknown_experiments(
         OptionError: with the name that is nearest; where none is, with what is ``listed``, or the first that there are.
     """
     line = session.line
-    words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
+    words = [word for word in line.words if line.command == "run" and word.selects(task) and not fits(word.task, task)]
+    words = [word for word in words if word.base == task or all_are_ours()]  # a pattern may mean the user's own
     if not words and options.experiments is None:
         return
     names = list(names_of())
@@ -96,9 +98,9 @@ def refuse_unknown_experiments(
     known = [f"{task}:{encode_task(name)}" for name in names]
     for word in words:
         if not any(fits(word.task, name) for name in known):
-            near = nearest(word.task.partition(":")[2].replace("*", ""), map(encode_task, names))
-            typed = word.task.partition(":")[2].replace("%3D", "=")  # as it is typed, whatever has encoded it
-            hint = f"did you mean {in_quotes(f'{task}:{near}')}?" if near else listed
+            typed = word.experiments.replace("%3D", "=")  # as it is typed, whatever has encoded it
+            near = nearest(typed.replace("*", ""), names)
+            hint = f"did you mean {in_quotes(f'{task}:{encode_task(near)}')}?" if near else listed
             raise OptionError(f"no experiment '{typed}'", hint)
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):

@@ -194,6 +194,8 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
         ("migrate:ocrr*", "command line: no experiment 'ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
         ("plan:x*", "command line: no experiment 'x*'\n    hint: there are: ocr\n"),
+        ("pl*:x*", "command line: no experiment 'x*'\n    hint: there are: ocr\n"),
+        ("migr*03", "command line: no experiment '*03'\n"),
         ("verify:ocr verify:x*", "command line: no experiment 'x*'\n"),
         ("drop_links experiments=x*", "command line: no experiment 'x*'\n    hint: there are: ocr\n"),
         ("migrate:ocrr", "command line: no experiment 'ocrr'\n    hint: did you mean 'migrate:ocr'?"),
@@ -248,9 +250,11 @@ def test_own_tasks_stay_up_to_date(project: Project) -> None:
     dodo = project.folder / "dodo.py"
     dodo.write_text(dodo.read_text() + OWN)
     (project.folder / "data").write_text("data")
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
     for _ in range(2):
         project.doit("train")
     assert (project.folder / "log").read_text() == "trained\n"
+    project.doit("*train")  # so an experiment might be called, and none is
 
 
 def test_own_tasks_that_fail_show_what_they_printed(project: Project) -> None:
