@@ -34,5 +34,5 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         if any(word.base == "after" for word in session.line.words):
             raise OptionError("after needs the checkpoint that was just saved", "path=PATH")
         return
-    hook.refuse_unknown(options)
+    hook.refuse_gone(options)
     yield from experiments(session, "after", options, work)

@@ -83,7 +83,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.name is None:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
-    job = jobs.prepare(session, options, "explain")
+    job = jobs.job_of(session, options, "explain")
     names = chosen_of(session, "explain", options, finding.names_of(session, options))
     return Prepared(partial(show, session, options, job, names), names)
 

@@ -19,7 +19,7 @@ from ckptrules.run.session import Session
 WAIT = 600  # seconds
 LOG = "ckptrules.log"
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@")
-NOT_PASSED_ON = ("json", "html", "verbose", "wait", "dry_run", "quiet")
+NOT_PASSED_ON = ("verbose", "dry_run", "quiet")
 
 
 class Options(Migrating):
@@ -30,7 +30,7 @@ class Options(Migrating):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Write a line for cron, and a service and a timer for systemd."""
-    jobs.prepare(session, options, "schedule")
+    jobs.job_of(session, options, "schedule")
     words, folder = command(options, started(session)), os.getcwd()
     refuse_unwritable(words, folder)
     return Prepared(partial(Done, Output(units(words, folder))))

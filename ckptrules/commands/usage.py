@@ -45,7 +45,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Find out which experiments are meant."""
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
-    job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
+    job = jobs.job_of(session, options.but(delete_old=True, dry_run=True), "usage")
     names = chosen_of(session, "usage", options, finding.names_of(session, options))
     return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)
 

@@ -55,7 +55,7 @@ def is_known(name: str, rules: RuleSet, *, folder: bool) -> bool:
         return True
 
 
-def refuse_unknown(options: Planning) -> None:
+def refuse_gone(options: Planning) -> None:
     """Refuse a checkpoint to spare that is not there, and that no run has moved: it may be mistyped.
 
     Raises:

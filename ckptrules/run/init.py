@@ -150,7 +150,7 @@ def start_of(asked: str, preset: str, style: Style) -> Start:
             if len(strange.seen) == 1 and only.isprintable():
                 prefix = only  # a pattern would take every folder beside it
             told.append("They cover what no pack knows, and keep the newest 2 of each run.")
-            told.append("'doit plan' drafts a format for it.")
+            told.append("'doit plan' drafts a format for names that tell a number.")
             texts = {**_protocol_texts(place, strange.seen, prefix), RETENTION: retention_text((), {})[0]}
             return Start(texts, "\n".join(told), understood=False)
     there = bool(asked) or os.path.isdir(DEFAULT)
@@ -161,7 +161,7 @@ def start_of(asked: str, preset: str, style: Style) -> Start:
 def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
     """Say where rules are there already that say something else, and what would be written; comments do not count."""
     there = rule_texts(None) if rule_files(RULES_DIR) else {}
-    new = {path: text.decode() for path, text in starter_files() if path in (NAMING, RETENTION)} | dict(start.texts)
+    new = {path: _shipped(path) for path in (NAMING, RETENTION)} | dict(start.texts)
     if all(path in new and _bare(text) == _bare(new[path]) for path, text in there.items()):
         return []
     lines = [f"{RULES_DIR}/ is there already and says otherwise; what is there stays. What init would write now:"]
@@ -218,7 +218,7 @@ def lines_for_dodo() -> list[str]:
 def _look(folder: str) -> tuple[str, Scouted]:
     """Look in a folder; without one, in the folders that most have, and where there are none, in this one."""
     rules = load_rules({NAMING: f"packs: [{', '.join(packs.sources())}]\nignored: ['.*', '*.tmp']\n"}, proved=True)
-    own = load_rules({path: text.decode() for path, text in starter_files() if path == NAMING}, proved=True)
+    own = load_rules({NAMING: _shipped(NAMING)}, proved=True)
     known = [name for name in WELL_KNOWN if os.path.isdir(name)]
     first = [folder] if folder else [DEFAULT] if os.path.isdir(DEFAULT) else known
     found = [(name, see(_not_too_much(name), rules, own)) for name in first]
@@ -273,9 +273,14 @@ def _preset_text(asked: str, preset: str) -> str:
     return preset_text(preset, _not_too_much(above or os.curdir), layout)
 
 
+def _shipped(path: str) -> str:
+    """Return the text of a file as it comes with the package."""
+    return dict(starter_files())[path].decode()
+
+
 def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[str, str]:
     """Return the shipped rules, with the folder and the layout where these are others."""
-    text = next(text.decode() for path, text in starter_files() if path == NAMING)
+    text = _shipped(NAMING)
     patterns = list(by_pattern(seen, prefix))
     if place in ("", DEFAULT) and set(patterns) <= {"*/checkpoints"}:
         return {NAMING: text}
@@ -288,7 +293,7 @@ def _more(seen: Sequence[Seen]) -> str:
     """Return the keys below the packs: those of the format of this package where it is there, too."""
     if all(PROTOCOL not in one.packs for one in seen):
         return IGNORED
-    text = next(text.decode() for path, text in starter_files() if path == NAMING)
+    text = _shipped(NAMING)
     text = text[text.index("\ntarget:") :]
     return re.sub(r"  - id: lightning-default\n(?:    .*\n)*", "", text) if "lightning" in chosen_packs(seen) else text
 

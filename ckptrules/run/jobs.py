@@ -139,8 +139,8 @@ def to_have_a_policy(options: Common) -> str:
     return line + " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
 
 
-def prepare(session: Session, options: Planning, command: str = "migrate") -> Job:
-    """Load the rules and find the policy, for a command.
+def job_of(session: Session, options: Planning, command: str = "migrate") -> Job:
+    """Return what all tasks of a command share, with the rules and the policy that it names.
 
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
@@ -206,7 +206,7 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]
     Raises:
         RuleError, OptionError: nothing can be done with these.
     """
-    job = prepare(session, options, base)
+    job = job_of(session, options, base)
     if job.header["run"] and session.line.command == "run":
         job = job._replace(number=begun(session, options.outputs_dir).last.number)
     if not selects(session, base, options):

@@ -41,6 +41,19 @@ def show_help_first() -> None:
         raise SystemExit(0)
 
 
+def refuse_line(line: CommandLine) -> None:
+    """Refuse what makes sense word by word, and is not to be done.
+
+    Raises:
+        OptionError: with what may be meant.
+    """
+    refuse_mistyped(line)
+    refuse_stray_patterns(line)
+    refuse_stale_looks(line)
+    refuse_runs_without_lock(line)
+    refuse_processes_of_doit(line)
+
+
 def refuse_mistyped(line: CommandLine) -> None:
     """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
 

@@ -35,13 +35,9 @@ from ckptrules.run.refusing import (
     refuse_backup,
     refuse_configured_folder,
     refuse_lacking,
+    refuse_line,
     refuse_missing_outputs,
-    refuse_mistyped,
-    refuse_processes_of_doit,
     refuse_report_place,
-    refuse_runs_without_lock,
-    refuse_stale_looks,
-    refuse_stray_patterns,
     show_help_first,
 )
 from ckptrules.run.remembered import (
@@ -78,11 +74,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
         usual = own.get("default_tasks") or [DEFAULT_TASK]
         line = command_line(sys.argv[1:], usual)
         session = Session(line, dodo)
-        refuse_mistyped(line)
-        refuse_stray_patterns(line)
-        refuse_stale_looks(line)
-        refuse_runs_without_lock(line)
-        refuse_processes_of_doit(line)
+        refuse_line(line)
         if ours := [task for task in usual if any(map(Word(task, {}).selects, {*TASKS} - {DEFAULT_TASK}))]:
             raise OptionError(f"default_tasks: '{ours[0]}' runs only where it is typed", place=TASKS_FILE)
         for options in line.asked().values():
@@ -237,14 +229,14 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
         RuleError, OptionError: it is refused.
     """
     from ckptrules.run.finding import names_of, note_proof
-    from ckptrules.run.jobs import prepare
+    from ckptrules.run.jobs import job_of
     from ckptrules.run.locking import recover_first, take_lock
     from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)
     refuse_backup(options)
     if isinstance(options, Planning):
-        prepare(session, options)
+        job_of(session, options)  # refuses what no job can be made of
         refuse_unknown_experiments(session, task, options, functools.partial(names_of, session, options))
     take_lock(session, options.outputs_dir, options.wait)
     database = sound_database(session, options.outputs_dir, options)

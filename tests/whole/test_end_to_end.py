@@ -193,7 +193,7 @@ def reachable() -> Iterator[Path]:
 
 def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> None:
     options = Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True)
-    job = jobs.prepare(Session(command_line([]), {}), options)
+    job = jobs.job_of(Session(command_line([]), {}), options)
     told = {}
     for found in find.survey(str(reachable), job.rules.layout)[0]:
         done = working.work_on(job, found)
@@ -521,7 +521,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
     monkeypatch.setattr(moving, "rename", refusing)
     options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"))
-    job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
+    job = jobs.job_of(Session(command_line(["migrate"]), {}), options)
     (found,) = find.survey(str(project.outputs), job.rules.layout)[0]
     assert "No locks available" in working.work_on(job, found).output.text  # nobody has begun that run
     job = job._replace(number=1)
@@ -535,7 +535,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
 def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
     options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True)
-    job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
+    job = jobs.job_of(Session(command_line(["migrate"]), {}), options)
     sent = pickle.loads(pickle.dumps(job))
     assert sent._replace(links=job.links, journals=job.journals) == job
     assert sent.journals is pickle.loads(pickle.dumps(job)).journals is not job.journals
