@@ -289,7 +289,7 @@ WRONG = {
     "    hint: name the folder of the experiments with outputs_dir=PATH\n",
     "plan outputs_dir=output": "ERROR: outputs_dir 'output': No such file or directory\n"
     "    hint: did you mean outputs_dir=outputs?\n",
-    "migrate rules_dir=nowhere": "ERROR: nowhere:1:1: cannot be read: No such file or directory\n"
+    "migrate rules_dir=nowhere": "ERROR: nowhere: cannot be read: No such file or directory\n"
     "    hint: name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit\n",
     "migrate:lr=0.1 plan": "ERROR: command line: doit reads 'migrate:lr=0.1' as an option beside other tasks, "
     "because of its '='\n    hint: write 'migrate:lr%3D0.1'\n",
