@@ -52,7 +52,7 @@ class Journal:
         self._header: Mapping[str, Any] | None = header
         self._number = 0
         self._due = ""
-        self._torn = self._stopped = self._is_left = False
+        self._torn = self._is_left = False
 
     def intend(
         self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = (), kept: int = 0
@@ -96,12 +96,6 @@ class Journal:
     def leave_open(self) -> None:
         """Record nothing more, as after a crash: the next run finishes what was intended last."""
         self._is_left = True
-
-    def stopped(self) -> None:
-        """Record, once, that the run is ended before its time. Where nothing was begun there is nothing to tell."""
-        if self._number and not self._stopped:
-            self._stopped = True
-            self._write(STOPPED)
 
     def _write(self, line: str, *, instead: str = "", durable: bool = False) -> None:
         """Append a line. Where that fails, what is true then (``instead``) goes before the next one."""

@@ -42,8 +42,8 @@ def unfinished_journals(storage: Storage) -> list[str]:
     return [name for name in _names(storage) if not _ends_well(storage, name)]
 
 
-def end_killed(storage: Storage, run: str) -> None:
-    """Let the journals of a run that was killed say that it ended before its time. Under the lock.
+def end_early(storage: Storage, run: str) -> None:
+    """Let the journals of a run that was stopped or killed say that it ended before its time. Under the lock.
 
     Those that ended in the middle of something, `recovery` finishes and lets say so.
 

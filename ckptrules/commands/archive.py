@@ -142,12 +142,11 @@ class Fates:
         self.lines[name] = line
         self.failed.append(name)
 
-    def stop(self, session: Session, error: StoppedError | KilledError, names: Iterable[str], done: str) -> None:
+    def stop(self, error: StoppedError | KilledError, names: Iterable[str], done: str) -> None:
         """Tell of each one that is not done, as all ends before its time."""
         self.killed = error if isinstance(error, KilledError) else None
         for name in (name for name in names if name not in self.lines):
             self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
-        records.journals_of(session).note_stop()
 
     def done(self, names: Iterable[str], more: str) -> Done:
         """Return all lines, in the order of names, and what is to be told below them."""
@@ -170,7 +169,7 @@ def pack_all(session: Session, options: Options, packings: list[Packing]) -> Don
                     f"{told.style.name(place.experiment)} is where it was, and {told.style.name(place.path)} is there"
                 )
                 told.fail(place.experiment, f"Stopped: {what}.")
-        told.stop(session, error, names, "archived")
+        told.stop(error, names, "archived")
     return told.done(names, expected(options, "archive", told.to_come))
 
 

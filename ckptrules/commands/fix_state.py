@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from ckptrules import stopping
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
@@ -44,7 +45,7 @@ def changing(
 
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
     """Change one checkpoint directory, or say what that would change; tell what came of it."""
-    if job.journals.note_if_stopped():
+    if stopping.stopped():
         return Done(Output(""), failed=True)
     listing = Listing(found.experiment, found.directory, ())
     try:

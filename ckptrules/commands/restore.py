@@ -77,7 +77,6 @@ def bring_back(
             place = Workplace(outputs_dir, records.open_journal(session, "restore", options))
             steps = restoring.restore(place, path, steps, each, lost.__setitem__)
     except (StoppedError, KilledError) as error:
-        records.journals_of(session).note_stop()
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:
         return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)

@@ -108,7 +108,7 @@ def bring_all(session: Session, options: Options, paths: list[str]) -> Done:
             for one in large:
                 bring_batch(session, options, back, [one])
     except (StoppedError, KilledError) as error:
-        back.stop(session, error, paths, "brought back")
+        back.stop(error, paths, "brought back")
     except OSError as error:  # there is no workplace
         for path in (path for path in paths if path not in back.lines):
             with back.trying(path):

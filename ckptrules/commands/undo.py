@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ckptrules import stopping
 from ckptrules.changes.doing import is_done
 from ckptrules.changes.history import (
     Run,
@@ -231,7 +232,7 @@ class UndoJob(NamedTuple):
 
 def work_on(job: UndoJob, back: TakeBack) -> Done:
     """Take back, or say what would be taken back, in one checkpoint directory."""
-    if job.journals.note_if_stopped():
+    if stopping.stopped():
         return Done(Output(""), failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
     root = job.own_state if back.own else job.options.outputs_dir
@@ -245,7 +246,6 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         journal = job.journals.of_this_thread(root, job.header)
         place = Workplace(root, journal, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
-        job.journals.note_if_stopped()
     done = after(plan, came.failed, (*held, *problems_of(plan, came)))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None

@@ -159,7 +159,7 @@ def state_of(run: Run) -> str:
     if run.interrupted or run.stopped:
         planned = sum(len(intent.units) for _, intent in run.intents)
         many = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
-        stop = f"{'interrupted' if run.interrupted else 'stopped'}: {many} done"
+        stop = ("interrupted" if run.interrupted else "stopped") + f": {many} done" * bool(planned)
         return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
     if run.intents and not run.done:
         return "nothing done"

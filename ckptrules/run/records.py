@@ -47,19 +47,6 @@ class Journals:
             self._of[key] = Journal(Disk(root), self._run, key[1], header)
         return self._of[key]
 
-    def note_if_stopped(self) -> bool:
-        """Say whether all is to end before its time; the journal of this thread says so then."""
-        if is_over := stopping.stopped():  # asked once: a signal in between would end a run without a note
-            self.note_stop()
-        return is_over
-
-    def note_stop(self) -> None:
-        """Let the journal of this thread say that the run ends before its time."""
-        for (_, thread), journal in list(self._of.items()):  # other threads add theirs meanwhile
-            if thread == threading.get_native_id():
-                with contextlib.suppress(OSError):  # then history tells less
-                    journal.stopped()
-
 
 @functools.cache
 def _journals_there(run: str) -> Journals:
@@ -113,7 +100,7 @@ def begun(session: Session, outputs_dir: str) -> Begun:
     this = clock.begin(last, highest, now, trash.trash_runs(storage))._replace(at_work=session.run_id)
     if last and last.at_work:
         try:
-            journals.end_killed(storage, last.at_work)
+            journals.end_early(storage, last.at_work)
         except OSError as error:  # then history tells less
             if error.errno not in FULL:
                 raise
@@ -123,16 +110,16 @@ def begun(session: Session, outputs_dir: str) -> Begun:
 
 
 def ended(outputs_dir: str, run: str, *, killed: bool = False) -> None:
-    """Note that a run has come to its end, unless it was stopped before, or another one has taken its lock.
+    """Note that a run has come to its end, unless another one has taken its lock.
 
-    Where a worker was ``killed``, the journals are told that the end came before its time.
+    Where it was stopped, or a worker was ``killed``, the journals are told that the end came before its time.
     """
     storage = Disk(outputs_dir)
     last = _last(storage)
-    if last and last.at_work == run and not stopping.stopped():
+    if last and last.at_work == run and not stopping.is_lost():
         with contextlib.suppress(OSError):  # then history takes it for one that was killed
-            if killed:
-                journals.end_killed(storage, run)
+            if killed or stopping.stopped():
+                journals.end_early(storage, run)
             _note(storage, last._replace(at_work=""))
 
 

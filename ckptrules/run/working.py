@@ -6,6 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def work_on(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
-    if job.journals.note_if_stopped():
+    if stopping.stopped():
         return Done(Output(""), failed=True)
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
@@ -87,7 +88,6 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
 
 def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Done:
     """Tell what came of one directory, and of its checkpoints as they were ``seen`` before."""
-    job.journals.note_if_stopped()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data, room = None, None
     if job.options.tells_data:
