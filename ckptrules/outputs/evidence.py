@@ -212,11 +212,12 @@ def _says_more(file: str) -> bool:
 
 
 def _stays_note(file: str, named: Sequence[str]) -> Reason:
-    """Say that what a file names that no rule knows stays as it is, and by which line the file would follow."""
-    follows = f": 'pointers: [{in_line(pattern_of(in_part_folder(file)[1]))}]' lets it follow"
+    """Say that what a file names that no rule knows stays as it is, and by which line the file would do otherwise."""
+    called = in_line(pattern_of(in_part_folder(file)[1]))
+    line, does = ("ignored", "name nothing") if file.startswith(ABOVE) else ("pointers", "follow")
     more = f" and {len(named) - 1} more" * (len(named) > 1)
     stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
-    return Reason(f"{file} names {named[0]}{more}, {stays}{follows * (not file.startswith(ABOVE))}")
+    return Reason(f"{file} names {named[0]}{more}, {stays}: '{line}: [{called}]' lets it {does}")
 
 
 def _pointer_text(directory: int, pointer: str, *, is_link: bool, protects: bool) -> bytes | None:

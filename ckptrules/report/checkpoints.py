@@ -277,7 +277,9 @@ def _last(found: Sorted, seen: Seen, rows: Iterable[Row]) -> Iterator[str]:
 def _leads(found: Sorted, seen: Seen) -> Iterator[tuple[str, str]]:
     """Yield what leads to a checkpoint, and the name that this goes by; a protected name leads to itself."""
     heads = found.heads
-    links = [*found.links, *(outside.entry for outside in seen.evidence.links)]
+    words = ("best", *LAST)  # else what stands elsewhere needs it, and does not say what it is
+    outside = [link.entry for link in seen.evidence.links if any(word in link.entry.name.lower() for word in words)]
+    links = [*found.links, *outside]
     named = [(link.name, link.sibling) for link in links if link.sibling]
     named += [(pointer, one.name) for pointer, said in seen.evidence.pointers.items() for one in said]
     yield from ((in_part_folder(leader)[1], heads.get(name, name)) for leader, name in named)

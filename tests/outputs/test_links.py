@@ -77,7 +77,10 @@ def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(
     keeping_one(project)
     tracker = project.outputs / "one" / file
     tracker.write_text(content)
-    assert (f"../{file} names {OLD}, which stays as it is" in project.doit("plan", "delete_old=1")) == is_meant
+    assert (
+        f"../{file} names {OLD}, which stays as it is: 'ignored: [{file}]' lets it name nothing"
+        in project.doit("plan", "delete_old=1")
+    ) == is_meant
     project.doit("migrate", "delete_old=1")
     assert (OLD in project.names("one")) == is_meant
     project.doit("migrate", "delete_old=1")

@@ -10,7 +10,7 @@ import pytest
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence, Mention
-from ckptrules.engine.entries import Listing
+from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted, sort_entries
@@ -136,6 +136,19 @@ def test_what_leads_to_a_checkpoint_says_what_it_is(more: Mapping[str, str], bes
 def test_a_pointer_file_and_facts_say_what_it_is() -> None:
     said = tell(Evidence(pointers={"latest": (Mention(OLD, OLD),)}), best=frozenset({MID}))
     assert (called(said, "is_best"), called(said, "is_last")) == ([MID], [OLD, NEW])
+
+
+@pytest.mark.parametrize(
+    ("leader", "best", "last"),
+    [("pretrained.ckpt", [], []), ("adapter_config.json", [], []), ("best.pt", [OLD], []), ("latest.pt", [], [OLD])],
+)
+def test_what_leads_here_from_elsewhere_says_only_by_its_name_what_it_is(
+    leader: str, best: list[str], last: list[str]
+) -> None:
+    """What another training needed was called the last."""
+    link = OutsideLink("two", Entry(leader, "link", 0, 0, f"../ocr/checkpoints/{OLD}", OLD))
+    said = tell(Evidence(links=(link,)))
+    assert (called(said, "is_best"), called(said, "is_last")) == (best, [*last, NEW])
 
 
 def test_the_newest_that_is_not_whole_is_not_the_last() -> None:
