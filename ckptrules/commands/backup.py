@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from ckptrules.engine.measures import visible
-from ckptrules.run import locking, refusing
+from ckptrules.run import finding, locking, refusing
 from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
@@ -56,6 +56,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
         lock(session, options)
+        if not options.dry_run:
+            finding.note_proof(session, options)
     chosen = chosen_of(session, "backup", options, names_of(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)

@@ -146,6 +146,17 @@ def test_rules_that_hold_are_tested_again_when_they_have_changed_or_are_checked(
     assert project.doit("check", check=3) == refused
 
 
+def test_a_backup_notes_that_the_rules_hold_and_its_preview_does_not(project: Project) -> None:
+    proof = project.outputs / ".ckptrules" / "proved"
+    project.make({"exp/checkpoints/epoch=1-step=2.ckpt": 1})
+    project.doit("backup", "dry_run=1")
+    assert not proof.exists()
+    project.doit("backup")
+    noted = proof.read_text()
+    project.doit("migrate")
+    assert noted == proof.read_text()
+
+
 def test_what_is_noted_is_what_was_tested_also_if_it_is_edited_meanwhile(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
