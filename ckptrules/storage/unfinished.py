@@ -19,7 +19,7 @@ from ckptrules.storage.looking import identity_of
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
-from ckptrules.storage.writing import or_undone, remove, skip, temporary_name, write, write_beside
+from ckptrules.storage.writing import NEW, new_file, or_undone, remove, skip, temporary_name, write, write_beside
 
 PARTIAL = ".{}.partial"  # what an archive is called until it is proved
 TRIES = 5  # to remove a folder into which somebody has just written
@@ -175,16 +175,13 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
     """
     name = temporary_name("state-")
     with reading.open_file(outputs_dir, path) as origin, open_directory(outputs_dir, WORK, make=True) as work:
-        before = os.fstat(origin)
-        with or_undone(os.unlink, name, dir_fd=work):
-            cloned = clone(origin, work, name)
-            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if cloned else os.O_CREAT | os.O_EXCL)
-            with open(os.open(name, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as copy:
-                _write_parts(origin, copy.fileno(), recipe.parts, progress, cloned=cloned)
-                os.ftruncate(copy.fileno(), recipe.size)
-                dress_or_refuse(copy.fileno(), origin, path)
-                os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
-                os.fsync(copy.fileno())
+        before, cloned = os.fstat(origin), clone(origin, work, name)
+        with new_file(work, name, flags=os.O_WRONLY if cloned else NEW) as copy:
+            _write_parts(origin, copy, recipe.parts, progress, cloned=cloned)
+            os.ftruncate(copy, recipe.size)
+            dress_or_refuse(copy, origin, path)
+            os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(copy)
             if identity_of(os.fstat(origin)) != identity_of(before):
                 raise reading.SourceError(errno.ESTALE, CHANGED, path)
     return name
