@@ -21,11 +21,13 @@ from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
+from ckptrules.storage.base import FULL
 from ckptrules.vault import space, tar, unpacking
 from ckptrules.vault.backups import difference
+from ckptrules.vault.copies import Failed
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
-from ckptrules.vault.unpacking import Refused, Unpacked, Unpacking
+from ckptrules.vault.unpacking import Unpacked, Unpacking
 from ckptrules.workers.pieces import Lost
 
 PRESENT_HINT = "move it away first; nothing is overwritten"
@@ -132,11 +134,11 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
         session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room)) as answers,
     ):
         for one, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Refused) and answer.for_room and folder and len(batch) > 1:
+            if isinstance(answer, Failed) and answer.number in FULL and folder and len(batch) > 1:
                 large.append(one)
                 continue
             with back.trying(one.path):
-                if isinstance(answer, Lost | Refused):
+                if isinstance(answer, Lost | Failed):
                     lost = "was not unpacked: " * isinstance(answer, Lost)
                     raise ArchiveError(f"{lost}{answer.why}")
                 try:

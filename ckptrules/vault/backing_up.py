@@ -16,7 +16,7 @@ from ckptrules.storage import copying, dressing, looking, making, reading, unfin
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
-from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
+from ckptrules.vault.copies import Copied, Failed, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
 
@@ -141,7 +141,7 @@ def _way(order: Order, items: Iterable[Item], hidden: str) -> str:
 def _place_all(
     hidden: str,
     items: Iterable[Item],
-    answers: Iterator[Copied | NotCopied | Lost],
+    answers: Iterator[Copied | Failed | Lost],
     held: list[Item],
     problems: list[Problem],
     tell: Tell,
@@ -171,7 +171,7 @@ def _place_all(
     return modes
 
 
-def _copied(item: Item, answer: Copied | NotCopied | Lost) -> Copied | Problem:
+def _copied(item: Item, answer: Copied | Failed | Lost) -> Copied | Problem:
     """Return what was copied, or why it is left out.
 
     Raises:
@@ -179,7 +179,7 @@ def _copied(item: Item, answer: Copied | NotCopied | Lost) -> Copied | Problem:
     """
     if isinstance(answer, Lost):
         return Problem("unreadable", (item.path,), f"was not copied: {answer.why}; left out", LOST_HINT)
-    if isinstance(answer, NotCopied):
+    if isinstance(answer, Failed):
         if not answer.in_origin:
             raise OSError(answer.number, answer.why)
         return _unreadable(item.path, answer.why)

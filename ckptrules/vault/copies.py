@@ -34,15 +34,18 @@ class Copied(NamedTuple):
     lost: tuple[str, ...]
 
 
-class NotCopied(NamedTuple):
-    """Why a file could not be copied: an error number and words; ``in_origin``: it cannot be read, else not written."""
+class Failed(NamedTuple):
+    """Why something was not copied or unpacked: an error number, if there is one, and words.
+
+    ``in_origin``: it cannot be read, else not written.
+    """
 
     number: int | None
     why: str
-    in_origin: bool
+    in_origin: bool = False
 
 
-def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Copied | NotCopied:
+def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Copied | Failed:
     """Copy a file or a link to where it waits, or make an empty directory there, under a name that nobody else takes.
 
     So it is of no matter who dies of it, or still goes on with the same when another one has begun it anew.
@@ -57,7 +60,7 @@ def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Cop
             to = (way.root, path, way.how)
             item, how, lost = copying.copy_file(way.origin, item, *to, progress, as_item=way.as_item)
     except OSError as error:
-        return NotCopied(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
+        return Failed(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
     return Copied(item, path, how, lost)
 
 

@@ -16,7 +16,7 @@ from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
-from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
+from ckptrules.vault.copies import Copied, Failed, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
 
@@ -114,16 +114,16 @@ def restore(
 
 
 def _carry_out(
-    step: RestoreStep, place: Workplace, way: Way, answers: Iterator[Copied | NotCopied | Lost], tell: Tell
+    step: RestoreStep, place: Workplace, way: Way, answers: Iterator[Copied | Failed | Lost], tell: Tell
 ) -> RestoreStep:
     """Bring back one name; a file is known to be sound before what is in its place is touched."""
     item = step.item
     answer = copy_apart(way, item) if item.kind == "directory" else next(answers)
     if isinstance(answer, Lost):
         return _failed(item, "refused", f"was not brought back: {answer.why}")
-    if isinstance(answer, NotCopied) and answer.in_origin:
+    if isinstance(answer, Failed) and answer.in_origin:
         return _failed(item, "damaged", f"cannot be read in the backup: {answer.why}", DAMAGED_HINT)
-    if isinstance(answer, NotCopied):
+    if isinstance(answer, Failed):
         return _failed(item, "refused", f"cannot be brought back: {answer.why}")
     name = os.path.basename(answer.path)
     try:

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import looking, making, reading, streams, unfinished
-from ckptrules.storage.base import FULL
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
 from ckptrules.storage.writing import or_undone, temporary_name
 from ckptrules.vault import space
-from ckptrules.vault.copies import Tell
+from ckptrules.vault.copies import Failed, Tell
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, format_of, members, told_as_damage
 from ckptrules.workers import side_by_side
@@ -52,13 +51,6 @@ class Unpacked(NamedTuple):
 
     manifest: Manifest
     staged: str = ""
-
-
-class Refused(NamedTuple):
-    """Why an archive was not unpacked; ``for_room``: there would have to be more."""
-
-    why: str
-    for_room: bool = False
 
 
 def unpacking_of(path: str, outputs_dir: str) -> Unpacking:
@@ -119,14 +111,14 @@ def drop(outputs_dir: str, staged: str) -> None:
         unfinished.drop_staged(outputs_dir, name, folder)
 
 
-def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Refused:
+def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Failed:
     """Unpack an archive beside others; who dies of it leaves a folder that nobody names."""
     try:
         return unpack(one, progress)
     except ArchiveError as error:
-        return Refused(str(error))
+        return Failed(None, str(error))
     except OSError as error:
-        return Refused(why_of(error), for_room=error.errno in FULL)
+        return Failed(error.errno, why_of(error))
 
 
 def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:

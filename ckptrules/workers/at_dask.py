@@ -19,7 +19,7 @@ from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.storage import believing
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import Answer, File, Lost, Work, do_piece
-from ckptrules.workers.rate import Held, Limiter
+from ckptrules.workers.rate import Limiter
 
 TOPIC = "ckptrules"
 TELL = 0.5  # seconds between two words on how far it is
@@ -76,7 +76,7 @@ def stop(run: str) -> None:
 def do_files(order: Order, rate: float | None, work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
     """Do a piece, as `pieces.do_piece`, with so many bytes a second at most, if that is limited."""
     with _at_work(order) as progress:
-        return do_piece(work, files, Held(Limiter(rate), progress) if rate else progress)
+        return do_piece(work, files, Limiter(rate).held(progress) if rate else progress)
 
 
 def do_whole(order: Order, work: Callable[..., Answer], values: Sequence[Any]) -> Answer:

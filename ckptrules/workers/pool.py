@@ -20,7 +20,7 @@ from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
 from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import Answer, File, Lost, Work, do_piece
-from ckptrules.workers.rate import Held, Limiter
+from ckptrules.workers.rate import Limiter
 
 PATIENCE = 0.15  # seconds that a run is alone at work: as long as the first process takes to start
 KILLED = 1  # seconds that one who was killed is waited for; it may hang in a call of the system
@@ -184,7 +184,7 @@ def _begin(
 
 
 def _piece(work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
-    return do_piece(work, files, Held(_limiter, _tell) if _limiter else _tell)
+    return do_piece(work, files, _limiter.held(_tell) if _limiter else _tell)
 
 
 def _tell(count: int) -> None:

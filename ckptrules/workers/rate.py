@@ -55,14 +55,11 @@ class Limiter:
             progress(0)
             self._sleep(min(left, STEP))
 
+    def held(self, progress: Progress) -> Progress:
+        """Return progress that waits after each call until what was done is paid for."""
 
-class Held:
-    """Progress that waits after each call until what was done is paid for."""
+        def step(count: int) -> None:
+            progress(count)
+            self.take(count, progress)
 
-    def __init__(self, limiter: Limiter, progress: Progress) -> None:
-        self.limiter, self.progress = limiter, progress
-
-    def __call__(self, count: int) -> None:
-        """Take the bytes done since the last call."""
-        self.progress(count)
-        self.limiter.take(count, self.progress)
+        return step

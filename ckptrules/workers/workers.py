@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ckptrules import stopping
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL, Answer, File, Lost, Work, spread, weight
-from ckptrules.workers.rate import Held, Limiter
+from ckptrules.workers.rate import Limiter
 from ckptrules.workers.where import NONE, read_executor
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
@@ -50,7 +50,7 @@ class Workers:
 
     def held(self, progress: Progress) -> Progress:
         """Return what does as ``progress``, and waits where that is asked for: for work that is done here."""
-        return Held(self.limiter, progress) if self.limiter else progress
+        return self.limiter.held(progress) if self.limiter else progress
 
     def pay(self, count: int) -> None:
         """Wait for what was done without progress, where that is asked for; a wish to stop ends the waiting."""

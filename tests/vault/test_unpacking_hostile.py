@@ -25,7 +25,9 @@ from isal import igzip
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import making, unfinished
+from ckptrules.storage.base import FULL
 from ckptrules.vault import backups, packing, space, tar, unpacking
+from ckptrules.vault.copies import Failed
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
 from ckptrules.vault.packing import Packing
 from ckptrules.vault.tar import ArchiveError
@@ -259,7 +261,8 @@ def test_what_found_no_room_beside_others_is_tried_alone(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(unpacking, "unpack", unpack)
     answer = unpacking.unpack_apart(unpacking.Unpacking("e.tar.gz", "outputs", 1), lambda _: None)
-    assert answer == unpacking.Refused(os.strerror(number), for_room=True)
+    assert answer == Failed(number, os.strerror(number))
+    assert number in FULL
 
 
 def stopping_after(count: int) -> tuple[list[int], Callable[[int], None]]:

@@ -12,7 +12,7 @@ import pytest
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL
-from ckptrules.workers.rate import CREDIT, STEP, Held, Limiter, Moment
+from ckptrules.workers.rate import CREDIT, STEP, Limiter, Moment
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers
 
@@ -51,7 +51,7 @@ def limiter(clock: Clock, paid: Moment | None = None) -> Limiter:
 )  # fmt: skip
 def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], expected: float) -> None:
     clock = Clock()
-    held = Held(limiter(clock), lambda _: None)
+    held = limiter(clock).held(lambda _: None)
     for seconds, count in steps:
         clock.now += seconds
         held(count)
@@ -76,7 +76,7 @@ def test_who_waits_hears_of_the_wish_to_stop() -> None:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        Held(limiter(clock), progress)(1_000_000)
+        limiter(clock).held(progress)(1_000_000)
     assert heard == [1_000_000, 0, 0, 0]
     assert clock.now - 1000 == pytest.approx(2 * STEP)
 
