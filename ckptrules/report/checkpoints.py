@@ -100,8 +100,8 @@ def told_of(seen: Seen, plan: Plan) -> Told:
     """Say of each checkpoint what becomes of it by a plan, or became of it in a run; those of a series by age."""
     found = sort_entries(seen.rules, seen.listing)
     seen = seen._replace(evidence=by_heads(seen.evidence, found))
-    sound = [with_metrics(one, seen.evidence) for one in found.every]
-    every = sorted([*sound, *_unsound(seen, {name for one in sound for name in one.names})], key=_place)
+    known = {name for one in found.every for name in one.names}
+    every = sorted((with_metrics(one, seen.evidence) for one in (*found.every, *_unsound(seen, known))), key=_place)
     metric = _metric(seen.policy, every)
     rows = list(_rows(seen, found, plan, every, metric))
     best, last = {*_best(seen, found, rows, metric)}, {*_last(found, seen, rows)}

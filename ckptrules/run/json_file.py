@@ -31,7 +31,6 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
 WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what another shows
-UNKNOWN = ("protected", "kept", "goes", "undecided", "same_twice")  # bytes, where no directory was looked at
 MOST = 100  # runs of the past
 
 
@@ -124,13 +123,14 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
 def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, Any]:
     """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
     storage, rooms = Disk(path), heard.all("room")
+    known = space_of(total, heard.links, rooms)
     waits, since = None, list[float]()
     with contextlib.suppress(OSError):
         waits = trash_use(storage).size
         since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
     disk = os.statvfs(path)
     return {
-        **(space_of(total, heard.links, rooms) if rooms else dict.fromkeys(UNKNOWN)),
+        **(known if rooms else dict.fromkeys(known)),
         "trash": waits,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": storage.free(),

@@ -165,6 +165,12 @@ def test_what_verify_found_and_what_is_pinned() -> None:
     assert (held.state, held.reasons[0].text) == ("undecided", "is broken, as verify found: it is cut off")
 
 
+def test_an_empty_file_tells_what_facts_say_of_it() -> None:
+    said = tell(Evidence(metrics={OLD: {"val_loss": "0.1"}, MID: {"val_loss": "0.3"}}), {**FILES, OLD: "0"})
+    assert [row.metrics for row in said.rows] == [{"val_loss": "0.1"}, {"val_loss": "0.3"}, {}]
+    assert called(said, "is_best") == [MID]
+
+
 def test_checkpoints_come_by_their_numbers_and_behind_them_what_tells_none() -> None:
     said = tell(listing={"best.ckpt": "100", NEW: "100", "epoch=0-step=7.ckpt": "0", OLD: "100"})
     assert [row.name for row in said.rows] == ["epoch=0-step=7.ckpt", OLD, NEW, "best.ckpt"]
