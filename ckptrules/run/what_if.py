@@ -67,7 +67,8 @@ def with_others(
     rows = tuple(asked(job.options, job.rules.policies))
     deleting = job.options.but(delete_old=True)
     bases = others_of(session, job, pairs, deleting)
-    columns = [others_of(session, job, pairs, row.options) for row in rows]
+    asked_for = (row.options for row in rows)
+    columns = [bases if one == deleting else others_of(session, job, pairs, one) for one in asked_for]
     policies = {id(other.policy): other.policy for other in bases}.values()
     uses = dict.fromkeys(use for policy in policies for use in in_use(policy))
     less = [(use, others_of(session, job, pairs, deleting, partial(less_one, use))) for use in uses]
