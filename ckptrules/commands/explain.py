@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from ckptrules.engine.spelling import closest
 from ckptrules.outputs.scouting import look_into
 from ckptrules.report.data import line_as_data, reason_as_data
 from ckptrules.report.style import Style
-from ckptrules.run import deciding, finding, jobs, whole_tree
+from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -35,7 +35,6 @@ from ckptrules.run.options import (
 )
 from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import chosen_of
 
 WIDTH = 13
 FEW = 5  # metrics in a line
@@ -83,16 +82,15 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.name is None:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
-    job = jobs.job_of(session, options, "explain")
-    names = chosen_of(session, "explain", options, finding.names_of(session, options))
-    return Prepared(partial(show, session, options, job, names), names)
+    job, pairs = jobs.jobs_of(session, "explain", options)
+    return Prepared(partial(show, session, options, job, pairs), [found.experiment for _, found in pairs])
 
 
-def show(session: Session, options: Options, job: jobs.Job, experiments: Collection[str]) -> Done:
+def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -> Done:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job, experiments))[0]:
+    for own, place in whole_tree.told_by_tree(session, job, pairs)[0]:
         plan, listing = deciding.decided_of(own, place)[:2]
         names += [entry.name for entry in listing.entries]
         wanted = meant(options, listing)

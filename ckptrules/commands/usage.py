@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from ckptrules.commands.trash import stranger_notes
@@ -15,11 +15,10 @@ from ckptrules.engine.measures import human_size, taken
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, finding, jobs, whole_tree
+from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import chosen_of
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use
@@ -45,14 +44,15 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Find out which experiments are meant."""
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
-    job = jobs.job_of(session, options.but(delete_old=True, dry_run=True), "usage")
-    names = chosen_of(session, "usage", options, finding.names_of(session, options))
-    return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)
+    job, pairs = jobs.jobs_of(session, "usage", options.but(delete_old=True, dry_run=True))
+    return Prepared(
+        partial(show_usage, session, job, pairs, options.archive_dir), [found.experiment for _, found in pairs]
+    )
 
 
-def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None) -> Done:
+def show_usage(session: Session, job: jobs.Job, pairs: jobs.Pairs, archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
-    rows, failed = measure(session, job, names)
+    rows, failed = measure(session, job, pairs)
     total = sum((row for _, row in rows), Counter[str]())
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(
@@ -78,9 +78,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     return Done(Output(text), failed=bool(failed or lack))
 
 
-def measure(
-    session: Session, job: jobs.Job, names: Collection[str]
-) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
+def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
     """Say how many bytes of each directory are of which of the `KINDS`; the second value tells what is not known.
 
     A file with several names counts where it stays, if it does anywhere, and there in the first directory.
@@ -88,7 +86,7 @@ def measure(
     rows: list[tuple[str, Counter[str]]] = []
     linked: list[tuple[bool, int, int, Entry]] = []
     failed = []
-    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job, names))[0]:
+    for own, found in whole_tree.told_by_tree(session, job, pairs)[0]:
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
         for kind, entry in sort(own.rules, listing, plan):
