@@ -77,9 +77,6 @@ def doit_config(**own: Any) -> dict[str, Any]:
         refuse_line(line)
         if ours := [task for task in usual if any(map(Word(task, {}).selects, {*TASKS} - {DEFAULT_TASK}))]:
             raise OptionError(f"default_tasks: '{ours[0]}' runs only where it is typed", place=TASKS_FILE)
-        for options in line.asked().values():
-            if options.finds_outputs:
-                refuse_missing_outputs(options.outputs_dir)
         session.config = _config(session, usual)
         return {**own, **session.config}
 
@@ -165,6 +162,8 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_changed(session)
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
+    if options.finds_outputs:
+        refuse_missing_outputs(options.outputs_dir)
     if line.command == "run":
         refuse_report_place(options)
     module = module_of(name)
@@ -234,6 +233,7 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)
+    refuse_missing_outputs(options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
         job_of(session, options)  # refuses what no job can be made of

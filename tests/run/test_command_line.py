@@ -233,6 +233,10 @@ def test_a_folder_that_the_lock_would_not_see_is_refused(project: Project) -> No
         in out
     )
     assert (project.folder / f"runs/ocr/checkpoints/{YOUNG}").exists()
+    shutil.rmtree(project.outputs)
+    config = project.folder / "pyproject.toml"
+    config.write_text(config.read_text().replace("migrate", "plan"))
+    assert "stands in doit's configuration" in project.doit("plan", check=3)
 
 
 OWN = """
