@@ -167,7 +167,9 @@ def read_pointers(
             found[pointer] = tuple({m._replace(text=""): None for m in said}) if pointer in links else said
         elif protects and (name := texts.named_alone(content)):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
-    elsewhere = re.compile(rb"(?<!%b)(?<![./\\])[/\\]+" % re.escape(os.fsencode(os.path.basename(listing.directory))))
+    folders = (os.path.basename(listing.directory), *listing.part_folders)
+    not_here = b"".join(b"(?<!%b)" % re.escape(os.fsencode(folder)) for folder in folders)
+    elsewhere = re.compile(rb"%b(?<![./\\])[/\\]+" % not_here)
     for other in others:
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
             content = read_pointer(directory, other) or b""

@@ -89,6 +89,18 @@ def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(
     assert OLD not in project.names("one")
 
 
+def test_a_tracker_in_the_folder_above_names_a_part_by_its_folder(project: Project) -> None:
+    (project.folder / "rules" / "retention.yaml").write_text(
+        "retention: {default: {keep_last: 1}}\npart_folders: ['rank_*']\n"
+    )
+    parts = [f"rank_{rank}/{name}" for name in (OLD, NEWER, NEWEST) for rank in (0, 1)]
+    project.make({f"{HERE}/{part}": 50 for part in parts})
+    (project.outputs / "one/best.txt").write_text(f"checkpoints/rank_0/{OLD}\n")
+    project.doit("migrate", "delete_old=1")
+    left = {str(path.relative_to(project.outputs / HERE)) for path in (project.outputs / HERE).glob("*/*")}
+    assert left == {part for part in parts if NEWER not in part}
+
+
 def test_a_tracker_in_the_folder_above_that_ignored_lists_names_nothing(project: Project) -> None:
     keeping_one(project)
     (project.outputs / "one/best.txt").write_text(OLD)
