@@ -31,8 +31,8 @@ def cut_short(
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
     endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
-    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` does not count in
-    the newest save; in an earlier one it still tells what is saved together.
+    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` still tells what
+    is saved together: nothing else of the newest save counts beside it.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
@@ -66,23 +66,30 @@ def _of_newest(
     """Return what is cut short of the newest save and why, and what stays because of that."""
     whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
     newest = next((order for order in reversed(whole) if whole[order]), None)
-    before = [order for order in whole if newest and order < newest]
-    if newest is None or not before:
+    if newest is None:
         return {}, {}
+
+    def keys(order: tuple[int, int]) -> Collection[tuple[str, ...]]:
+        return _files(saves[order]).keys()
+
+    before = [order for order in reversed(whole) if order < newest]
     sound = [order for order in before if len(whole[order]) == len(saves[order])]
-    had, has = _files(saves[(sound or before)[-1]]), _files(whole[newest])
+    has, own = _files(whole[newest]), _files(saves[newest])
+    by_itself = has.keys() < own.keys()
+    had = own if by_itself else _files(saves[(sound or before)[0]]) if before else {}
     if not has.keys() < had.keys():
         return {}, {}
     lacks = min(had[like] for like in had.keys() - has.keys())
     # Where not all of a save is whole, it tells by what it has, and not by what it lacks.
-    telling = (order for order in reversed(before) if order in sound or _files(saves[order]).keys() == had.keys())
+    telling = (order for order in before if keys(order) == had.keys() or (order in sound and not by_itself))
     last = [*islice(telling, LAST - 1)]
-    if any(_files(saves[order]).keys() != had.keys() for order in last):  # they are not saved together each time
-        once = all(_files(saves[order]).keys() == has.keys() for order in before if order != sound[-1])
-        return {}, _names(saves, sound[-1:] * once, f"nothing like {lacks} was saved before it, nor since")
-    why = f"is not whole: nothing like {lacks} was saved with it"
-    short = {one.entry.name: Reason(why, one.named_by.place) for one in whole[newest]}
-    return short, _names(saves, {*last, *sound[-1:]}, f"it shows what {min(short)} lacks")
+    if any(keys(order) != had.keys() for order in last):  # they are not saved together each time
+        once = all(keys(order) == has.keys() for order in before if order != sound[0])
+        return {}, _names(saves, sound[:1] * once, f"nothing like {lacks} was saved before it, nor since")
+    why = f"{lacks}, saved with it, is not" if by_itself else f"nothing like {lacks} was saved with it"
+    short = {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole[newest]}
+    last += islice((order for order in sound if keys(order) == had.keys()), 1)
+    return short, _names(saves, last, f"it shows what {min(short)} lacks")
 
 
 def _names(
@@ -97,7 +104,7 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
         name, ending = entry.name, ENDING.search(entry.name)
         pieces = [word for word in _WORD.findall(name.casefold()) if word in ROLES]
-        found[*pieces, entry.kind, ending[0] if ending else ""] = name
+        found[*pieces, ending[0] if ending else ""] = name
         found |= {(*pieces, path): f"{name}/{path}" for path in entry.model_parts}
     return found
 

@@ -88,6 +88,32 @@ def test_the_only_pair_stays_beside_single_ones_until_the_next_is_saved() -> Non
         assert (sorted(made.going), made.unwhole) == (sorted(goes), ())
 
 
+@pytest.mark.parametrize("how", ["broken", "in use", "empty"])
+@pytest.mark.parametrize(
+    ("files", "pair"),
+    [("G1 D1 G2 G3 D3!", "1"), ("D1 G2 D2 G3 D3!", "2"), ("G1 G2 D2 G3! D3", "2"), ("G1 D1 G2 G3! D3", "1")],
+)
+def test_what_is_no_good_of_the_newest_save_shows_that_the_rest_is_not_all(files: str, pair: str, how: str) -> None:
+    """``netG_epoch_3.pth`` counted beside an empty ``netD_epoch_3.pth``, as one of the two before had none."""
+    sizes = {f"net{one[0]}_epoch_{one[1]}.pth": int(how != "empty" or "!" not in one) for one in files.split()}
+    said = {f"net{one[0]}_epoch_{one[1]}.pth": "it is cut off, or open" for one in files.split() if "!" in one}
+    evidence = {"broken": Evidence(broken=said), "in use": Evidence(in_use=said), "empty": Evidence()}[how]
+    listing = Listing("x", "x", tuple(Entry(one, "file", size, 0) for one, size in sizes.items()))
+    policy = with_line(RULES.policies["default"], "keep_last", 1, "min_epoch")
+    made = make_plan(RULES, listing, policy, evidence=evidence)
+    assert {f"netG_epoch_{pair}.pth", f"netD_epoch_{pair}.pth"}.isdisjoint(made.going)
+    assert {name for name in sizes if "_3" in name}.difference(said) <= {*made.unwhole}
+
+
+def test_an_empty_file_of_the_name_of_a_folder_is_nothing_that_was_saved_with_it() -> None:
+    entries = (
+        Entry("epoch_2.ckpt", "directory", 9, 0),
+        Entry("epoch-2.ckpt", "file", 0, 0),
+        Entry("epoch_1.ckpt", "file", 9, 0),
+    )
+    assert not make_plan(RULES, Listing("x", "x", entries)).unwhole
+
+
 def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
     sizes = {f"net{net}_epoch_{n}.pth": int(net == "G" or n < 3) for n in (1, 2, 3, 4) for net in "GD"}
     listing = Listing(
