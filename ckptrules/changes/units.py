@@ -120,7 +120,7 @@ def _unit(head: Action, followers: Sequence[Action], entries: Mapping[str, Entry
     if head.leaves_link:
         pairs = [(head.name, head.to), *head.with_it[: head.parts]]
         steps += [Step("link", directory, name, directory, to) for name, to in pairs]
-    shared = tuple(link for name in head.names for link in entries[name].shared) if goes else ()
+    shared = tuple(link for name in head.names for link in entries[name].shared)
     return Unit(head.kind, head.size, tuple(steps), head.parts, shared)
 
 

@@ -23,14 +23,14 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, after, head_of, parts_of, problems_of
-from ckptrules.engine.actions import Action, Plan, Problem, Step, Unit
+from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
-from ckptrules.report.text import Tally, experiment_block, tally
+from ckptrules.report.text import Several, Tally, experiment_block, tally
 from ckptrules.run import pinning, records
 from ckptrules.run.command_line import params_of
 from ckptrules.run.hints import command
@@ -249,7 +249,10 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     done = after(plan, came.failed, (*held, *problems_of(plan, came)))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None
-    output = Output(experiment_block(done, (), job.style), tally(done), data)
+    units = [unit for number, unit in enumerate(back.units) if number not in came.failed]
+    gone, kept = ([link for u in units if (u.kind in DELETES) == goes for link in u.shared] for goes in (True, False))
+    links = Several(tuple(gone), tuple(kept))
+    output = Output(experiment_block(done, (), job.style), tally(done), data, links=links)
     return Done(output, failed=bool(done.problems))
 
 

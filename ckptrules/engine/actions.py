@@ -155,7 +155,7 @@ class Unit(NamedTuple):
 
     ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes. Of a checkpoint that
     is several files, ``parts`` of the steps behind the first move the others: the first of those, or the last where it
-    is negative, in a unit that takes another back. ``shared`` are the files with several names among what goes.
+    is negative, in a unit that takes another back. ``shared`` are the files of it with several names.
     """
 
     kind: str

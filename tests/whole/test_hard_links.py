@@ -92,7 +92,7 @@ def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Proje
         assert (told["summary"]["deleted"], told["summary"]["bytes_deleted"]) == (3, 2000)
         assert told["summary"]["bytes_kept"] == 2000
     assert trash_use(Disk(str(project.outputs))) == (3, 2000)
-    project.doit("undo")
+    assert run(project, "undo")["summary"]["bytes_kept"] == 2000
     again = run(project, "history")["runs"][0]["run"]
     project.doit("undo", f"run={again}")
     assert [row["bytes_deleted"] for row in run(project, "history")["runs"]] == [2000, 0, 2000]
