@@ -233,15 +233,18 @@ def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list
 
     What lies in a folder that was moved is taken back with it, so that none has to do with another.
     """
-    rows = [(record, intent) for record, intent in reversed(run.intents) if is_asked(intent.experiment)]
-    moved = {path: intent for _, intent in rows for path in _moved_folders(intent)}
+    rows = [
+        (record.own, intent, pairs)
+        for record, intent in reversed(run.intents)
+        if is_asked(intent.experiment)
+        and (pairs := [run.standing[ref] for ref in reversed([*refs(record, intent)]) if ref in run.standing])
+    ]
+    moved = {path: intent for _, intent, _ in rows for path in _moved_folders(intent)}
     found: dict[tuple[bool, str], tuple[str, list[tuple[UnitRef, Unit]]]] = {}
-    for record, intent in rows:
-        pairs = [run.standing[ref] for ref in reversed([*refs(record, intent)]) if ref in run.standing]
-        if pairs:
-            places = (*folders_above(intent.directory), intent.directory)
-            home = next((moved[place] for place in places if place in moved), intent)
-            found.setdefault((record.own, home.directory), (home.experiment, []))[1].extend(pairs)
+    for own, intent, pairs in rows:
+        places = (*folders_above(intent.directory), intent.directory)
+        home = next((moved[place] for place in places if place in moved), intent)
+        found.setdefault((own, home.directory), (home.experiment, []))[1].extend(pairs)
     return sorted(
         TakeBack(experiment, directory, tuple(unit for _, unit in pairs), tuple(ref for ref, _ in pairs), own)
         for (own, directory), (experiment, pairs) in found.items()

@@ -54,10 +54,9 @@ def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str,
     for run in runs:
         if run.takes_back or only not in (None, run.id):
             continue
-        for record, intent in run.intents:
-            for place, unit in enumerate(intent.units):
-                if unit.kind == "rename" and (record.run, record.process, intent.number, place) in run.standing:
-                    yield from ((intent.directory, one.name, one.to) for one in (head_of(unit), *parts_of(unit)))
+        for _, unit in run.standing.values():
+            if unit.kind == "rename":
+                yield from ((one.directory, one.name, one.to) for one in (head_of(unit), *parts_of(unit)))
 
 
 class Candidates:
