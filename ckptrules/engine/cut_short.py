@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -69,7 +69,7 @@ def _of_newest(
     if newest is None:
         return {}, {}
 
-    def keys(order: tuple[int, int]) -> Collection[tuple[str, ...]]:
+    def keys(order: tuple[int, int]) -> KeysView[tuple[str, ...]]:
         return _files(saves[order]).keys()
 
     before = [order for order in reversed(whole) if order < newest]
@@ -84,7 +84,7 @@ def _of_newest(
     telling = (order for order in before if keys(order) == had.keys() or (order in sound and not by_itself))
     last = [*islice(telling, LAST - 1)]
     if any(keys(order) != had.keys() for order in last):  # they are not saved together each time
-        once = all(keys(order) == has.keys() for order in before if order != sound[0])
+        once = all(keys(order) <= has.keys() for order in before if order != sound[0])
         return {}, _names(saves, sound[:1] * once, f"nothing like {lacks} was saved before it, nor since")
     why = f"{lacks}, saved with it, is not" if by_itself else f"nothing like {lacks} was saved with it"
     short = {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole[newest]}

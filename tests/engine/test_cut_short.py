@@ -114,6 +114,14 @@ def test_an_empty_file_of_the_name_of_a_folder_is_nothing_that_was_saved_with_it
     assert not make_plan(RULES, Listing("x", "x", entries)).unwhole
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_only_whole_folder_stays_beside_those_with_less(first: int) -> None:
+    parts = (BOTH[:first], BOTH, BOTH[:1])
+    entries = [Entry(f"cp-{step}", "directory", 9, 0, model_parts=some) for step, some in enumerate(parts)]
+    made = make_plan(FOLDERS, Listing("x", "x", tuple(entries)), FOLDERS.policies["default"])
+    assert (made.going, made.unwhole) == ({"cp-0"}, ())
+
+
 def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
     sizes = {f"net{net}_epoch_{n}.pth": int(net == "G" or n < 3) for n in (1, 2, 3, 4) for net in "GD"}
     listing = Listing(
