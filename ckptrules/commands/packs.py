@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ckptrules.engine.checkpoints import Claim
+from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.naming import SlowRuleError, own_claim
-from ckptrules.engine.packs import agreed_fields
+from ckptrules.engine.packs import claim_of_packs
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import LAST_RESORT, Tree
@@ -186,20 +186,18 @@ def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
 
 
 def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:
-    """Say what packs make of a name, without any directory: kind, the numbers that all agree on, and which packs.
+    """Say what packs make of a name together, without any directory: kind, numbers, and which packs.
 
-    The kind is that which all of them say, else ``ambiguous``; what a pack ignores, it ignores only among its own
-    checkpoints. The last resort is asked where the others know nothing.
+    What a pack ignores, it ignores only among its own checkpoints. The last resort is asked where the others know
+    nothing.
     """
     every = [(pack, said) for pack in packs for said in [_said(name, pack)] if said]
     every = [pair for pair in every if pair[0].name != LAST_RESORT] or every
-    claiming = [pair for pair in every if _kind(pair[1]) != "ignored"] or every
-    kinds = {_kind(said) for _, said in claiming}
-    readings = [said.fields for _, said in claiming if said.rule]  # else it is protected whatever it tells
-    fields: Mapping[str, int] | None = agreed_fields(readings) if readings else {}
-    kind = "unknown" if not every else kinds.pop() if len(kinds) == 1 and fields is not None else "ambiguous"
-    names = [pack.name for pack, _ in claiming]
-    return {"name": name, "kind": kind, "fields": dict(fields) if fields else None, "packs": names}
+    claiming = [pair for pair in every if pair[1].kind != "ignored"] or every
+    said = claim_of_packs(claiming)
+    kind = _kind(said) if said else "unknown"
+    fields = numbers_told(said.fields) if said and kind != "ambiguous" else None
+    return {"name": name, "kind": kind, "fields": fields or None, "packs": [pack.name for pack, _ in claiming]}
 
 
 def _said(name: str, pack: Pack) -> Claim | None:
