@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ckptrules.engine.checkpoints import number
+from ckptrules.engine.losses import mode_of
 
 READS = ("run", "epoch", "step", "version", "note")  # the fields that may be captured, metrics aside
 KEYS = {
@@ -19,6 +20,10 @@ NOTES = frozenset("last best final ema student teacher ckpt checkpoint".split())
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
+COUNTED = frozenset("b batch date gs images rew samples time tokens".split())
+"""Words before a whole number that is another one in each name of a training."""
+SETTINGS = frozenset("alpha beta cfg dropout gamma lambda lr momentum sigma tau temp wd".split())
+"""Words before a number that is the same in all names of a training."""
 BEGIN_ANEW = frozenset("stage phase cycle round level".split())  # with a number behind an epoch, which counts in it
 SCALES = frozenset("e k m b kimg st nd rd th".split())  # right behind a number: 1e5, 10k, 1st
 ENDING = re.compile(
@@ -46,7 +51,7 @@ def read_words(name: str) -> dict[str, str] | None:
     """Read what a name says in words; None where it says nothing so, or more than is understood."""
     stem = ENDING.sub("", name).replace("%3D", "=")  # of names that came with an address
     fields: dict[str, str] = {}
-    if version := _VERSION.search(stem):
+    if version := name.endswith(".ckpt") and _VERSION.search(stem):  # of Lightning; else it may be that of a model
         stem, fields["version"] = stem[: version.start()], version[1]
     if hashed := _HASH.search(stem):
         stem, fields["note"] = stem[: hashed.start()].rstrip("-_"), hashed[0]
@@ -79,7 +84,9 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
                 return None
             if gap.endswith(".") and token.isdigit():  # .5
                 return None
-            if (sign := _sign(gap, separates=separates)) is not None:
+            if _tells_a_run(words, gap, token):
+                fields["run"] += f"_{'_'.join(words)}{token}"
+            elif (sign := _sign(gap, separates=separates)) is not None:
                 fields["_".join(_once(words))] = sign + token
             words = []
         elif len(token) > LONGEST_GAP or not set(token) <= BETWEEN:
@@ -88,6 +95,16 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
     if words and "_".join(words).lower() not in NOTES:
         return None
     return {**fields, "note": words[0]} if words else fields
+
+
+def _tells_a_run(words: list[str], gap: str, token: str) -> bool:
+    """Say whether a number behind the epoch tells which training it is: ``epoch_5_resnet50``, ``epoch_5_lr0.1``.
+
+    A metric has a fraction, a sign (``=``) between, or a name that is known.
+    """
+    said = {word.lower() for word in words}
+    is_metric = "=" in gap or ":" in gap or mode_of("_".join(words)) or said & COUNTED
+    return bool(said & SETTINGS) or (token.isdigit() and not is_metric)
 
 
 def _sign(gap: str, *, separates: bool) -> str | None:
