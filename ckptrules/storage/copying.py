@@ -61,6 +61,8 @@ def copy_file(
             how = "copy"
         flags = {"copy": os.O_RDWR | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
         with new_file(directory, to_name, PRIVATE, flags) as copy:
+            if how == "link":  # the name may lead to another file by now
+                before, item = os.fstat(copy), described(item, copy)
             digest = Checksum(item.checksum)
             if how == "copy":
                 size = _copy_bytes(origin, copy, before.st_size, digest, progress)
@@ -72,7 +74,7 @@ def copy_file(
                 lost = dress_as(copy, item)
                 os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
-            after = os.fstat(origin)
+            after = os.fstat(copy if how == "link" else origin)
             changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
             if changed and how == "copy":  # what was hashed may be younger than what was copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)

@@ -599,6 +599,26 @@ def test_half_a_file_is_not_kept(project: Project, tmp_path: Path, monkeypatch: 
     assert list(contents(tmp_path / "made")) == ["a", "a/checkpoints"]
 
 
+def test_what_is_linked_is_what_is_noted_also_if_it_is_replaced_just_before(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest told of the file before, so that the backup was damaged from the beginning."""
+    project.make({"a/checkpoints/x.ckpt": 100})
+    new = tmp_path / "new"
+    new.write_bytes(b"y" * 300)
+    new.chmod(0o640)
+    link = os.link
+
+    def linked(*given: Any, **more: Any) -> None:
+        new.replace(project.outputs / "a/checkpoints/x.ckpt")
+        link(*given, **more)
+
+    monkeypatch.setattr(os, "link", linked)
+    manifest, problems = make_backup(order(project, tmp_path / "made", "link"), here)
+    assert (problems, check(tmp_path / "made", manifest)) == ([], ())
+    assert [(item.size, item.mode) for item in manifest.items if item.kind == "file"] == [(300, 0o640)]
+
+
 def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
