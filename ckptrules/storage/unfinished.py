@@ -40,7 +40,7 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
         mode = 0o664 & os.fstat(directory).st_mode
         with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
             with or_undone(os.unlink, partial, dir_fd=directory):
                 yield file, os.path.join(folder, partial)
                 file.flush()
@@ -71,10 +71,17 @@ def _remove_partial(directory: int, name: str, folder: str) -> None:
         raise explained(error, directory, name, folder) from None
     try:
         believing.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
         os.unlink(name, dir_fd=directory)
     finally:
         os.close(file)
+
+
+def _lock(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(error.errno, "another run is writing it") from None
 
 
 @contextlib.contextmanager

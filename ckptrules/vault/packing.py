@@ -156,8 +156,8 @@ def beside(path: str) -> str:
 def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> bool:
     """Say whether an archive of just this tree is there already, by its manifest.
 
-    The copy beside is believed where it can be read and is no longer than that of these items; else the archive
-    is read.
+    The copy beside is believed where it can be read, is no longer than that of these items, and nobody has written to
+    the archive since; else that is read.
 
     Raises:
         ArchiveError: it is that of another one, or cannot be believed.
@@ -168,7 +168,8 @@ def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -
     with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
         folder, name = os.path.split(beside(place.path))
         with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
-            if os.fstat(file).st_size <= longest(items):
+            status = os.fstat(file)
+            if status.st_size <= longest(items) and os.stat(place.path).st_mtime_ns <= status.st_mtime_ns:
                 manifest = from_json(text.read(), len(items))
     manifest = manifest or _there(place, items, progress)
     refuse_other(place, items, manifest)
