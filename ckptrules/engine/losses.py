@@ -75,7 +75,7 @@ def losses(
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
         found.append(Reason(f"{what} checkpoints{of} go", policy.place))
-    gone = [checkpoint.entry.size for checkpoint in series if checkpoint not in left]
+    gone = [checkpoint.entry.size for checkpoint in series if checkpoint.entry.name in goes]
     most = max((checkpoint.entry.size for checkpoint in left), default=0)
     if left and gone and most < SMALLER * min(gone):
         sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.lines.keep_best import shortened
+from ckptrules.engine.losses import losses
+from ckptrules.engine.ruleset import Location, Policy, Reason
 from tests.conftest import Project
 
 
@@ -212,3 +216,18 @@ def test_where_all_that_stays_is_smaller_than_what_goes_that_is_told(
     note = f"* Note: all that stays is smaller than what goes {told}: is it whole?\n"
     assert (note in out) == bool(told), out
     assert ("is smaller than" in out) == bool(told), out
+
+
+def test_no_checkpoint_is_compared_with_all_others() -> None:
+    """Those that go were looked for among those that stay: 20,000 in one directory took seven seconds of nine."""
+
+    class Apart(Checkpoint):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+    names = [f"e{number}" for number in range(6)]
+    series = [Apart(Entry(name, "file", 9, 0), {"epoch": name[1:]}, name, Reason("")) for name in names]
+    place = Location("x.yaml", 1, 1)
+    assert losses(Policy("p", (), 1, place, place), series, [], names[:3]).notes == ()
