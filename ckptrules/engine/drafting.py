@@ -17,7 +17,7 @@ from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 DAY, TIME_OF_DAY = 8, 6  # digits
-MOST = DAY - 1  # digits of what counts where no word says what: others are a day, or seconds since 1970
+MOST = DAY - 1  # digits, without zeros in front, of what counts where no word says what: others are a day or a time
 _PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
 """Words before a number that tell which of several files of one checkpoint it is."""
 _APART = frozenset(
@@ -56,7 +56,9 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     rows = [row for row in every.values() if _is_alike(row, pieces)]
     beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
-    counting = [n for n in varying or range(len(pieces)) if _may_count(pieces, n) and len(pieces[n]) <= MOST]
+    counting = [
+        n for n in varying or range(len(pieces)) if _may_count(pieces, n) and len(pieces[n].lstrip("0")) <= MOST
+    ]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
     if not fields and counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1])):
         fields = {counting[-1]: "number"}

@@ -11,7 +11,9 @@ from ckptrules.engine.entries import TELLING
 from ckptrules.engine.ruleset import is_pattern, pattern_of
 from ckptrules.engine.shapes import in_yaml
 
-ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split())
+ENDINGS = tuple(
+    ".ckpt .pt .pth .pyth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split()
+)
 # A word with a number, and perhaps more: checkpoint-500, epoch_3, iter_0005000, global_step100, model.ckpt-1000.index
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE

@@ -27,7 +27,7 @@ SETTINGS = frozenset("alpha beta cfg dropout gamma lambda lr momentum sigma tau 
 BEGIN_ANEW = frozenset("stage phase cycle round level".split())  # with a number behind an epoch, which counts in it
 SCALES = frozenset("e k m b kimg st nd rd th".split())  # right behind a number: 1e5, 10k, 1st
 ENDING = re.compile(
-    r"\.(?:ckpt|pt|pth\.tar|pth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
+    r"\.(?:ckpt|pt|pth\.tar|pth|pyth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
 )
 NO_CHECKPOINTS = frozenset("copy tmp temp bak backup partial swp unfinished lock".split())
 MADE_OF_IT = frozenset(

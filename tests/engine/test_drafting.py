@@ -89,6 +89,7 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "epoch_2nd_00004.pth": (["epoch_2nd_00006.pth"], r"epoch_2nd_(?P<number>\d+)\.pth", {"number": "00004"}),
     "12th_step_40k_7.pt": (["12th_step_40k_8.pt"], r"12th_step_40k_(?P<number>\d+)\.pt", {"number": "7"}),
     "7kitten.pt": (["8kitten.pt"], r"(?P<number>\d+)kitten\.pt", {"number": "7"}),
+    "net-00001000.npz": (["net-00002000.npz"], r"net-(?P<number>\d+)\.npz", {"number": "00001000"}),
     "1234": (["1235"], r"(?P<number>\d+)", {"number": "1234"}),
 }
 

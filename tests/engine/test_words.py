@@ -44,6 +44,7 @@ READ = {
     "epoch_5-v2.pth": {"run": "_v2", "epoch": "5"},
     "epoch_5_batch_200_acc_98.pt": {"run": "", "epoch": "5", "batch": "200", "acc": "98"},
     "epoch=3-bs=32.ckpt": {"run": "", "epoch": "3", "bs": "32"},
+    "checkpoint_epoch_00010.pyth": {"run": "checkpoint_", "epoch": "00010"},
     "epoch_3.loss0.5": {"run": "", "epoch": "3", "loss": "0.5"},
     "last_cartpole_ep_150_rew__4.6873245_.pth": {"run": "last_cartpole_", "epoch": "150", "rew": "4.6873245"},
 }  # fmt: skip
