@@ -187,12 +187,6 @@ class _Replay:
         )
 
 
-def number_of(record: Record) -> int:
-    """Return the number that the run of a journal got under the lock; 0 where an earlier version wrote it."""
-    number = record.header.get("number")
-    return number if type(number) is int and number > 0 else 0
-
-
 def newest_standing(runs: Sequence[Run]) -> Run | None:
     """Return the run that is no undo and of which something stands that was done last, if by an undo of its undo."""
     place = {run.id: number for number, run in enumerate(runs)}
@@ -285,9 +279,11 @@ def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]
 
 
 def _place(record: Record) -> tuple[int, int]:
-    started = record.header.get("started_ns")
-    number = number_of(record)
-    return number, 0 if number or not isinstance(started, int) else started
+    """Return the number that a run got under the lock; where an earlier version gave none, 0 and when it started."""
+    number, started = (record.header.get(key) for key in ("number", "started_ns"))
+    if type(number) is int and number > 0:
+        return number, 0
+    return 0, started if isinstance(started, int) else 0
 
 
 def _was_stopped(intent: Intent) -> bool:

@@ -12,7 +12,6 @@ from ckptrules.changes.units import (
     Transacted,
     after,
     names_left,
-    problems_of,
     to_be_freed,
     units_of,
 )
@@ -100,7 +99,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -
         units = units_of(plan, listing, place.journal.run)
         frees = () if trash_days else to_be_freed(plan)
         done = transact(place, plan.experiment, plan.directory, units, kept=len(plan.staying), frees=frees)
-        outcome = after(plan, done.failed, problems_of(plan, done))
+        outcome = after(plan, done)
         if outcome.problems:
             return Outcome(outcome, None)
         return Outcome(outcome, stamp_after(directory, outcome, listing, changed=True))

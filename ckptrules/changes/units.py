@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.journal import HALF_DONE
@@ -73,13 +73,13 @@ def heads(plan: Plan) -> list[Action]:
     return [action for action in plan.actions if not action.follows]
 
 
-def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
-    """Return the plan as it came out, given what failed of its heads, by number."""
-    done = plan.actions
-    if failed:
-        lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
-        done = tuple(a for a in plan.actions if (a.follows or a.name) not in lost)
-    return plan._replace(actions=done, problems=(*plan.problems, *problems))
+def after(plan: Plan, done: Transacted) -> Plan:
+    """Return the plan as it came out, given what came of its heads: what failed has become problems."""
+    actions = plan.actions
+    if done.failed:
+        lost = {action.name for number, action in enumerate(heads(plan)) if number in done.failed}
+        actions = tuple(a for a in actions if (a.follows or a.name) not in lost)
+    return plan._replace(actions=actions, problems=(*plan.problems, *_problems_of(plan, done)))
 
 
 def head_of(unit: Unit) -> Step:
@@ -129,8 +129,7 @@ def _identity(entry: Entry) -> Identity:
     return entry.known_by or own
 
 
-def problems_of(plan: Plan, done: Transacted) -> list[Problem]:
-    """Tell of what a transaction could not do. Args: ``plan`` has a head for each of its units."""
+def _problems_of(plan: Plan, done: Transacted) -> list[Problem]:
     every = heads(plan)
     one_for_all = (NOT_BEGUN, NOT_RECORDED, NEITHER)
     problems = [refused(every[n], why) for n, why in done.failed.items() if why not in one_for_all]

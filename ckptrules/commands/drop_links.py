@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptrules.changes.transaction import transact
-from ckptrules.changes.units import after, problems_of, refused
+from ckptrules.changes.units import after, refused
 from ckptrules.commands import fix_state
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Listing
@@ -44,4 +44,4 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
     units = [Unit("unlink", 0, (step,)) for step in steps]
     done = transact(place, listing.experiment, listing.directory, units)
-    return after(plan, done.failed, problems_of(plan, done))
+    return after(plan, done)

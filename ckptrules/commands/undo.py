@@ -22,7 +22,7 @@ from ckptrules.changes.history import (
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Transacted, after, head_of, parts_of, problems_of
+from ckptrules.changes.units import Transacted, after, head_of, parts_of
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import lies_in
 from ckptrules.engine.measures import visible
@@ -238,7 +238,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
-    plan, came = as_plan(back), Transacted({})
+    plan, came = as_plan(back)._replace(problems=tuple(held)), Transacted({})
     if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
             came = Transacted(foresee(folders, back.units))
@@ -246,7 +246,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         journal = job.journals.of_this_thread(root, job.header)
         place = Workplace(root, journal, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
-    done = after(plan, came.failed, (*held, *problems_of(plan, came)))
+    done = after(plan, came)
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None
     units = [unit for number, unit in enumerate(back.units) if number not in came.failed]
@@ -293,6 +293,5 @@ def as_plan(back: TakeBack) -> Plan:
 
 def shown(step: Step, below: str) -> str:
     """Return the name by which people know what a step changes; with its folder, where that lies below one."""
-    place = step.to_directory if step.directory.startswith(f"{TRASH}/") else step.directory
-    inner = place.removeprefix(f"{below}/") if below and place.startswith(f"{below}/") else ""
-    return f"{inner}/{KINDS[step.kind].shown(step)}".lstrip("/")
+    spot = step.there if step.directory.startswith(f"{TRASH}/") else step.here
+    return spot.path.removeprefix(f"{below}/") if below and lies_in(spot.directory, below) else spot.name

@@ -88,7 +88,3 @@ class Kind:
     def in_trash_of(self, step: Step, run: str) -> Step:
         """Return the same step, but what it puts into the trash goes to the trash of a run."""
         return step
-
-    def shown(self, step: Step) -> str:
-        """Return the name by which people know what is changed."""
-        return step.name

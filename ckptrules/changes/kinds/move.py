@@ -89,9 +89,6 @@ class Move(Kind):
             return step
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
-    def shown(self, step: Step) -> str:
-        return step.to if step.directory.startswith(f"{TRASH}/") else step.name
-
 
 def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
     """Say whether a directory into which something came later will be as it was, as that leaves before."""
