@@ -32,7 +32,7 @@ def cut_short(
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
     endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
     a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` still tells what
-    is saved together: nothing else of the newest save counts beside it.
+    is saved together: nothing else of the newest save counts beside it, where all of it was whole once.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
@@ -75,7 +75,7 @@ def _of_newest(
     before = [order for order in reversed(whole) if order < newest]
     sound = [order for order in before if len(whole[order]) == len(saves[order])]
     has, own = _files(whole[newest]), _files(saves[newest])
-    by_itself = has.keys() < own.keys()
+    by_itself = has.keys() < own.keys() and any(keys(order) == own.keys() for order in sound)
     had = own if by_itself else _files(saves[(sound or before)[0]]) if before else {}
     if not has.keys() < had.keys():
         return {}, {}

@@ -105,13 +105,12 @@ def test_what_is_no_good_of_the_newest_save_shows_that_the_rest_is_not_all(files
     assert {name for name in sizes if "_3" in name}.difference(said) <= {*made.unwhole}
 
 
-def test_an_empty_file_of_the_name_of_a_folder_is_nothing_that_was_saved_with_it() -> None:
-    entries = (
-        Entry("epoch_2.ckpt", "directory", 9, 0),
-        Entry("epoch-2.ckpt", "file", 0, 0),
-        Entry("epoch_1.ckpt", "file", 9, 0),
-    )
-    assert not make_plan(RULES, Listing("x", "x", entries)).unwhole
+@pytest.mark.parametrize("name", ["epoch-2.ckpt", "epoch_2.safetensors"])
+def test_an_empty_file_that_was_never_saved_with_others_tears_none(name: str) -> None:
+    """Such as one of the name of a folder in another form, or the first copy in another format."""
+    files = [Entry(name, "file", 0, 0), Entry("epoch_1.ckpt", "file", 9, 0)]
+    made = make_plan(RULES, Listing("x", "x", (Entry("epoch_2.ckpt", "directory", 9, 0), *files)))
+    assert not made.unwhole
 
 
 @pytest.mark.parametrize("first", [0, 1])
