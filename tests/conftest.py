@@ -24,7 +24,7 @@ from hypothesis import settings
 from ckptrules import stopping
 from ckptrules.run.declared import TASKS
 from ckptrules.storage.base import Storage
-from tests.support.forking import AT_START, Server, memory, start_of
+from tests.support.forking import AT_START, Server, memory, share_packs, start_of
 from tests.support.storages import STORAGES
 
 sys.dont_write_bytecode = (
@@ -39,6 +39,7 @@ ALL_WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.whole\b", re.MULTILINE) 
 settings.register_profile("any machine", deadline=None)
 settings.register_profile(QUICK, deadline=None, max_examples=20)
 settings.load_profile("any machine")
+share_packs()
 
 
 class Project:

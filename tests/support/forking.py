@@ -43,7 +43,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tests.support.disturbing import Disturbance, Fault, disturbed
 
 if TYPE_CHECKING:
-    from ckptrules.engine.ruleset import RuleSet
+    from ckptrules.engine import ruleset
 
 NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
 multiprocessing.pool pickletools regex sqlite3 tarfile tempfile tqdm yaml zipfile""".split()
@@ -180,10 +180,29 @@ def prepare() -> None:
     load.load_rules(shipped.rule_texts(shipped.shipped(shipped.RULES_DIR)))  # the patterns of the rules stay compiled
 
 
+def share_packs() -> None:
+    """Compile each text of a pack once in this process, unless it is refused: most rules list some."""
+    from ckptrules.rules import load
+
+    compile_pack = load.compile_pack
+
+    @functools.cache
+    def compiled(name: str, text: str) -> ruleset.Pack | None:
+        faults: list[ruleset.Fault] = []
+        pack = compile_pack(name, text, faults)
+        return None if faults else pack
+
+    def shared(name: str, text: str, faults: list[ruleset.Fault]) -> ruleset.Pack:
+        return compiled(name, text) or compile_pack(name, text, faults)
+
+    vars(load)["compile_pack"] = shared
+
+
 def share() -> None:
     """Let all runs share the rules that stand in the same texts, and the lines where tasks begin: more than half of a run."""
     from ckptrules.rules import load
 
+    share_packs()
     for name, module in list(sys.modules.items()):
         if name.startswith("ckptrules.") and name != load.__name__ and "load_rules" in vars(module):
             vars(module)["load_rules"] = shared_rules
@@ -196,12 +215,12 @@ def share() -> None:
     inspect.getsourcelines = lines_of  # type: ignore[assignment]
 
 
-def shared_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
+def shared_rules(texts: Mapping[str, str], *, proved: bool = False) -> ruleset.RuleSet:
     return _rules_of(tuple(sorted(texts.items())), proved=proved)
 
 
 @functools.lru_cache(maxsize=64)  # they are frozen; those that are refused are read again
-def _rules_of(texts: tuple[tuple[str, str], ...], *, proved: bool) -> RuleSet:
+def _rules_of(texts: tuple[tuple[str, str], ...], *, proved: bool) -> ruleset.RuleSet:
     from ckptrules.rules.load import load_rules
 
     return load_rules(dict(texts), proved=proved)
