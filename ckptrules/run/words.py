@@ -57,13 +57,17 @@ class Word(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """What the user asked for. ``command`` and ``flags`` are doit's own (``run``, ``list``; ``-n 2``)."""
+    """What the user asked for. ``command`` and ``flags`` are doit's own (``run``, ``list``; ``-n 2``).
+
+    ``selected`` are those of our tasks that the words can select.
+    """
 
     command: str
     words: tuple[Word, ...]
     variables: Mapping[str, Any]
     arguments: tuple[str, ...]
     flags: tuple[tuple[str, ...], ...]
+    selected: Collection[str]
     outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
 
     @property
@@ -83,7 +87,7 @@ class CommandLine(NamedTuple):
         """Say whether a task is needed at all: doit calls every task creator on every command."""
         if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
             return False
-        return not self.words or any(word.selects(task) for word in self.words)
+        return not self.words or task in self.selected
 
     def asked(self) -> dict[str, Common]:
         """Return the tasks that are asked for, with their options."""
@@ -184,7 +188,8 @@ class _Reader:
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(variables)
-        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.own))
+        selected = frozenset(task for task in TASKS if any(word.selects(task) for word in self.words))
+        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.own), selected)
 
     def _known(self, words: Iterable[Word]) -> Known:
         """Return what the commands that some words select may be told; what all may, where they select none."""

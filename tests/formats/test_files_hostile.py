@@ -24,6 +24,7 @@ from ckptrules import stopping
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.formats import pickled as formats_pickled
+from ckptrules.formats import torchstate
 from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
@@ -589,7 +590,8 @@ NOT_EDITED: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", NOT_EDITED)
-def test_no_bomb_and_no_lie_is_edited(name: str) -> None:
+def test_no_bomb_and_no_lie_is_edited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchstate, "MOST_OPCODES", TELL_EVERY)
     with pytest.raises(NotRewritableError, match=r"\w"):
         rewrite(io.BytesIO(NOT_EDITED[name]()), lambda text: f"{text}x")
 
@@ -638,9 +640,9 @@ def stopper(at: int) -> Callable[[int], None]:
 
 
 LONG: dict[str, Callable[[], bytes]] = {
-    "a long pickle": lambda: pickle.dumps(list(range(300, 300_000)), 2),
+    "a long pickle": lambda: pickle.dumps(list(range(300, 100_000)), 2),
     "a pickle with a long value": lambda: pickle.dumps(b"n" * 20 * MB, 4),
-    "a torch file with a long pickle": lambda: in_torch(pickle.dumps(list(range(300, 300_000)), 2)),
+    "a torch file with a long pickle": lambda: in_torch(pickle.dumps(list(range(300, 100_000)), 2)),
     "a torch file with a long tensor": lambda: zipped({"x/data.pkl": b"\x80\x02N.", "x/data/0": bytes(20 * MB)}),
     "a torch file with many tensors": lambda: zipped({"x/data.pkl": b"\x80\x02N.", **{f"x/data/{n}": b"w" for n in range(20)}}),
     "packed numbers": lambda: zipped({"w.npy": npy("(20971520,)", "'|u1'", bytes(20 * MB))}, zipfile.ZIP_DEFLATED),

@@ -107,7 +107,7 @@ def test_reading_imports_no_module() -> None:
 @pytest.mark.parametrize(
     "pickled",
     [
-        b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
+        b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
         b"\x80\x04)\x94" + b"".join(b"h%ch%c\x86\x94" % (n, n) for n in range(200)) + b".",
         b"\x80\x04})\x94" + b"".join(b"h%ch%c\x86\x94" % (n, n) for n in range(200)) + b"K\x01s.",
         b"\x80\x04}" + b"\x8a\xff" + b"\x7f" * 255 + b"\x94" + b"h\x00K\x01s" + b".",
