@@ -6,7 +6,6 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry, OutsideLink
@@ -203,7 +202,6 @@ def time_in(fields: Mapping[str, str]) -> int | None:
     return None
 
 
-@lru_cache(maxsize=16_384)
 def number(text: str | None) -> int | None:
     """Read digits as a number; anything else is none (``1e-05`` is not epoch 5), nor is what no name has room for."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= LONGEST_NAME else None
