@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it takes 10 ms, and a run that has nothing to do needs only
     from concurrent.futures import Future
 
 FILES = 64  # at most in one piece
-BYTES = 100 << 30  # likewise
+BYTES = 4 << 30  # likewise: a second of reading or more, and what is lost where a worker dies or the run is stopped
 SHARE = 8  # pieces a worker, at the least: at the end none waits long for the others
 SMALL = 64 << 20  # bytes that are worth a piece of their own
 FILE = 64 << 10  # bytes that would take as long as to open a file

@@ -84,11 +84,11 @@ def sizes(cut: Iterator[Piece[File]]) -> list[int]:
 @pytest.mark.parametrize(
     ("files", "workers", "expected"),
     [
-        (some(*[10 * GB] * 500), 4, [9] * 55 + [5]),
-        (some(*[10 * GB] * 500), 50, [1] * 500),
+        (some(*[10 * GB] * 500), 4, [1] * 500),
         (some(*[0] * 130), 4, [FILES, FILES, 2]),
         (some(*[SMALL // 4 - FILE] * 10), 2, [4, 4, 2]),
-        (some(*[GB] * 1000), 2, [62] * 16 + [8]),
+        (some(*[GB] * 1000), 2, [3] * 333 + [1]),
+        (some(*[GB] * 30), 4, [1] * 30),
         (some(*[200 * GB] * 3), 1, [1, 1, 1]),
         (some(1), 8, [1]),
         ([], 8, []),
