@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ckptrules.engine.plan import Basis
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
-ABOVE = "../"  # in front of the name of a file in the folder that a directory lies in
+ABOVE = "../"  # in front of the name of a file in the folder that a directory lies in; twice, in the one around that
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -144,7 +144,7 @@ def read_pointers(
 ) -> tuple[dict[str, tuple[Mention, ...]], tuple[Reason, ...]]:
     """Return which names of a directory its pointer files name, and what to tell of such that name nothing.
 
-    ``above`` are trackers in the folder that it lies in. What stands there behind another folder is not meant.
+    ``above`` are trackers in folders that it lies in, as paths from it.
 
     Raises:
         OSError: one of them cannot be read: what it names is not known.
@@ -152,7 +152,7 @@ def read_pointers(
     found, notes = {}, list[Reason]()
     ignored = {pattern.text for pattern in rules.ignored}
     pointers, others = pointer_files(listing, rules), one_word_files(listing, rules)
-    others += [f"{ABOVE}{name}" for name in above if name not in ignored]
+    others += [path for path in above if in_part_folder(path)[1] not in ignored]
     if not (pointers or others):
         return {}, ()
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
@@ -167,14 +167,11 @@ def read_pointers(
             found[pointer] = tuple({m._replace(text=""): None for m in said}) if pointer in links else said
         elif protects and (name := texts.named_alone(content)):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
-    folders = (os.path.basename(listing.directory), *listing.part_folders)
-    not_here = b"".join(b"(?<!%b)" % re.escape(os.fsencode(folder)) for folder in folders)
-    elsewhere = re.compile(rb"%b(?<![./\\])[/\\]+" % not_here)
     for other in others:
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
             content = read_pointer(directory, other) or b""
             if other.startswith(ABOVE):
-                content = elsewhere.sub(b"/.", content)  # what stands behind a dot is no name
+                content = _meant_here(content, other.count(ABOVE), listing)
             names = texts.every[texts.named_alone(content)]
             if _says_more(other):
                 names = [*names, *(one.name for one in texts.mentioned(content, other))]
@@ -207,6 +204,20 @@ class _Texts:
         near = self._index.near(content) - {called}
         said = mentioned(content, near, self._fields_of, protects=protects, called=called)
         return tuple(one._replace(name=name) for one in said for name in self.every[one.name])
+
+
+def _meant_here(content: bytes, up: int, listing: Listing) -> bytes:
+    """Return what a file so many folders above a directory says of it.
+
+    That is what stands behind its path from there; and one folder above what stands behind no path. What stands behind
+    another one is none of its names.
+    """
+    own = "/".join(listing.directory.split("/")[-up:])
+    elsewhere = b"".join(b"(?<!%b)" % re.escape(os.fsencode(place)) for place in (own, *listing.part_folders))
+    content = re.sub(rb"[/\\]+", b"/", content)
+    if up > 1:
+        content = b"\n".join(re.findall(rb"%b/([^\n]*)" % re.escape(os.fsencode(own)), content))
+    return re.sub(elsewhere + rb"(?<!\.)/", b"/.", content)  # what has a dot in front is no name
 
 
 def _says_more(file: str) -> bool:

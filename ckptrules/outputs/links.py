@@ -67,17 +67,15 @@ class Links:
         return every.get(self._real(directory), ()) if every else ()
 
     def above(self, directory: str) -> tuple[str, ...]:
-        """Return the names of the trackers in the folder that a directory lies in; none above ``outputs_dir``."""
-        return self.leading().trackers.get(os.path.dirname(directory), ()) if directory else ()
+        """Return the trackers in the folders that a directory lies in, up to ``outputs_dir``, as paths from there."""
+        trackers, folders = self.leading().trackers, _folders_around(directory)
+        return tuple("../" * up + name for up, folder in enumerate(folders, 1) for name in trackers.get(folder, ()))
 
     def only(self, directory: str) -> Links:
         """Return what another process needs to know for one directory."""
-        links, trackers = self.into(directory), self.above(directory)
-        leading = Leading(
-            {self._real(directory): links} if links else {},
-            {os.path.dirname(directory): trackers} if trackers else {},
-        )
-        return Links(self.outputs_dir, leading)
+        links, trackers = self.into(directory), self.leading().trackers
+        around = {folder: trackers[folder] for folder in _folders_around(directory) if folder in trackers}
+        return Links(self.outputs_dir, Leading({self._real(directory): links} if links else {}, around))
 
     def _real(self, directory: str) -> str:
         return os.path.realpath(os.path.join(self.outputs_dir, directory))
@@ -154,9 +152,13 @@ class Links:
             return []
         parts = text.split("/")
         ends = [text, *("/".join(parts[number:]) for number in range(1, len(parts) - 1))]
-        places = [*reversed(folders_above(path)), ""]
-        ways = ((os.path.join(self.outputs_dir, place), end) for end in ends for place in places)
+        ways = ((os.path.join(self.outputs_dir, place), end) for end in ends for place in _folders_around(path))
         return list(islice((way for way in ways if os.path.lexists(os.path.join(*way))), 1))
+
+
+def _folders_around(path: str) -> list[str]:
+    """Return the folders that a path below ``outputs_dir`` lies in, the innermost first, that itself last."""
+    return [*reversed(folders_above(path)), ""] if path else []
 
 
 def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:

@@ -89,6 +89,28 @@ def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(
     assert OLD not in project.names("one")
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (f"one/checkpoints/{OLD}\n", OLD),
+        (
+            json.dumps({"two": f"two/checkpoints/{NEWER}", "one": f"/any/outputs/one/checkpoints/{OLD}", "acc": 0.5}),
+            OLD,
+        ),
+        (json.dumps({"one": f"one/checkpoints/{OLD}", "two": f"C:\\two\\checkpoints\\{NEWER}"}), OLD),
+        (f"two/checkpoints/{OLD}\n", ""),
+        (f"{OLD}\n", ""),
+        ('{"epoch": 1}', ""),
+    ],
+)
+def test_a_tracker_further_up_names_by_a_path(project: Project, content: str, named: str) -> None:
+    """Beside many experiments a mere name, or an epoch, is of none of them."""
+    keeping_one(project)
+    (project.outputs / "best.json").write_text(content)
+    project.doit("migrate", "delete_old=1")
+    assert {OLD, NEWER}.intersection(project.names("one")) == {named} - {""}
+
+
 def test_a_tracker_in_the_folder_above_names_a_part_by_its_folder(project: Project) -> None:
     (project.folder / "rules" / "retention.yaml").write_text(
         "retention: {default: {keep_last: 1}}\npart_folders: ['rank_*']\n"
@@ -173,7 +195,7 @@ def test_a_worker_is_sent_what_leads_into_its_directory(project: Project) -> Non
     )
     links = Links(str(project.outputs))
     assert len(links.into(HERE)) == 2
-    assert links.above(HERE) == ("best.txt",)
+    assert links.above(HERE) == ("../best.txt",)
     assert links.only(HERE).into(HERE) == links.into(HERE)
     assert links.only(HERE).above(HERE) == links.above(HERE)
     assert not links.only("two").into(HERE)
