@@ -20,7 +20,7 @@ NOTES = frozenset("last best final ema student teacher ckpt checkpoint".split())
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
-COUNTED = frozenset("b batch date gs images rew samples time tokens".split())
+COUNTED = frozenset("b batch batches date gs idx images mb minibatch rew samples time tokens".split())
 """Words before a whole number that is another one in each name of a training."""
 SETTINGS = frozenset("alpha beta cfg dropout gamma lambda lr momentum sigma tau temp wd".split())
 """Words before a number that is the same in all names of a training."""
