@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
@@ -222,15 +222,15 @@ def inverted(back: TakeBack, by: str) -> TakeBack:
     return back._replace(units=tuple(in_trash_of(by, inverse_of(unit)) for unit in back.units))
 
 
-def standing(run: Run, is_asked: Callable[[str], bool] = lambda _: True) -> list[TakeBack]:
-    """List what of a run stands, for the experiments that are asked for; of each, newest changes first.
+def standing(run: Run, meant: Collection[str] | None = None) -> list[TakeBack]:
+    """List what of a run stands, in all experiments, or in those that are meant; of each, newest changes first.
 
     What lies in a folder that was moved is taken back with it, so that none has to do with another.
     """
     rows = [
         (record.own, intent, pairs)
         for record, intent in reversed(run.intents)
-        if is_asked(intent.experiment)
+        if (meant is None or intent.experiment in meant)
         and (pairs := [run.standing[ref] for ref in reversed([*refs(record, intent)]) if ref in run.standing])
     ]
     moved = {path: intent for _, intent, _ in rows for path in _moved_folders(intent)}

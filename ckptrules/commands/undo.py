@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,8 +38,8 @@ from ckptrules.run.outcome import Done, Output, RunContext
 from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments
-from ckptrules.run.words import as_pattern, encode_task
+from ckptrules.run.tasks import TaskDict, chosen_of, hand_over
+from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
@@ -68,12 +67,9 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory that a run changed, to take that back.
 
     Raises:
-        OptionError: there is no such run, or it changed no such experiment.
+        OptionError: as `found_out`.
     """
-    run, changed, backs = found_out(session, options)
-    if run:
-        listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
-        refuse_unknown_experiments(session, "undo", options, lambda: changed, listed)
+    run, meant, backs = found_out(session, options)
     rest = len(run.standing) - sum(len(back.undoes) for back in backs) if run else 0
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
@@ -106,7 +102,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(changed) - names) if session.selected("undo") else ():
+    for name in sorted(set(meant) - names) if session.selected("undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
@@ -114,20 +110,18 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 def found_out(session: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
     """Find out what is to be taken back, once: under the lock, where anything is to change.
 
-    Returns the run, if there is one, the experiments that it changed, and what stands of it.
+    Returns the run, if there is one, those that are meant of the experiments that it changed, and what stands of it.
 
     Raises:
-        OptionError: there is no such run, or the journals cannot be read.
+        OptionError: there is no such run, or it changed no such experiment, or the journals cannot be read.
     """
     run = chosen_run(options.outputs_dir, options.run, newest_known)
-    changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
-    pattern = as_pattern(options.experiments, changed) or "*"
-    is_run = session.line.command == "run"
-
-    def is_asked(experiment: str) -> bool:
-        return fnmatchcase(experiment, pattern) and (not is_run or is_selected(session, "undo", experiment))
-
-    return run, changed, standing(run, is_asked) if run else ()
+    if run is None:
+        return None, [], ()
+    changed = sorted({intent.experiment for _, intent in run.intents})
+    listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
+    meant = chosen_of(session, "undo", options, changed, listed)
+    return run, meant, standing(run, frozenset(meant))
 
 
 def count_shared(session: Session, _: str, options: Options) -> int:

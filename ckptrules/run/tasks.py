@@ -68,11 +68,6 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
 # --- which experiments are meant --------------------------------------------------------------------------------------
 
 
-def is_selected(session: Session, base: str, experiment: str) -> bool:
-    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    return not session.selected(base) or any(fits(word, f"{base}:{encode_task(experiment)}") for word in session.chosen)
-
-
 def selects(session: Session, base: str, options: Common) -> bool:
     """Say whether only some experiments are meant: by words (``usage:ocr``, not ``usage``), or by ``experiments=``."""
     return options.experiments is not None or bool(session.selected(base))
@@ -129,5 +124,7 @@ def chosen_of(session: Session, base: str, options: Common, names: Collection[st
     """
     refuse_unknown_experiments(session, base, options, lambda: names, listed)
     pattern = as_pattern(options.experiments, names)
-    fitting = names if pattern is None else [name for name in names if fnmatchcase(name, pattern)]
-    return [name for name in fitting if is_selected(session, base, name)]
+    meant = list(names if pattern is None else (name for name in names if fnmatchcase(name, pattern)))
+    if not session.selected(base):
+        return meant
+    return [name for name in meant if any(fits(word, f"{base}:{encode_task(name)}") for word in session.chosen)]
