@@ -6,7 +6,6 @@ Nothing is imported here that a command may not need: `doit list` is to answer a
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import inspect
 import os
@@ -230,14 +229,15 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     from ckptrules.run.finding import names_of, note_proof
     from ckptrules.run.jobs import job_of
     from ckptrules.run.locking import recover_first, take_lock
-    from ckptrules.run.tasks import refuse_unknown_experiments
+    from ckptrules.run.tasks import chosen_of, selects
 
     refuse_report_place(options)
     refuse_missing_outputs(options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
         job_of(session, options)  # refuses what no job can be made of
-        refuse_unknown_experiments(session, task, options, functools.partial(names_of, session, options))
+        if selects(session, task, options):
+            chosen_of(session, task, options, names_of(session, options))  # refuses what there is not
     take_lock(session, options.outputs_dir, options.wait)
     database = sound_database(session, options.outputs_dir, options)
     if isinstance(options, Planning):

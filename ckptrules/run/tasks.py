@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,11 +74,9 @@ def selects(session: Session, base: str, options: Common) -> bool:
 
 
 def refuse_unknown_experiments(
-    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]], listed: str = ""
+    session: Session, task: str, options: Common, names: Collection[str], listed: str
 ) -> None:
-    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
-
-    ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
+    """Refuse a selection that fits none of the experiments: to do nothing, and say nothing, would look like success.
 
     Raises:
         OptionError: with the name that is nearest; where none is, with what is ``listed``, or the first that there are.
@@ -88,8 +86,7 @@ def refuse_unknown_experiments(
     words = [word for word in words if word.base == task or all_are_ours()]  # a pattern may mean the user's own
     if not words and options.experiments is None:
         return
-    names = list(names_of())
-    listed = listed or first_of(names)
+    listed = listed or first_of(list(names))
     known = [f"{task}:{encode_task(name)}" for name in names]
     for word in words:
         if not any(fits(word.task, name) for name in known):
@@ -122,7 +119,7 @@ def chosen_of(session: Session, base: str, options: Common, names: Collection[st
     Raises:
         OptionError: one of the two fits none of the names; as `refuse_unknown_experiments`.
     """
-    refuse_unknown_experiments(session, base, options, lambda: names, listed)
+    refuse_unknown_experiments(session, base, options, names, listed)
     pattern = as_pattern(options.experiments, names)
     meant = list(names if pattern is None else (name for name in names if fnmatchcase(name, pattern)))
     if not session.selected(base):
