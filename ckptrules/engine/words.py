@@ -16,7 +16,8 @@ KEYS = {
     **dict.fromkeys(("epoch", "ep"), "epoch"),
     **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "itr", "it", "update", "updates"), "step"),
 }
-NOTES = frozenset("last best final ema student teacher ckpt checkpoint".split())
+NOTES = frozenset("last best final ema ckpt checkpoint".split())
+MODELS = frozenset("student teacher".split())  # of one training, and each a run of its own
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
@@ -92,9 +93,12 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
         elif len(token) > LONGEST_GAP or not set(token) <= BETWEEN:
             return None
         place += 1
-    if words and "_".join(words).lower() not in NOTES:
+    said = "_".join(words).lower()
+    if said in MODELS:
+        return {**fields, "run": f"{fields['run']}_{said}"}
+    if said and said not in NOTES:
         return None
-    return {**fields, "note": words[0]} if words else fields
+    return {**fields, "note": words[0]} if said else fields
 
 
 def _tells_a_run(words: list[str], gap: str, token: str) -> bool:

@@ -32,7 +32,7 @@ READ = {
     "x-epoch=3-v10.ckpt": {"version": "10", "run": "x-", "epoch": "3"},
     "vit_b_32-laion400m_e31-d867053b.pt": {"note": "d867053b", "run": "vit_b_32-laion400m_", "epoch": "31"},
     "BYOLAs64x96-e100-bs256-lr0003.pth": {"run": "BYOLAs64x96-_bs256_lr0003", "epoch": "100"},
-    "epoch_12_student.pth": {"run": "", "epoch": "12", "note": "student"},
+    "epoch_12_student.pth": {"run": "_student", "epoch": "12"},
     "VGG_SSD_300x300_ft_iter_120000.pt": {"run": "VGG_SSD_300x300_ft_", "step": "120000"},
     "epoch_3_ckpt.pth": {"run": "", "epoch": "3", "note": "ckpt"},
     "iter-000400-ckpt.pth": {"run": "", "step": "000400", "note": "ckpt"},
