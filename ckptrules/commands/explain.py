@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -96,7 +97,8 @@ def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -
         wanted = meant(options, listing)
         metrics = known_metrics(own, listing) if wanted else {}
         kinds = {entry.name: entry.kind for entry in listing.entries}
-        explained = [explain(own.rules, listing.directory, plan, name, kinds[name]) for name in wanted]
+        said = of_each(plan, wanted)
+        explained = [explain(own.rules, listing.directory, said[name], name, kinds[name]) for name in wanted]
         inside = known_inside(options.outputs_dir, listing, explained)
         found += [one._replace(metrics=metrics.get(one.name, {}), inside=inside.get(one.name, "")) for one in explained]
     if not found:
@@ -149,6 +151,24 @@ def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explain
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def of_each(plan: Plan, names: Iterable[str]) -> dict[str, Plan]:
+    """Return for each name the plan without what it says of others, but for what is skipped: a draft goes by that."""
+
+    def by_name(rows: Iterable[Any]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = defaultdict(list)
+        for row in rows:
+            for name in row.names:
+                found[name].append(row)
+        return found
+
+    every = [by_name(rows) for rows in (plan.problems, plan.actions, plan.kept)]
+    rows = {name: [tuple(found.get(name, ())) for found in every] for name in names}
+    return {
+        name: plan._replace(problems=problems, actions=actions, kept=kept)
+        for name, (problems, actions, kept) in rows.items()
+    }
 
 
 def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
