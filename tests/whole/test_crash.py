@@ -13,7 +13,6 @@ import pytest
 
 from ckptrules import stopping
 from tests.conftest import REFUSED, Project
-from tests.support import crash
 from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents, tracked
 
@@ -78,7 +77,7 @@ def test_refused_from_any_change_on(undisturbed: Undisturbed) -> None:
     """Then what was done of a unit cannot be taken back either: the next run finishes it."""
     for at in undisturbed.instants:
         undisturbed.begin()
-        ended = crash.run(undisturbed.project.folder, *undisturbed.command, fault=Fault(at, errno.EIO, lasts=True))
+        ended = undisturbed.run(*undisturbed.command, fault=Fault(at, errno.EIO, lasts=True))
         assert ended.code in (0, 1, 3), (at, ended.output)
         assert "Traceback" not in ended.output, (at, ended.output)
         assert undisturbed.holds_all(), (at, ended.output)
@@ -91,7 +90,7 @@ def test_an_undo_refused_from_any_change_on(undisturbed: Undisturbed) -> None:
     for at in range(1, changes + 1):
         undisturbed.begin()
         undisturbed.run(*undisturbed.command)
-        ended = crash.run(undisturbed.project.folder, "undo", fault=Fault(at, errno.EIO, lasts=True))
+        ended = undisturbed.run("undo", fault=Fault(at, errno.EIO, lasts=True))
         assert "Traceback" not in ended.output, (at, ended.output)
         assert undisturbed.holds_all(), (at, ended.output)
         if ended.code != REFUSED and undisturbed.leaves_another_disk():
