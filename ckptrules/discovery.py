@@ -16,8 +16,8 @@ from ckptrules.engine.checkpoints import NUMBERS, Checkpoint, Claim, Evidence, n
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
 from ckptrules.engine.lines.keep_best import as_float
-from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import NS
+from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.naming import CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet

@@ -14,7 +14,7 @@ from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
 from ckptrules.engine.entries import EntryKind, Listing, in_part_folder
-from ckptrules.engine.losses import mode_of
+from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ckptrules.engine.checkpoints import number, time_in
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
-from ckptrules.engine.losses import mode_of
+from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES
 

@@ -12,7 +12,7 @@ from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of, series_
 from ckptrules.engine.conflicts import Known
 from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines.keep_best import as_float
-from ckptrules.engine.losses import mode_of
+from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted

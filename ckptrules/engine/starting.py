@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, layout_for
-from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
+from ckptrules.engine.metrics import NEGATED, mode_of
 from ckptrules.engine.ruleset import pattern_of
 from ckptrules.engine.shapes import in_yaml
 

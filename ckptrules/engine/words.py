@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ckptrules.engine.checkpoints import number
-from ckptrules.engine.losses import mode_of
+from ckptrules.engine.metrics import mode_of
 
 READS = ("run", "epoch", "step", "version", "note")  # the fields that may be captured, metrics aside
 KEYS = {

@@ -11,8 +11,8 @@ from ckptrules.engine.actions import Kept, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, numbers_told
 from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
 from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
-from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
+from ckptrules.engine.metrics import metrics_of, mode_of
 from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, name_of, only_tells, sort_entries, with_metrics
