@@ -60,8 +60,9 @@ def twins(found: Sorted) -> dict[str, Reason]:
     unread = {_TWIN.sub("", row.name): row.name for row in found.skipped if row.kind == "unrecognised"}
     if not unread:
         return {}
-    words = _TWIN, _IN_FRONT
-    beside = [(c, unread.get(word.sub("", name))) for c in found.checkpoints for name in c.names for word in words]
+    by_word = {rest: name for rest, name in unread.items() if rest != name}  # 7.pth beside model_7.pth says nothing
+    pairs = [(one, name) for one in found.checkpoints for name in one.names]
+    beside = [(c, unread.get(_TWIN.sub("", name)) or by_word.get(_IN_FRONT.sub("", name))) for c, name in pairs]
     text = "no rule reads {}, which may belong to it"
     return {one.entry.name: Reason(text.format(twin), one.named_by.place) for one, twin in beside if twin}
 
