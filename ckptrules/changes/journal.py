@@ -67,8 +67,10 @@ class Journal:
             "intent": self._number,
             "experiment": experiment,
             "directory": directory,
-            "units": [unit[: 5 if unit.shared else 4 if unit.parts else 3] for unit in units],
+            "units": [unit[: 4 if unit.parts else 3] for unit in units],  # as versions that knew no more wrote them
         }
+        if any(unit.shared for unit in units):
+            row["shared"] = [unit.shared for unit in units]
         if takes_back:
             row["takes_back"] = [list(ref) for ref in takes_back]
         if kept:

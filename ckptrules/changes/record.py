@@ -117,7 +117,8 @@ def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _intent(row: Mapping[str, Any], run: str) -> Intent:
-    units = tuple(_unit(*unit) for unit in row["units"])
+    shared = row.get("shared") or [()] * len(row["units"])
+    units = tuple(_unit(*unit)._replace(shared=_links(links)) for unit, links in zip(row["units"], shared, strict=True))
     takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place)) for r, p, i, place in row.get("takes_back", ()))
     if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
         raise ValueError("'takes_back' does not fit the units")
@@ -125,13 +126,14 @@ def _intent(row: Mapping[str, Any], run: str) -> Intent:
     return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
-def _unit(
-    kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0, shared: Iterable[Sequence[int]] = ()
-) -> Unit:
+def _links(rows: Iterable[Iterable[int]]) -> tuple[HardLinks, ...]:
+    return tuple(HardLinks._make(map(int, row)) for row in rows)
+
+
+def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0) -> Unit:
     if kind not in ACTIONS or (type(size), type(parts)) != (int, int) or abs(parts) >= max(len(steps), 1) or not steps:
         raise ValueError("no such unit")
-    links = tuple(HardLinks._make(map(int, link)) for link in shared)
-    return Unit(kind, size, tuple(_step(*step) for step in steps), parts, links)
+    return Unit(kind, size, tuple(_step(*step) for step in steps), parts)
 
 
 def _step(*row: Any) -> Step:

@@ -99,6 +99,16 @@ def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Proje
     assert "Deleted 3 checkpoints, 2 KB" in project.doit("log"), project.doit("log")
 
 
+def test_a_version_that_knew_no_hard_links_still_reads_the_journal(project: Project) -> None:
+    """It reads units of three or four parts, and called the journal damaged: there was no undo any more."""
+    make(project, [ckpt(1), ckpt(2)], {OTHER: ckpt(1)})
+    project.doit("migrate", "delete_old=1")
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert {len(unit) for row in rows for unit in row.get("units", ())} == {3}
+    assert [shared for row in rows for unit in row.get("shared", ()) for shared in unit]
+
+
 def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) -> None:
     for n, run_id in enumerate(("20260101T000000Z-1", "20260102T000000Z-1")):
         folder = project.outputs / ".ckptrules/trash" / run_id / "exp"
