@@ -184,7 +184,8 @@ def came_to(
     Of the run, ``rest`` units stand that were not asked for.
     """
     if run and backs:
-        verb = "Taken back in part" if total.problems or rest else "Taken back"
+        is_part = total.problems or rest or total.experiments < len(backs)
+        verb = "Taken back in part" if is_part else "Taken back"
         if style.preview:
             verb = "Would take back" + " in part" * bool(rest)
         elif not total.changes:

@@ -400,6 +400,22 @@ def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
     assert EARLY not in project.names("one")
 
 
+def test_an_undo_that_is_stopped_says_what_it_came_to(project: Project, tmp_path: Path) -> None:
+    """It had left whole directories as they were, and said "Taken back"."""
+    project.make(TREE)
+    project.doit("migrate")
+    shutil.copytree(project.folder, whole := tmp_path / "whole", symlinks=True)
+    said = set[bool]()
+    for at in range(1, crash.run_in_turn(whole, "undo").changes):
+        shutil.copytree(project.folder, folder := tmp_path / f"at {at}", symlinks=True)
+        first = crash.run_in_turn(folder, "undo", fault=Fault(at, "SIGINT"))
+        assert first.code == 130, (at, first)
+        is_done = crash.run_in_turn(folder, "undo").output == EMPTY
+        assert is_done == ("Taken back: " in first.output), (at, first)
+        said.add(is_done)
+    assert said == {True, False}
+
+
 @pytest.mark.parametrize("how", ["by hand", "by a purge that was killed"])
 def test_a_trash_that_is_gone_and_of_which_no_record_tells_is_not_looked_for(project: Project, how: str) -> None:
     """Else plain undo would stumble over it for ever, and never come to an older run."""
