@@ -103,19 +103,24 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
 def lock(session: Session, options: Common, make: Callable[[str], object] | None = None) -> None:
     """Take the lock of ``outputs_dir`` for what changes something; what is to ``make`` it does so where it is gone.
 
+    A preview only refuses what is refused.
+
     Raises:
         LockedError, OptionError: it cannot be had, or that is a backup itself.
     """
     refusing.refuse_backup(options)
     outputs_dir = options.outputs_dir
-    if options.dry_run:
-        return
     if make and not os.path.lexists(outputs_dir):
         try:
+            if options.dry_run:
+                os.stat(os.path.dirname(os.path.abspath(outputs_dir)))
+                return
             make(outputs_dir)
         except OSError as error:
             raise OptionError(f"outputs_dir '{outputs_dir}' cannot be made: {why_of(error)}", place="") from None
     refusing.refuse_missing_outputs(outputs_dir)
+    if options.dry_run:
+        return
     locking.take_lock(session, outputs_dir, options.wait)
     locking.recover_first(session, outputs_dir)
 

@@ -421,8 +421,11 @@ def test_what_is_archived_comes_back_into_a_folder_that_is_not_there(project: Pr
     shutil.rmtree(project.outputs)
     assert "Would bring back: old_1 " in project.doit("unarchive", "archive=archive/old_1.tar.gz", "dry_run=1")
     assert not project.outputs.exists()
-    out = project.doit("unarchive", "archive=archive/old_1.tar.gz", "outputs_dir=gone/outputs", check=3)
-    assert out == "ERROR: outputs_dir 'gone/outputs' cannot be made: No such file or directory\n"
+    for how in ([], ["dry_run=1"]):  # which told that it "would bring back", or that there is no such archive
+        out = project.doit("unarchive", "archive=archive/old_1.tar.gz", "outputs_dir=gone/outputs", *how, check=3)
+        assert out == "ERROR: outputs_dir 'gone/outputs' cannot be made: No such file or directory\n"
+        out = project.doit("unarchive", "archive=archive/old_1.tar.gz", "outputs_dir=dodo.py", *how, check=3)
+        assert out.startswith("ERROR: outputs_dir 'dodo.py': Not a directory\n")
     project.doit("unarchive", "archive=archive/old_1.tar.gz")
     assert project.tree() == {path: what for path, what in there.items() if path.startswith("old_1")}
 
