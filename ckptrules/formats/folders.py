@@ -82,7 +82,7 @@ def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
     with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None) as heard:
         _, shards = _look(directory, name, heard)
         if not any(shard.path == SPEECHBRAIN for shard in shards):
-            return tuple(shard for shard in shards if shard.path.endswith(WHOLE_FILES))
+            return tuple(shard for shard in shards if _is_read(shard.path, shard.size))
     return ()
 
 
@@ -115,10 +115,11 @@ def glance_at_folder(directory: int, name: str, tell: Tell) -> dict[str, str]:
     with told_as_fault(tell) as heard:
         folder, _ = _look(directory, name, heard)
         formats = {}
-        for path in (path for path in folder.sizes if path.endswith(WHOLE_FILES)):
-            heard(0)
-            with of_part(path), folder.open(path) as file:
-                formats[path] = glance(file, folder.sizes[path])
+        for path, size in folder.sizes.items():
+            if _is_read(path, size):
+                heard(0)
+                with of_part(path), folder.open(path) as file:
+                    formats[path] = glance(file, size)
         layouts.check_json(folder, INDEX)
         _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)}, quick=True)
         return formats
@@ -172,7 +173,7 @@ def _check_files(
 ) -> Iterator[tuple[str, FileContent]]:
     for shard in shards:
         folder.tell(0)
-        if not shard.path.endswith(WHOLE_FILES):
+        if not _is_read(shard.path, shard.size):
             continue
         if SPEECHBRAIN in folder.sizes and _is_note(folder, shard):
             folder.tell(shard.size)
@@ -182,6 +183,11 @@ def _check_files(
             if isinstance(answer, Exception):
                 raise answer
             yield shard.path, answer
+
+
+def _is_read(path: str, size: int) -> bool:
+    """Say whether the format of a part can be told: msgpack of one byte, an empty dictionary, is as a pickle begins."""
+    return path.endswith(WHOLE_FILES) and not (path.endswith(".msgpack") and size == 1)
 
 
 def _is_note(folder: Folder, shard: Shard) -> bool:

@@ -80,7 +80,7 @@ WHOLE: dict[str, Files] = {
     "Hugging Face": hugging_face(500), "in shards": SHARDED, "an adapter": LORA, "accelerate": ACCELERATE, "FSDP": ACCELERATE_FSDP,
     "ZeRO": IN_ZERO, "TensorFlow": TENSORFLOW, "Megatron": MEGATRON, "DeepSpeed": DEEPSPEED, "FSDP of Lightning": FSDP,
     "FSDP, of which a process had nothing to save": {**FSDP, "__2_0.distcp": b""},
-    "msgpack": {"flax_model.msgpack": weights.flax(), "config.json": b"{}"},
+    "msgpack": {"flax_model.msgpack": weights.flax(), "batch_stats.msgpack": b"\x80", "config.json": b"{}"},
     "Orbax": {"_CHECKPOINT_METADATA": b"{}", "_METADATA": b"{}", "manifest.ocdbt": b"w", "d/1": b"w"},
     "unknown": {"whatever": b"w"},
     "weights in a folder": {"unet/diffusion_pytorch_model.safetensors": WEIGHTS, "optimizer.bin": torch_zip({})},
