@@ -21,7 +21,10 @@ MODELS = frozenset("student teacher".split())  # of one training, and each a run
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
-COUNTED = frozenset("b batch batches date gs idx images mb minibatch rew samples time tokens".split())
+COUNTED = frozenset(
+    "b batch batches cnt count date episode episodes frames games gs idx images mb minibatch rew samples time timestep "
+    "timesteps tokens total".split()
+)
 """Words before a whole number that is another one in each name of a training."""
 SETTINGS = frozenset("alpha beta cfg dropout gamma lambda lr momentum sigma tau temp wd".split())
 """Words before a number that is the same in all names of a training."""
