@@ -25,7 +25,7 @@ from ckptrules.storage import reading
 from ckptrules.storage.moving import COARSE_TICK_NS
 from ckptrules.storage.posix import Disk
 
-VERSION = 3  # goes up when a check finds what an earlier one did not
+VERSION = 3  # goes up when a check finds what an earlier one did not: what that found broken is broken all the same
 LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
 
 
@@ -73,7 +73,7 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
             for line in lines:
                 with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     row = json.loads(line)
-                    if row.pop("version") == VERSION:
+                    if row.pop("version") == VERSION or row.get("broken"):
                         identity = row.pop("identity")
                         known[identity] = _known(row)
     except reading.StateError:

@@ -193,6 +193,20 @@ def test_what_a_later_look_finds_sound_counts_again(tree: Project) -> None:
     assert plan_of(tree)["problems"] == []
 
 
+def test_what_an_earlier_version_found_broken_is_nothing_to_rely_on(tree: Project) -> None:
+    """With its number all that it had noted was forgotten: a sound one went for one with a flipped bit."""
+    ranks(tree, 100, state(100))
+    (newest,) = ranks(tree, 200, state(200).replace(b"ww", b"wx", 1))
+    tree.doit("verify", check=1)
+    memory = tree.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
+    rows = [{**json.loads(line), "version": 2} for line in memory.read_text().splitlines()]
+    memory.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    plan = plan_of(tree, check=1)
+    assert ([problem["id"] for problem in plan["problems"]], plan["actions"]) == (["broken"], [])
+    newest.write_bytes(state(200))
+    assert [action["name"] for action in plan_of(tree)["actions"]] == ["rank0-step_0100.pt"]
+
+
 def test_a_look_that_is_less_close_takes_nothing_back(tree: Project) -> None:
     put(tree, "G_10.pth", state(10).replace(b"ww", b"wx", 1))
     put(tree, "D_10.pth", state(10))
