@@ -15,7 +15,7 @@ from ckptrules.engine.words import ENDING
 LAST = 3  # saves that are compared
 ROLES = frozenset(
     "model net weights params state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
-    "generator discriminator enc dec encoder decoder actor critic".split()
+    "generator discriminator enc dec encoder decoder actor critic student teacher".split()
 )
 """Words in a name that say what of a training a file holds, and not which training it is of."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")

@@ -121,6 +121,15 @@ def test_the_only_whole_folder_stays_beside_those_with_less(first: int) -> None:
     assert (made.going, made.unwhole) == ({"cp-0"}, ())
 
 
+def test_a_student_without_its_teacher_is_not_whole() -> None:
+    """The student of the last whole pair went, and its teacher stayed."""
+    names = [f"epoch_{n}_{model}.pth" for n in (1, 2, 3) for model in ("student", "teacher")]
+    listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names[:-1]))
+    made = make_plan(RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"))
+    assert made.going.isdisjoint(names[2:])
+    assert made.unwhole == ("epoch_3_student.pth",)
+
+
 def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
     sizes = {f"net{net}_epoch_{n}.pth": int(net == "G" or n < 3) for n in (1, 2, 3, 4) for net in "GD"}
     listing = Listing(
