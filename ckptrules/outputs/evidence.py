@@ -271,14 +271,14 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     """Return the names of files that no rule knows, and that may hold the name of a checkpoint and nothing else.
 
-    Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say. One
-    whose own name says that it is a tracker (``best_model.json``) may hold more. One that ``ignored`` lists by its
-    whole name says nothing.
+    Such a tracker has no digit in its own name (``resume.txt``), and protects: to change it is for rules to say. One
+    whose own name says that it is a tracker (``best_f1.json``) may hold more. One that ``ignored`` lists by its whole
+    name says nothing.
     """
     read, ignored = reader(rules, len(listing.entries)), {pattern.text for pattern in rules.ignored}
-    has_number = re.compile("[0-9]").search
-    unnumbered = [entry for entry in listing.entries if entry.kind == "file" and not has_number(entry.name)]
-    small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH and entry.name not in ignored]
+    has_digit = re.compile("[0-9]").search
+    files = [one for one in listing.entries if one.kind == "file" and 0 < one.size <= LONGEST_PATH]
+    small = [one for one in files if one.name not in ignored and (not has_digit(one.name) or _says_more(one.name))]
     texts = ((one.name, name_of(one, read).claim.kind) for one in small)
     others = ("unrecognised", "ignored")  # best_* protects best_step.txt as well, and best_1.pt, which is no text
     return [name for name, kind in texts if kind in others or (kind == "protected" and not name.endswith(WEIGHTS))]

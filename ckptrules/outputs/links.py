@@ -18,15 +18,16 @@ from ckptrules.storage.reading import why_of
 
 MOST_HOPS = 40  # as many links as Linux follows for one name: path_resolution(7)
 ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: without its base an adapter is nothing
-# Of a file that says by its name that it is a tracker (best_model.json, last_good, resume.sh), and no log.
+# Of a file that says by its name that it is a tracker (best_f1.json, last_good, resume.sh), of no one save, and no log.
 _TRACKS = re.compile(
-    r"(?:[^0-9]*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.][^0-9]*)?(?<!\.log|\.out|\.err)",
-    re.IGNORECASE,
+    r"(?!(?:.*[^a-z0-9])?(?:epoch|ep|step|iter|iteration|it)?[0-9])"
+    r"(?:.*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.].*)?(?<!\.log|\.out|\.err)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
 def tracks(name: str) -> bool:
-    """Say whether the name of a file, which has no digit, says that the file names the best or the last."""
+    """Say whether the name of a file says that the file names the best or the last, and has no number of its own."""
     return _TRACKS.fullmatch(name) is not None
 
 

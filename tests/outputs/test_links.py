@@ -59,6 +59,7 @@ def keeping_one(project: Project) -> None:
     ("file", "content", "is_meant"),
     [
         ("best_checkpoint.txt", f"checkpoints/{OLD}\n", True),
+        ("best_f1.txt", f"checkpoints/{OLD}\n", True),
         ("best_checkpoint", f"/another/machine/one/checkpoints/{OLD}", True),
         ("best.json", json.dumps({"path": f"D:\\runs\\checkpoints\\{OLD}", "acc": 0.5}), True),
         ("latest.txt", OLD, True),
