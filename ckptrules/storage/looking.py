@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
@@ -29,7 +29,7 @@ NO_FILE = -1  # the newest time of the files in a directory that has none
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
-def identify(directory: int, name: str, without: Collection[str] = ()) -> Identity:
+def identify(directory: int, name: str, without: Container[str] = ()) -> Identity:
     """Find out what tells whether a name in an open directory still stands for what it stood for.
 
     Of a directory, what is ``without`` does not count: paths below the open one.
@@ -43,7 +43,7 @@ def identify(directory: int, name: str, without: Collection[str] = ()) -> Identi
     return identity_of(status)
 
 
-def stands_for(directory: int, name: str, identity: Identity, without: Collection[str] = ()) -> bool:
+def stands_for(directory: int, name: str, identity: Identity, without: Container[str] = ()) -> bool:
     """Say whether a name in an open directory still stands for what was identified; OSError where nothing is there."""
     return is_known_by(identify(directory, name, without), identity)
 
@@ -129,7 +129,7 @@ class Inside(NamedTuple):
     model_parts: tuple[str, ...]
 
 
-def look_inside(directory: int, name: str, without: Collection[str] = ()) -> Inside:
+def look_inside(directory: int, name: str, without: Container[str] = ()) -> Inside:
     """Add up the bytes of all files in a directory, and find the newest of their times (`NO_FILE` where there is none).
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.storage import dressing, exchanging, moving, texts
+from ckptrules.storage import dressing, exchanging, looking, moving, texts
 from ckptrules.storage.base import Changed
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
@@ -205,6 +207,40 @@ def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) ->
     with Folders(str(outputs)) as folders:
         assert foresee(folders, tuple(units)) == do_units(folders, units) == {}
     assert (outputs / "exp/latest").read_text() == "c\na\n"
+
+
+def test_twice_as_many_folders_are_foreseen_with_twice_the_work(outputs: Path) -> None:
+    """A restored experiment of 1,500 folders was foreseen in 14 seconds: each looked through all that leave."""
+
+    def work(number: int) -> int:
+        units: list[Unit] = []
+        for path in [f"{number}-{n}" for n in range(number)]:
+            (outputs / "exp" / path).mkdir()
+            (outputs / "exp" / path / "a").write_text("weights")
+            file = looking.identity_of(os.lstat(outputs / "exp" / path / "a"))
+            steps = [
+                Step("move", f"exp/{path}", "a", BIN, f"{path}-a", "", file),
+                Step("move", "exp", path, BIN, path, "", Identity("directory", 0, -1)),
+            ]
+            units += [Unit("trash", 0, (step,)) for step in steps]
+        lines = [0]
+
+        def count(*_: object) -> Any:
+            lines[0] += 1
+            return count
+
+        before = sys.gettrace()
+        with Folders(str(outputs)) as folders:
+            sys.settrace(count)
+            try:
+                foreseen = foresee(folders, tuple(units))
+            finally:
+                sys.settrace(before)
+        assert foreseen == {}
+        return lines[0]
+
+    work(1)
+    assert work(100) <= 2.1 * work(50)
 
 
 def test_what_is_in_the_way_of_a_head_is_named(outputs: Path) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Container
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
-from ckptrules.engine.entries import folders_above, lies_in
+from ckptrules.engine.entries import Spot, folders_above, lies_in
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import looking, moving, reading
 from ckptrules.storage.base import Changed
@@ -90,11 +91,23 @@ class Move(Kind):
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
 
+class _Leaving(Container[str]):
+    """The paths below a directory that leave before; to list them for each directory would be quadratic."""
+
+    def __init__(self, directory: str, left: Container[Spot]) -> None:
+        self._directory, self._left = directory, left
+
+    def __contains__(self, path: object) -> bool:
+        folder, name = os.path.split(os.path.join(self._directory, str(path)))
+        return Spot(folder, name) in self._left
+
+
 def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
     """Say whether a directory into which something came later will be as it was, as that leaves before."""
-    start = f"{step.directory}/".lstrip("/")
-    inside = {one.path.removeprefix(start) for one in ahead.left if one.path.startswith(f"{step.here.path}/")}
-    return bool(inside) and looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, inside)
+    leaving = _Leaving(step.directory, ahead.left)
+    return step.identity.kind == "directory" and looking.stands_for(
+        folders.descriptor(step.directory), step.name, step.identity, leaving
+    )
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
