@@ -13,7 +13,7 @@ from ckptrules.stopping import heed
 from ckptrules.storage.reading import why_of
 
 LOOKED_AT = 3  # of those that go and are called alike, the newest
-_DIGITS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"-?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|(?<![A-Za-z])(?:nan|inf)(?![A-Za-z]))")
 
 
 class Glances:
@@ -33,7 +33,7 @@ class Glances:
         files = [(name, path) for name, (_, formats) in found.items() for path, form in formats.items() if not form]
         known = self._known(going, {_kinds(name)[0] for name, _ in files}) if files else {}
         for name, path in files:
-            if said := known.get((_kinds(name)[0], _DIGITS.sub("#", path))):
+            if said := known.get((_kinds(name)[0], _NUMBERS.sub("#", path))):
                 where = f"its part '{path}'" if path else "it"
                 wrong.setdefault(name, f"{where} is in no known format, and {said}")
         return {name: f"as a glance at it shows: {fault}" for name, fault in wrong.items()}
@@ -46,7 +46,7 @@ class Glances:
             looked.update(kinds)
             for path, form in self._at(entry)[1].items() if kinds else ():
                 said = f"{os.path.join(entry.name, path) if path else entry.name} is {form}"
-                found |= {(kind, _DIGITS.sub("#", path)): said for kind in kinds if form}
+                found |= {(kind, _NUMBERS.sub("#", path)): said for kind in kinds if form}
         return found
 
     def _at(self, entry: Entry) -> tuple[str, Mapping[str, str]]:
@@ -82,5 +82,5 @@ def _glance(directory: int, entry: Entry) -> tuple[str, Mapping[str, str]]:
 
 def _kinds(name: str) -> tuple[str, ...]:
     """Return what checkpoints have in common that are called alike: all but numbers; of ``last.ckpt``, the ending."""
-    stem, ending = os.path.splitext(_DIGITS.sub("#", name))
+    stem, ending = os.path.splitext(_NUMBERS.sub("#", name))
     return (stem + ending, ending) if "#" in stem else (ending,)

@@ -256,6 +256,17 @@ def test_all_that_others_go_for_are_looked_at(project: Project) -> None:
     assert [problem["names"] for problem in plan["problems"]] == [[name] for name in NAMES]
 
 
+@pytest.mark.parametrize("reward", ["1", "-0.5", "1e-05", "nan"])
+def test_a_stub_is_told_by_those_that_are_called_alike_whatever_its_metric_is(project: Project, reward: str) -> None:
+    """All others went for it where it had a metric without a fraction, or below zero."""
+    rules_of_lightning(project)
+    for epoch, told in ((1, "0.25"), (2, "12.5"), (3, reward)):
+        content = b"502 Bad Gateway" if epoch == 3 else torch_zip({})
+        put(project, f"epoch={epoch}-step={epoch}0-reward={told}.ckpt", content)
+    plan = plan_of(project, check=1)
+    assert goes(plan) == ["epoch=1-step=10-reward=0.25.ckpt"]
+
+
 def test_a_protected_name_that_is_cut_off_is_not_all_that_remains(project: Project) -> None:
     put(project, "epoch-01_step-000010.ckpt", lightning(1, 10))
     put(project, "epoch-02_step-000020.ckpt", lightning(2, 20))
@@ -380,9 +391,13 @@ def test_a_file_that_ignored_lists_by_its_name_names_nothing(project: Project) -
     assert "epoch=10-step=100.ckpt" not in project.names("exp")
 
 
-def three_of_lightning(project: Project) -> None:
+def rules_of_lightning(project: Project) -> None:
     (project.folder / "rules" / "naming.yaml").write_text("packs: [lightning]\nlayout: ['*/checkpoints']\n")
     (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+
+
+def three_of_lightning(project: Project) -> None:
+    rules_of_lightning(project)
     for epoch in (10, 11, 12):
         put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
 
