@@ -12,7 +12,7 @@ from ckptrules.engine.wholeness import as_sentence
 from ckptrules.stopping import heed
 from ckptrules.storage.reading import why_of
 
-LOOKED_AT = 3  # of those that go and are called alike, the newest
+LOOKED_AT = 3  # of those that go and are called alike, the largest: stubs are small
 _NUMBERS = re.compile(r"-?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|(?<![A-Za-z])(?:nan|inf)(?![A-Za-z]))")
 
 
@@ -41,7 +41,7 @@ class Glances:
     def _known(self, going: Iterable[Entry], wanted: Collection[str]) -> dict[tuple[str, str], str]:
         """Say of files of what goes which format they are in, by the kind of their checkpoint and the path in it."""
         found, looked = dict[tuple[str, str], str](), Counter[str]()
-        for entry in sorted(going, key=lambda one: one.mtime_ns, reverse=True):
+        for entry in sorted(going, key=lambda one: (one.size, one.mtime_ns), reverse=True):
             kinds = [kind for kind in _kinds(entry.name) if kind in wanted and looked[kind] < LOOKED_AT]
             looked.update(kinds)
             for path, form in self._at(entry)[1].items() if kinds else ():

@@ -267,6 +267,14 @@ def test_a_stub_is_told_by_those_that_are_called_alike_whatever_its_metric_is(pr
     assert goes(plan) == ["epoch=1-step=10-reward=0.25.ckpt"]
 
 
+def test_a_stub_is_told_by_what_goes_also_where_stubs_go_as_well(project: Project) -> None:
+    """A few were looked at, the newest: all were stubs, and every whole one went."""
+    words_alone(project, "keep_last: 1")
+    for epoch in range(1, 9):
+        put(project, f"epoch_{epoch}.pt", torch_zip({}) if epoch < 3 else b"502 Bad Gateway")
+    assert goes(plan_of(project, check=1)) == ["epoch_1.pt"]
+
+
 def test_a_protected_name_that_is_cut_off_is_not_all_that_remains(project: Project) -> None:
     put(project, "epoch-01_step-000010.ckpt", lightning(1, 10))
     put(project, "epoch-02_step-000020.ckpt", lightning(2, 20))
