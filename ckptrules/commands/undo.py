@@ -252,12 +252,12 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
 
 
 def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
-    """Leave out what would bring a pinned checkpoint, or a directory with one in it, into the trash; tell of each."""
+    """Leave out what would bring a pinned checkpoint, or a directory with one, into the trash; tell of each once."""
     lost = [[step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)] for unit in back.units]
     held = [pinning.first_in(pinned, paths) for paths in lost]
     stays = [one is None for one in held]
     rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
-    return rest, [pinning.refused(one) for one in held if one]
+    return rest, list(dict.fromkeys(pinning.refused(one) for one in held if one))
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:

@@ -247,6 +247,19 @@ def test_a_restore_brings_the_pinned_one_back_and_replaces_none(pinned: Project)
     assert file.read_bytes() == b"trained on"
 
 
+def test_an_undo_of_a_restore_tells_once_of_what_is_pinned(pinned: Project) -> None:
+    """It told of it again for each folder that it lies in, as of problems of their own."""
+    (pinned.folder / "saved").mkdir()
+    pinned.doit("backup", "to=saved")
+    (backup,) = (pinned.folder / "saved").iterdir()
+    shutil.rmtree(pinned.outputs / "one")
+    pinned.doit("restore", f"backup={backup}")
+    out = pinned.doit("undo", check=1)
+    assert out.count(f"one/checkpoints/{EARLY} stays as it is: pinned: Table 2") == 1
+    assert re.search(r"^  problems +1  left untouched", out, re.MULTILINE), out
+    assert pinned.names("one") == [EARLY]
+
+
 def test_an_undo_of_an_undo_deletes_nothing_that_was_pinned_since(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate", "delete_old=1")
