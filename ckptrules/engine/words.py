@@ -22,8 +22,8 @@ PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
 COUNTED = frozenset(
-    "b batch batches cnt count date episode episodes frames games gs idx images mb minibatch rew samples time timestep "
-    "timesteps tokens total".split()
+    "b batch batches cnt count date dev episode episodes frames games gs idx images mb minibatch rew samples time "
+    "timestep timesteps tokens total val valid".split()
 )
 """Words before a whole number that is another one in each name of a training."""
 SETTINGS = frozenset("alpha beta cfg dropout gamma lambda lr momentum sigma tau temp wd".split())

@@ -44,6 +44,7 @@ READ = {
     "epoch_5-v2.pth": {"run": "_v2", "epoch": "5"},
     "epoch_5_batch_200_acc_98.pt": {"run": "", "epoch": "5", "batch": "200", "acc": "98"},
     "epoch_5_frames_200.pt": {"run": "", "epoch": "5", "frames": "200"},
+    "epoch_1_val_86.pth": {"run": "", "epoch": "1", "val": "86"},
     "epoch=3-bs=32.ckpt": {"run": "", "epoch": "3", "bs": "32"},
     "checkpoint_epoch_00010.pyth": {"run": "checkpoint_", "epoch": "00010"},
     "epoch_3.loss0.5": {"run": "", "epoch": "3", "loss": "0.5"},
