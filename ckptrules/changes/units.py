@@ -65,7 +65,13 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     for action in plan.actions:
         if action.follows:
             followers[action.follows].append(action)
-    return [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in heads(plan)]
+    every = heads(plan)
+    units = [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in every]
+    linked = {entry.name: entry.shared for entry in listing.entries if entry.shared}
+    if not linked:
+        return units
+    shared = (tuple(link for name in head.names for link in linked.get(name, ())) for head in every)
+    return [unit._replace(shared=links) for unit, links in zip(units, shared, strict=True)]
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -120,8 +126,7 @@ def _unit(head: Action, followers: Sequence[Action], entries: Mapping[str, Entry
     if head.leaves_link:
         pairs = [(head.name, head.to), *head.with_it[: head.parts]]
         steps += [Step("link", directory, name, directory, to) for name, to in pairs]
-    shared = tuple(link for name in head.names for link in entries[name].shared)
-    return Unit(head.kind, head.size, tuple(steps), head.parts, shared)
+    return Unit(head.kind, head.size, tuple(steps), head.parts)
 
 
 def _identity(entry: Entry) -> Identity:

@@ -221,7 +221,7 @@ def _meant_here(content: bytes, up: int, listing: Listing) -> bytes:
 
 
 def _says_more(file: str) -> bool:
-    return tracks(in_part_folder(file)[1])
+    return not file.endswith(WEIGHTS) and tracks(in_part_folder(file)[1])
 
 
 def _stays_note(file: str, named: Sequence[str]) -> Reason:
@@ -278,7 +278,8 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     read, ignored = reader(rules, len(listing.entries)), {pattern.text for pattern in rules.ignored}
     has_digit = re.compile("[0-9]").search
     files = [one for one in listing.entries if one.kind == "file" and 0 < one.size <= LONGEST_PATH]
-    small = [one for one in files if one.name not in ignored and (not has_digit(one.name) or _says_more(one.name))]
+    unnumbered = [one for one in files if not has_digit(one.name) or _says_more(one.name)]
+    small = [one for one in unnumbered if one.name not in ignored]
     texts = ((one.name, name_of(one, read).claim.kind) for one in small)
     others = ("unrecognised", "ignored")  # best_* protects best_step.txt as well, and best_1.pt, which is no text
     return [name for name, kind in texts if kind in others or (kind == "protected" and not name.endswith(WEIGHTS))]
