@@ -25,18 +25,16 @@ from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
-    ABOVE,
     Looks,
     look,
     metric_files,
     obstacle,
-    one_word_files,
-    pointer_files,
     read_metrics,
     to_look_at,
 )
 from ckptrules.outputs.find import backups_around
 from ckptrules.outputs.listing import read_directory
+from ckptrules.outputs.pointers import ABOVE, one_word_files, pointer_files
 from ckptrules.run import hook, pinning
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.outcome import FAULTS, untouched

@@ -24,7 +24,8 @@ from ckptrules.engine.what_if import (
     with_more,
     without,
 )
-from ckptrules.outputs.evidence import ABOVE, Looks
+from ckptrules.outputs.evidence import Looks
+from ckptrules.outputs.pointers import ABOVE
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file

@@ -13,7 +13,7 @@ import pytest
 
 from ckptrules.engine.actions import Action, Plan
 from ckptrules.engine.entries import Entry
-from ckptrules.outputs import evidence
+from ckptrules.outputs import evidence, pointers
 from ckptrules.outputs.in_use import in_use
 from ckptrules.storage import moving, reading, streams
 from tests.conftest import Project
@@ -245,11 +245,11 @@ def test_a_pointer_file_that_cannot_be_read_lets_nothing_go(monkeypatch: pytest.
     def refuse(*_: object) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(evidence, "read_pointer", refuse)
+    monkeypatch.setattr(pointers, "read_pointer", refuse)
     rules = load_rules({"rules/mine.yaml": f"layout: ['*']\n{TRACKED}"})
     listing = Listing("exp", HERE, (Entry("tracker", "file", 1, 0),))
     with pytest.raises(PermissionError, match=r"Permission denied \(tracker\)"):
-        evidence.read_pointers(0, listing, rules)
+        pointers.read_pointers(0, listing, rules)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")

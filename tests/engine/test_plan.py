@@ -26,8 +26,8 @@ from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
 from ckptrules.engine.wholeness import fitted, unwhole
-from ckptrules.outputs.evidence import pointer_files
 from ckptrules.outputs.facts import documents, names_of
+from ckptrules.outputs.pointers import pointer_files
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
 from tests.support.forking import shared_rules

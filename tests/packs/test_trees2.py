@@ -17,11 +17,12 @@ from ckptrules.engine.entries import Directory
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.outputs.evidence import look_inside, read_pointers
+from ckptrules.outputs.evidence import look_inside
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick_in
+from ckptrules.outputs.pointers import read_pointers
 from ckptrules.outputs.scouting import scout
 from ckptrules.rules.packs import sources
 from ckptrules.storage.reading import open_below

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pickle
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,16 +14,10 @@ from typing import Any
 
 import pytest
 
-from ckptrules.engine import pointers
-from ckptrules.engine.entries import Directory, Stamp
-from ckptrules.engine.pointers import mentions
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import glance
 from ckptrules.formats.folders import glance_at_folder
 from ckptrules.formats.torchfile import MAGIC_NUMBER
-from ckptrules.outputs.evidence import read_pointers
-from ckptrules.outputs.listing import scan
-from ckptrules.rules.load import load_rules
 from tests.commands.test_verify import (
     DEEPSPEED,
     FSDP,
@@ -42,7 +35,6 @@ from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
 from tests.support.crash import run_in_turn
 from tests.support.disturbing import Fault
-from tests.support.torch_files import lightning_file
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"
@@ -82,6 +74,11 @@ class Counting(io.BytesIO):
         data = super().read(size)
         self.count += len(data)
         return data
+
+
+def rules_of_lightning(project: Project) -> None:
+    (project.folder / "rules" / "naming.yaml").write_text("packs: [lightning]\nlayout: ['*/checkpoints']\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
 
 
 def fill(folder: Path, files: Files) -> Path:
@@ -326,171 +323,3 @@ def test_where_nothing_goes_and_nothing_is_renamed_no_content_is_looked_at(proje
     put(project, NAMES[2], lightning(12, 120)[:-1])
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("exp") == NAMES[2:]
-
-
-def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each was tried against each name: a plan of 2,000 of both took four minutes."""
-    rules = load_rules({"x.yaml": "layout: ['*']\npointers: ['last.*']\npacks: [words]\n"})
-    fill(tmp_path / "run", {f"epoch-{n}.pt": b"x" for n in range(100)})
-    fill(tmp_path / "run", {f"last.{n}": f"/data/epoch-{n}.pt\n".encode() for n in range(100)})
-    tried = []
-
-    def counted(content: bytes, name: str) -> bool:
-        tried.append(name)
-        return mentions(content, name)
-
-    monkeypatch.setattr(pointers, "mentions", counted)
-    listing = scan(str(tmp_path), Directory("run", "run", Stamp(0, 0, 0)))
-    directory = os.open(tmp_path / "run", os.O_RDONLY)
-    found, _ = read_pointers(directory, listing, rules)
-    os.close(directory)
-    assert {name: [one.name for one in said] for name, said in found.items()} == {
-        f"last.{n}": [f"epoch-{n}.pt"] for n in range(100)
-    }
-    assert len(tried) < 1000
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "is_one"),
-    [
-        ("resume.txt", "{}\n", True),
-        ("best_model_path", "/another/place/{}", True),
-        ("CURRENT", "\ufeff./{}\r\n", True),
-        ("best_model.json", '{{"path": "/data/{}", "score": 0.9}}', True),
-        ("best-model.csv", "epoch,path\n10,{}\n", True),
-        ("last_good", "step: 100", True),
-        ("resume.sh", "python train.py --ckpt_path {}\n", True),
-        ("best_f1.json", '{{"path": "/data/{}", "f1": 0.9}}', True),
-        ("fold0_best.txt", "{}\n", True),
-        ("epoch3_best.txt", "{}\n", False),
-        ("best_3.txt", "{}\n", False),
-        ("elastic.txt", "at {}\n", False),
-        ("latest.log", "saved {}\n", False),
-        ("notes.txt", "the best is {}\n", False),
-        ("seed.txt", "10", False),
-        ("fold_1.txt", "{}\n", False),
-    ],
-)
-def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_else(
-    project: Project, file: str, content: str, *, is_one: bool
-) -> None:
-    old = "epoch=10-step=100.ckpt"
-    for epoch in (10, 11, 12):
-        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
-    put(project, file, content.format(old).encode())
-    plan = project.doit("plan")
-    assert ("'pointers: [" in plan) == is_one
-    project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert (old in project.names("exp")) == is_one
-    put(project, file, b"nothing\n")
-    project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert old not in project.names("exp")
-
-
-def test_a_file_that_ignored_lists_by_its_name_names_nothing(project: Project) -> None:
-    three_of_lightning(project)
-    put(project, "resume.txt", b"epoch=10-step=100.ckpt\n")
-    rules = project.folder / "rules" / "naming.yaml"
-    naming = rules.read_text()
-    rules.write_text(naming + "ignored: ['res*.txt']\n")
-    assert "resume.txt names epoch=10-step=100.ckpt" in project.doit("plan", "delete_old=1")
-    rules.write_text(naming + "ignored: [resume.txt]\n")
-    project.doit("migrate", "delete_old=1")
-    assert "epoch=10-step=100.ckpt" not in project.names("exp")
-
-
-def rules_of_lightning(project: Project) -> None:
-    (project.folder / "rules" / "naming.yaml").write_text("packs: [lightning]\nlayout: ['*/checkpoints']\n")
-    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
-
-
-def three_of_lightning(project: Project) -> None:
-    rules_of_lightning(project)
-    for epoch in (10, 11, 12):
-        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
-
-
-def test_a_number_in_a_file_that_is_called_after_epochs_is_one_of_them(project: Project) -> None:
-    """The names tell a step as well, so that the number was looked for among the steps, and the best went."""
-    three_of_lightning(project)
-    put(project, "best_epoch.txt", b"10\n")
-    project.doit("migrate", "delete_old=1")
-    assert project.names("exp") == ["best_epoch.txt", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
-
-
-def test_a_protected_file_may_name_a_checkpoint(project: Project) -> None:
-    three_of_lightning(project)
-    (project.folder / "rules" / "mine.yaml").write_text("protected: ['best_*']\n")
-    put(project, "best_model.json", b'{"step": 100, "loss": 0.5}')
-    project.doit("migrate", "delete_old=1")
-    assert project.names("exp") == ["best_model.json", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
-
-
-@pytest.mark.parametrize("content", ['{"epoch": 10}', '{"epoch": 10, "metric": "acc", "value": 0.5}'])
-def test_a_file_that_tells_the_epoch_of_the_best_names_it(project: Project, content: str) -> None:
-    """The names tell a step as well, or the file a word: so the best went."""
-    three_of_lightning(project)
-    put(project, "best_metrics.json", content.encode())
-    project.doit("migrate", "delete_old=1")
-    assert project.names("exp") == ["best_metrics.json", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
-
-
-@pytest.mark.parametrize("marker", ["-incomplete", ".in-progress", ".saving", ".aria2"])
-def test_a_usual_marker_is_asked_where_no_rule_names_it(project: Project, marker: str) -> None:
-    """The newest counted as whole, and the last whole one went."""
-    three_of_lightning(project)
-    put(project, f"epoch=12-step=120.ckpt{marker}", b"")
-    project.doit("migrate", "delete_old=1")
-    assert project.names("exp") == [
-        "epoch=11-step=110.ckpt",
-        "epoch=12-step=120.ckpt",
-        f"epoch=12-step=120.ckpt{marker}",
-    ]
-
-
-def test_the_best_of_each_series_that_a_policy_makes_stays(project: Project) -> None:
-    """What the newest of all said was believed alone, so the best of another series went."""
-    (project.folder / "rules" / "naming.yaml").write_text(
-        "layout: ['*/checkpoints']\nretention: {default: {keep_last: 1, per: [lr]}}\nformats:\n"
-        r"- {id: folder, match: 'lr(?P<lr>\d+)-(?P<step>\d+)', folder: true, examples: {lr1-3: {lr: 1}}}"
-        "\n"
-        r"- {id: file, match: 'lr(?P<lr>\d+)-(?P<step>\d+)\.ckpt', examples: {lr1-3.ckpt: {lr: 1}}}"
-        "\nfacts:\n- {file: s.json, within: true, best: best}\n"
-        "- {file: '*.ckpt', inside: true, best: 'callbacks/*/best_model_path'}\n"
-    )
-    (project.folder / "rules" / "retention.yaml").unlink()
-    for lr in "12":
-        for step in "1234":
-            put(project, f"lr{lr}-{step}.ckpt", lightning_file(f"lr{lr}-2.ckpt"), "files")
-            put(project, f"lr{lr}-{step}/model.pt", torch_zip({}), "folders")
-            put(project, f"lr{lr}-{step}/s.json", json.dumps({"best": f"lr{lr}-1"}).encode(), "folders")
-    project.doit("migrate", "delete_old=1")
-    assert project.names("folders") == ["lr1-1", "lr1-4", "lr2-1", "lr2-4"]
-    assert project.names("files") == [f"lr{lr}-{step}.ckpt" for lr in "12" for step in "24"]
-
-
-def test_a_text_that_protects_a_checkpoint_is_no_leftover(project: Project) -> None:
-    """It went with the run in which it held the checkpoint, and the checkpoint with the next."""
-    (project.folder / "rules" / "mine.yaml").write_text("leftovers: {match: '*.txt', after: 1d}\n")
-    for name in NAMES:
-        put(project, name, lightning(12, 120))
-    for name, text in (("resume.txt", NAMES[0]), ("other.txt", "no name")):
-        os.utime(put(project, name, text.encode()), (1_000_000_000, 1_000_000_000))
-    for _ in range(2):
-        project.doit("migrate", "delete_old=1", "keep_last=1")
-        assert project.names("exp") == [NAMES[0], NAMES[2], "resume.txt"]
-
-
-def test_the_line_by_which_such_a_file_follows_can_be_copied(project: Project) -> None:
-    old, file = "epoch=10-step=100.ckpt", "it's: the [best]"
-    put(project, old, lightning(10, 100))
-    put(project, file, old.encode())
-    said = project.doit("plan")
-    found = re.search(r"'(pointers: \[.*\])' lets it follow", said)
-    assert found
-    rules = project.folder / "rules/naming.yaml"
-    rules.write_text(re.sub(r"(?m)^pointers: .*", lambda _: found[1], rules.read_text()))
-    project.doit("migrate")
-    new = NAMES[0]
-    assert (project.outputs / "exp/checkpoints" / file).read_text() == new
-    assert new in project.names("exp")
