@@ -67,18 +67,18 @@ def with_others(
     """Tell each job by what its directory is planned as well; the second value says what the rows are, as data."""
     rows = tuple(asked(job.options, job.rules.policies))
     deleting = job.options.but(delete_old=True)
-    bases = others_of(session, job, pairs, deleting)
+    by_deleting = others_of(session, job, pairs, deleting)
     asked_for = (row.options for row in rows)
-    columns = [bases if one == deleting else others_of(session, job, pairs, one) for one in asked_for]
-    policies = {id(other.policy): other.policy for other in bases}.values()
+    columns = [by_deleting if one == deleting else others_of(session, job, pairs, one) for one in asked_for]
+    policies = {id(other.policy): other.policy for other in by_deleting}.values()
     uses = dict.fromkeys(use for policy in policies for use in in_use(policy))
     less = [(use, others_of(session, job, pairs, deleting, partial(less_one, use))) for use in uses]
     made: dict[tuple[int, ...], Job] = {}
     told = []
     for number, (own, found) in enumerate(pairs):
-        here = in_use(bases[number].policy)
+        here = in_use(by_deleting[number].policy)
         lines = tuple((use, column[number]) for use, column in less if use in here)
-        others = Others(bases[number], tuple(column[number] for column in columns), lines)
+        others = Others(by_deleting[number], tuple(column[number] for column in columns), lines)
         key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
         told.append((made.setdefault(key, own._replace(others=others)), found))
     said = (
