@@ -63,7 +63,7 @@ def all_packs() -> list[Pack]:
         RuleError: one does not hold.
     """
     faults: list[Fault] = []
-    found = [load_pack(name, faults) for name in packs_of_rules.sources()]
+    found = [load_pack(name, path, faults) for name, path in packs_of_rules.sources().items()]
     if faults:
         raise RuleError(faults)
     return found
@@ -127,7 +127,7 @@ def copy_pack(options: Options, style: Style) -> Done:
     """Write a pack into the rules folder as rules of the user's own; overwrite nothing."""
     name = str(options.copy)
     path = os.path.join(options.rules_dir or RULES_DIR, f"{name}.yaml")
-    text = as_rules(packs_of_rules.text_of(name, packs_of_rules.sources()[name]))
+    text = as_rules(packs_of_rules.text_of(name, packs_of_rules.sources([name])[name]))
     try:
         if not options.dry_run:
             writing.write_new(path, text.encode())

@@ -124,7 +124,7 @@ def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
         unfinished=tuple(ending for one in every for ending in one.unfinished),
         leftovers=tuple(leftover for one in every for leftover in one.leftovers),
         formats=tuple(rule for one in every for rule in one.formats),
-        special=re.compile("|".join(f"(?:{one.special.pattern})" for one in every)),
+        special="|".join(f"(?:{one.special})" for one in every),
         naming_digest=f"{rules.naming_digest} {' '.join(names)}",
         packs=tuple(packs),
         user=rules._replace(packs=()),

@@ -4,8 +4,9 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry
@@ -286,6 +287,12 @@ class MaxDelete(NamedTuple):
     place: Location | None = None
 
 
+@lru_cache(maxsize=64)
+def _match_of(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    """Compile a pattern at the first name that is asked of: a run that has nothing to do reads none."""
+    return re.compile(pattern).match
+
+
 class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
@@ -319,7 +326,7 @@ class RuleSet(NamedTuple):
     unfinished: tuple[Pattern, ...] = ()
     formats: tuple[Rule, ...] = ()
     part_folders: tuple[str, ...] = ()
-    special: re.Pattern[str] = re.compile("")
+    special: str = ""
     outputs_dir: str | None = None
     leftovers: tuple[Leftover, ...] = ()
     budget: PolicyLine | None = None
@@ -335,7 +342,7 @@ class RuleSet(NamedTuple):
 
     def may_be_special(self, name: str) -> bool:
         """Say whether a shell pattern or an ending may fit a name: of most names this one look says that none does."""
-        return not name.isascii() or self.special.match(name) is not None
+        return not name.isascii() or _match_of(self.special)(name) is not None
 
     def pack_of(self, reason: Reason) -> "Pack | None":
         """Return the pack by whose rules a name is known, given why it is."""

@@ -169,10 +169,10 @@ def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, fault
 
 
 def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault], *, proved: bool) -> RuleSet | None:
-    names = packs.chosen(merged.get("packs", []), faults)
-    if len(names) < len({value.data for value in merged.get("packs", [])}):
+    paths = packs.chosen(merged.get("packs", []), faults)
+    if len(paths) < len({value.data for value in merged.get("packs", [])}):
         return None  # what the rest says of the missing pack would be a fault as well
-    listed = [load_pack(name, faults) for name in names]
+    listed = [load_pack(name, path, faults) for name, path in paths.items()]
     theirs = [rule for pack in listed for rule in pack.rules.formats]
     named = naming.compile_naming(merged, faults, theirs, proved=proved)
     rules = _compile_names(merged, files, named, faults)
@@ -200,13 +200,13 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     return None if faults else rules._replace(naming_digest=_naming_digest(rules))
 
 
-def load_pack(name: str, faults: list[Fault]) -> Pack:
+def load_pack(name: str, path: str, faults: list[Fault]) -> Pack:
     """Read and compile a pack; what is wrong with it is added to ``faults``.
 
     Raises:
         RuleError: it cannot be read.
     """
-    return compile_pack(name, packs.text_of(name, packs.sources()[name]), faults)
+    return compile_pack(name, packs.text_of(name, path), faults)
 
 
 def compile_pack(name: str, text: str, faults: list[Fault]) -> Pack:
@@ -247,11 +247,11 @@ def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
     return tuple(Pattern(value.data, value.place) for value in values)
 
 
-def _special(rules: RuleSet) -> re.Pattern[str]:
-    """Compile one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
+def _special(rules: RuleSet) -> str:
+    """Write one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
     patterns = [one.text for one in (*rules.protected, *rules.ignored, *rules.pointers)]
     endings = [f"(?s:.*{re.escape(one.text)})\\Z" for one in rules.unfinished]
-    return re.compile("|".join([*map(fnmatch.translate, patterns), *endings]) or r"(?!)")
+    return "|".join([*map(fnmatch.translate, patterns), *endings]) or r"(?!)"
 
 
 def _naming_digest(rules: RuleSet) -> str:

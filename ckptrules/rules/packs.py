@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.spelling import one_of
@@ -18,17 +18,20 @@ KEYS = (
 )
 
 
-def sources() -> dict[str, str]:
+def sources(wanted: Collection[str] | None = None) -> dict[str, str]:
     """Return the paths of all packs by name: the shipped ones, and those of the entry points ``ckptrules.packs``.
 
-    An entry point leads to the path of a YAML file; a name that is taken by a shipped pack is passed over.
+    An entry point leads to the path of a YAML file; a name that is taken by a shipped pack is passed over. Where the
+    shipped packs are all that is ``wanted``, no entry point is looked for: that reads about all that is installed.
 
     Raises:
         RuleError: an entry point leads to no path.
     """
+    found = {name[:-5]: os.path.join(FOLDER, name) for name in sorted(os.listdir(FOLDER)) if name.endswith(".yaml")}
+    if wanted is not None and found.keys() >= set(wanted):
+        return found
     from importlib.metadata import entry_points
 
-    found = {name[:-5]: os.path.join(FOLDER, name) for name in sorted(os.listdir(FOLDER)) if name.endswith(".yaml")}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name not in found:
             try:
@@ -57,13 +60,9 @@ def shown(name: str) -> str:
     return f"packs/{name}.yaml"
 
 
-def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
-    """Return the names of the packs that rules list; what is no pack is added to ``faults``."""
-    wanted, found = list(names), []
-    known = sources() if wanted else {}  # which looks through all that is installed
-    for value in wanted:
-        if value.data not in known:
-            faults.append(Fault(value.place, f"no pack '{value.data}'", one_of(value.data, known)))
-        elif value.data not in found:
-            found.append(value.data)
-    return found
+def chosen(names: Sequence[Value], faults: list[Fault]) -> dict[str, str]:
+    """Return the packs that rules list, with their paths; what is no pack is added to ``faults``."""
+    known = sources([value.data for value in names])
+    strange = [value for value in names if value.data not in known]
+    faults += [Fault(value.place, f"no pack '{value.data}'", one_of(value.data, known)) for value in strange]
+    return {value.data: known[value.data] for value in names if value.data in known}

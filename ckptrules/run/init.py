@@ -269,7 +269,8 @@ def _preset_text(asked: str, preset: str) -> str:
     if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked).names(""))):
         return preset_text(preset, asked)
     faults: list[Fault] = []
-    layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in load_pack(preset, faults).rules.layout)]
+    patterns = load_pack(preset, packs.sources([preset])[preset], faults).rules.layout
+    layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in patterns)]
     return preset_text(preset, _not_too_much(above or os.curdir), layout)
 
 

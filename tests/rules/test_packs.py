@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.rules import packs
+from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
 
 THEIRS = ROOT / "tests/cases/third_party"
@@ -50,3 +51,10 @@ def test_an_entry_point_that_leads_nowhere_is_told(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_without_that_package_there_is_no_such_pack() -> None:
     assert "rules/mine.yaml:1:9: no pack 'acme'" in ask(str(ROOT)).stderr
+
+
+def test_who_lists_packs_of_ours_waits_for_no_look_through_all_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: pytest.fail("looks"))
+    assert [pack.name for pack in load_rules({"rules/mine.yaml": "packs: [keras, timm]\n"}).packs] == ["keras", "timm"]
