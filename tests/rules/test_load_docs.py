@@ -16,7 +16,6 @@ import yaml
 from ckptrules.engine.lines import IN_POLICIES
 from ckptrules.engine.shapes import Either, ListOf, MapOf, Record, Shape
 from ckptrules.rules.load import SHAPE, load_rules
-from ckptrules.rules.policies import POLICY
 from tests.conftest import ROOT
 from tests.engine.test_plan import RULES, Case, entries, lines, plan, read_cases
 
@@ -81,6 +80,13 @@ def test_every_key_has_a_section_and_the_table_of_keys_is_current() -> None:
     assert with_keys(PAGE) == PAGE, f"run: python -m {__name__}"
 
 
+@pytest.mark.parametrize("key", SHAPE.keys)
+def test_the_section_of_a_key_has_the_keys_inside_it(key: str) -> None:
+    inside = mapping_in(SHAPE.keys[key])
+    (section,) = re.findall(rf"(?ms)^## [^\n]*`{key}`.*?(?=^## |\Z)", PAGE)
+    assert not [own for own in (inside.keys if inside else ()) if not re.search(rf"`{own}`|\b{own}:", section)]
+
+
 def with_keys(page: str) -> str:
     """Write the table of keys anew."""
     rows = "".join(f"| {key} | {meaning} |\n" for key, meaning in rows_of(SHAPE))
@@ -89,15 +95,10 @@ def with_keys(page: str) -> str:
 
 
 def rows_of(record: Record) -> Iterator[tuple[str, str]]:
-    """List the keys of rule files, and those inside them; the lines of policies have a table of their own."""
-    listed = [POLICY]
+    """List the keys of rule files, each with the section that describes it."""
     for key, shape in record.keys.items():
         (section,) = [heading for heading in headings() if f"`{key}`" in heading]
         yield f"[`{key}`](#{anchor_of(section)})", shown(shape)
-        inside = mapping_in(shape)
-        if inside and inside not in listed:
-            listed.append(inside)
-            yield from ((f"`{key}` › `{own}`", shown(value)) for own, value in inside.keys.items())
 
 
 def headings() -> list[str]:
