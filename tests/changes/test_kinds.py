@@ -20,7 +20,7 @@ from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee, read_runs
-from ckptrules.changes.units import Transacted, head_of, inverse_of, refused
+from ckptrules.changes.units import NOT_BEGUN, Transacted, head_of, inverse_of, refused
 from ckptrules.commands.undo import as_plan
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Identity
@@ -144,6 +144,67 @@ def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Call
         foreseen = foresee(folders, (unit,))
         assert foreseen == do_units(folders, [unit]) != {}
     assert place.read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_what_is_no_name_leads_nowhere(outputs: Path, make: Callable[[Path], Step]) -> None:
+    """A planted journal may hold any."""
+    step = make(outputs)
+    planted = [step._replace(name=f"../exp/{step.name}")]
+    if step.kind in ("move", "exchange", "link"):
+        planted.append(step._replace(to=f"../{os.path.basename(step.to_directory)}/{step.to}"))
+    with Folders(str(outputs), texts=True) as folders:
+        before = tree(outputs)
+        for one in planted:
+            with pytest.raises(OSError, match="is no name in a directory"):
+                do_step(folders, one)
+        assert tree(outputs) == before
+        do_step(folders, step)
+        assert [is_done(folders, one) for one in (step, *planted)] == [True] + [False] * len(planted)
+
+
+def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, place = moving.rename, Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+
+    def fails(directory: int, name: str, to: str, target: int | None = None) -> None:
+        if name in ("b", "a2"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(directory, name, to, target)
+
+    steps = []
+    for name in "abc":
+        (outputs / "exp" / name).write_text(name)
+        time_ns = (outputs / "exp" / name).stat().st_mtime_ns
+        steps.append(Step("move", "exp", name, "exp", f"{name}2", "", Identity("file", 1, time_ns)))
+    units = [Unit("rename", 2, tuple(steps[:2]), 1), Unit("rename", 1, (steps[2],))]
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "rename", fails)
+        done = transact(place, "exp", "exp", units)
+    why = "b: Input/output error; a2 could not be taken back: Input/output error, so it is half done"
+    assert done == Transacted({0: why, 1: NOT_BEGUN})
+    assert "is half done, and comes first" in transact(place, "exp", "exp", units[1:]).unrecorded
+    assert tree(outputs) == {"exp/a2": "a", "exp/b": "b", "exp/c": "c"}
+    told = "Recovered: a run was interrupted in exp: 1 of its changes done, 1 not begun."
+    assert recover(str(outputs)) == ([told], [])
+    assert tree(outputs) == {"exp/a2": "a", "exp/b2": "b", "exp/c": "c"}
+
+
+@pytest.mark.parametrize("since", ["changed", "gone"])
+def test_links_follow_a_crash_also_where_the_file_is_another_one_by_now(outputs: Path, since: str) -> None:
+    head = move(outputs)
+    links = []
+    for name in ("last", "best"):
+        (outputs / "exp" / name).symlink_to("a")
+        links.append(Step("relink", "exp", name, "exp", "b", "a"))
+    Journal(Disk(str(outputs)), RUN, 1, {}).intend("exp", "exp", [Unit("rename", 7, (head, *links))])
+    with Folders(str(outputs)) as folders:
+        for step in (head, links[0]):
+            do_step(folders, step)
+    (outputs / "exp/b").write_text("trained on")
+    if since == "gone":
+        (outputs / "exp/b").unlink()
+    recover(str(outputs))
+    assert {name: os.readlink(outputs / "exp" / name) for name in ("last", "best")} == {"last": "b", "best": "b"}
 
 
 def test_what_cannot_be_taken_back_holds_nothing_else_back(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
