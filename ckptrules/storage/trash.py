@@ -142,24 +142,20 @@ def free_at_once(storage: Storage, step: Step) -> None:
 def _found(storage: Storage, run: str) -> Iterator[tuple[TrashItem, Sequence[HardLinks]]]:
     """Yield what a run left in the trash, each with the files of it that have several names."""
     top = f"{TRASH}/{run}"
-    for path, stat in _walk(storage, top):
-        folder, name = os.path.split(path)
-        if name.endswith(TRASH_SUFFIX):
-            directory = os.path.relpath(folder, top)
-            yield TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared
+    for folder, name, stat in _walk(storage, top):
+        directory = os.path.relpath(folder, top)
+        yield TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared
 
 
-def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, Stat]]:
-    """Yield what lies below a folder of the trash, folder by folder; what was put there as a whole is one thing."""
+def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, str, Stat]]:
+    """Yield what was put below a folder of the trash, folder by folder: the folder, the name, and what stands there."""
     here = sorted(storage.list(folder))
     for name, stat in here:
-        path = f"{folder}/{name}"
-        if stat.kind != "directory":
-            yield path, stat
-        elif name.endswith(TRASH_SUFFIX):
-            with contextlib.suppress(OSError):  # of a locked folder nobody knows the bytes
-                stat = storage.stat(path)  # noqa: PLW2901
-            yield path, stat
+        if name.endswith(TRASH_SUFFIX):
+            if stat.kind == "directory":  # it was put there as a whole
+                with contextlib.suppress(OSError):  # of a locked folder nobody knows the bytes
+                    stat = storage.stat(f"{folder}/{name}")  # noqa: PLW2901
+            yield folder, name, stat
     for name, stat in here:
         if stat.kind == "directory" and not name.endswith(TRASH_SUFFIX):
             yield from _walk(storage, f"{folder}/{name}")
