@@ -332,6 +332,20 @@ def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
     assert (outputs / "exp/run.sh").read_text() == "old"
 
 
+@pytest.mark.parametrize("lies", ["in the tree", "in the user's own state"])
+def test_after_a_crash_a_text_is_rewritten_by_the_users_own_state_alone(outputs: Path, lies: str) -> None:
+    """In the tree others could have planted a journal, whose first step seems to be done."""
+    own = outputs.parent / "own"
+    root = str(outputs if lies == "in the tree" else own)
+    os.makedirs(os.path.join(root, "exp"), exist_ok=True)
+    begun, text = move(Path(root)), rewrite(outputs)
+    keep_content(root, b"new")
+    Journal(Disk(root), RUN, 1, {}).intend("exp", "exp", [Unit("rename", 0, (begun, text))])
+    os.rename(Path(root, "exp/a"), Path(root, "exp/b"))
+    recover(str(outputs), str(own))
+    assert (outputs / "exp/run.sh").read_text() == ("old" if lies == "in the tree" else "new")
+
+
 # --- units -----------------------------------------------------------------------------------------------------------
 
 
