@@ -172,7 +172,7 @@ def of_each(plan: Plan, names: Iterable[str]) -> dict[str, Plan]:
 
 
 def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
-    """Say of a name what the plan makes of it."""
+    """Say of a name what the plan makes of it, of which `of_each` has left what concerns that name."""
     keep_name = ""
     try:
         said = claim(in_part_folder(name)[1], rules, folder=None if kind == "link" else kind == "directory")
@@ -183,28 +183,26 @@ def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKi
         said = Claim("ambiguous", named_by)
     one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy, keep_name=keep_name)
     one = one._replace(pack=_pack_of(said, rules))
-    problems = [row for row in plan.problems if name in row.names]
-    if problems:
-        texts = [text for row in problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
+    if plan.problems:
+        texts = [text for row in plan.problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
         return one._replace(why=tuple(map(Reason, texts)))
-    for action in (action for action in plan.actions if not action.directory):
-        if action.follows and name == action.name:
+    if action := next((action for action in plan.actions if not action.directory), None):
+        if action.follows:
             what, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
             texts = [f"a {what} is never deleted", f"will {leads} {action.to}, as {action.follows} is renamed"]
             return one._replace(stays=True, why=tuple(map(Reason, texts)))
-        if name in action.names:
-            parts = action.names[1 : action.parts + 1]
-            belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
-            goes_along = () if action.name == name else (Reason(belongs),)
-            why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
-            to = action.to if action.name == name else dict(action.with_it)[name]
-            parts = () if goes_along else parts
-            return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
-    for row in plan.kept:
-        if name in row.names:
-            goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
-            why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
-            return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
+        parts = action.names[1 : action.parts + 1]
+        belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
+        goes_along = () if action.name == name else (Reason(belongs),)
+        why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
+        to = action.to if action.name == name else dict(action.with_it)[name]
+        parts = () if goes_along else parts
+        return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
+    if plan.kept:
+        row = plan.kept[0]
+        goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
+        why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
+        return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
     why = tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by)
     why = why or (Reason("it is no checkpoint"),) * (said.kind == "ignored")
     if said.kind != "unrecognised" or why:
