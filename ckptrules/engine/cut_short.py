@@ -37,13 +37,10 @@ def cut_short(
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
         return {}, {}  # each save is one file
-    if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - no file differs from another
-        return {}, {}
     trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
-        if one.rule and kind:
-            trainings[_training(run), kind].setdefault(order, []).append(one)
+        trainings[_training(run), kind].setdefault(order, []).append(one)
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
     for saves in trainings.values():
@@ -51,13 +48,6 @@ def cut_short(
         short |= lacking
         showing |= earlier
     return short, showing
-
-
-def _kind(one: Checkpoint) -> tuple[object, ...]:
-    """Return what is quickly seen of a checkpoint; where it is the same of all, none lacks what another has."""
-    _, dot, ending = one.entry.name.rpartition(".")
-    named = one.fields.get("run"), one.fields.get("note"), bool(dot) and (ending.isdigit() or ending)
-    return one.rule.id if one.rule else "", *named, one.entry.kind, one.entry.model_parts, len(one.parts)
 
 
 def _of_newest(

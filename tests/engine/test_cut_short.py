@@ -8,19 +8,20 @@ from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import with_line
+from ckptrules.engine.ruleset import RuleSet
 from ckptrules.rules.load import load_rules
 
 RULES = load_rules({"rules/x.yaml": "{packs: [words], layout: ['*'], retention: {default: {keep_last: 1}}}"})
 PAIRS = [f"net{net}_epoch_{n}.pth" for n in (1, 2) for net in "GD"]
 
 
-@pytest.mark.parametrize("name", ["netG_epoch_1.pth", "netD_epoch_1.pth"])
+@pytest.mark.parametrize("name", ["netG_epoch_1.pth", "netD_epoch_1.pth", "netD"])
 @pytest.mark.parametrize("how", ["broken", "in use", "empty"])
 def test_an_earlier_pair_shows_what_the_newest_lacks_though_one_of_it_is_no_good(name: str, how: str) -> None:
     """One broken file of the first epoch, and the half of the last one counted as whole: the only whole pair went."""
-    sizes = {one: int(one != name or how != "empty") for one in [*PAIRS, "netG_epoch_3.pth"]}
+    sizes = {one: int(name not in one or how != "empty") for one in [*PAIRS, "netG_epoch_3.pth"]}
     listing = Listing("x", "x", tuple(Entry(one, "file", size, 0) for one, size in sizes.items()))
-    said = {name: "it is cut off, or open"}
+    said = {one: "it is cut off, or open" for one in sizes if name in one}
     evidence = {"broken": Evidence(broken=said), "in use": Evidence(in_use=said), "empty": Evidence()}[how]
     made = make_plan(
         RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"), evidence=evidence
@@ -121,13 +122,27 @@ def test_the_only_whole_folder_stays_beside_those_with_less(first: int) -> None:
     assert (made.going, made.unwhole) == ({"cp-0"}, ())
 
 
-def test_a_student_without_its_teacher_is_not_whole() -> None:
-    """The student of the last whole pair went, and its teacher stayed."""
-    names = [f"epoch_{n}_{model}.pth" for n in (1, 2, 3) for model in ("student", "teacher")]
+UNTOLD = r"""
+layout: ['*']
+retention: {default: {keep_last: 1}}
+formats: [{id: x, match: '(?:model|optim)_(?P<epoch>\d+)\.pth', examples: {model_1.pth: {epoch: 1}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "form", "roles"),
+    [
+        (RULES, "epoch_{0}_{1}.pth", ("student", "teacher")),
+        (load_rules({"rules/x.yaml": UNTOLD}), "{1}_{0}.pth", ("model", "optim")),  # no field tells the two apart
+    ],
+)
+def test_one_of_two_without_the_other_is_not_whole(rules: RuleSet, form: str, roles: tuple[str, ...]) -> None:
+    """The student of the last whole pair went, and its teacher stayed; of model and optim the whole pair went."""
+    names = [form.format(n, role) for n in (1, 2, 3) for role in roles]
     listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names[:-1]))
-    made = make_plan(RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"))
+    made = make_plan(rules, listing, with_line(rules.policies["default"], "keep_last", 1, "min_epoch"))
     assert made.going.isdisjoint(names[2:])
-    assert made.unwhole == ("epoch_3_student.pth",)
+    assert made.unwhole == (names[-2],)
 
 
 def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
