@@ -26,13 +26,13 @@ from ckptrules.engine.wholeness import complete_lines, lacks_shown, unwhole
 
 
 class Case(NamedTuple):
-    """What a plan is made of."""
+    """What a plan is made of; ``leave_links`` says that a link stays under each old name."""
 
     rules: RuleSet
     listing: Listing
     on_conflict: OnConflict
     evidence: Evidence
-    leave_links: bool
+    leave_links: bool = False
     policy: Policy | None = None
 
 
@@ -71,15 +71,13 @@ def make_plan(
     policy: Policy | None = None,
     on_conflict: OnConflict = "report",
     evidence: Evidence = Evidence(),  # noqa: B008 - a value, never changed
-    *,
-    leave_links: bool = False,
 ) -> Plan:
     """Decide everything that is to happen in one checkpoint directory.
 
     The order of its entries changes nothing. Without a policy nothing may be deleted. ``on_conflict`` says what becomes
-    of checkpoints that want one name, ``leave_links`` whether a link stays under each old name.
+    of checkpoints that want one name.
     """
-    return plan_on(basis_of(Case(rules, listing, on_conflict, evidence, leave_links)), policy)
+    return plan_on(basis_of(Case(rules, listing, on_conflict, evidence)), policy)
 
 
 def basis_of(asked: Case) -> Basis:
