@@ -143,7 +143,7 @@ def winner_of(
     best = max(map(amount, rivals))
     first = [checkpoint for checkpoint in rivals if amount(checkpoint) == best]
     certain = identical or (len(first) == 1 and not misdated)
-    if on_conflict in ("report", "skip") or not certain or not group.names.isdisjoint(known.busy):
+    if on_conflict == "report" or not certain or not group.names.isdisjoint(known.busy):
         return None
     name = (winner := max(first, key=order)).entry.name
     is_proved = identical or evidence.verified is None or name in evidence.verified

@@ -63,8 +63,8 @@ def apply_policy(
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
-    The candidates come in any order and have distinct names. Those that are ``held`` stay in any case; they take their
-    rank among the others.
+    The candidates come in any order and have distinct names. Those of them that are ``held`` stay in any case; they
+    take their rank among the others.
     """
     others, now_ns = around.stays, around.now_ns
     first = [line for line in policy.lines if not LINES[line.key].is_last]

@@ -29,7 +29,6 @@ def relink_actions(
         for action in actions
         if action.kind == "rename"
         for name, to in ((action.name, action.to), *action.with_it)
-        if to
     }
     relinks = []
     for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):

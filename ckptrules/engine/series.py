@@ -45,10 +45,8 @@ def judge(
         ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, known.busy)}
         others = others_of([one for one in shields if one.entry.name not in ranked], disputed, known.busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
-        here = {one.entry.name for one in own}
-        kept = {name: reason for name, reason in {**known.linked, **ranked}.items() if name in here}
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
-        verdict = apply_policy(policy, own, around, kept)
+        verdict = apply_policy(policy, own, around, {**known.linked, **ranked})
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 

@@ -241,7 +241,7 @@ def name_of(entry: Entry, read: Reader) -> Named:
 
 def is_left_link(entry: Entry, name: Named) -> bool:
     """Say whether a link stands under an old name for the checkpoint that has got its new one (``leave_links=1``)."""
-    return name.claim.kind == "legacy" and "/" not in entry.link_text and name.target == entry.link_text
+    return name.claim.kind == "legacy" and name.target == entry.link_text
 
 
 def nameless(entry: Entry, name: Named) -> Problem:
