@@ -96,12 +96,12 @@ def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str
     That is the one of its new names, unless its own says what makes it complete: else the first that is left under its
     old name would be judged by itself alone, when the others of its series have got their new ones.
     """
-    if not rule.complete and all(part.target for part in one.parts):
-        rows = [(read(in_part_folder(p.target)[1], p.entry.kind == "directory").claim, p) for p in one.parts]
-        new = rows[0][0].rule
-        if new and all(claim.rule is new and "/" not in part.entry.name for claim, part in rows):
-            return new, {claim.fields.get("part", "") for claim, _ in rows}
-    return rule, own_texts(one)
+    if not rule.complete:
+        claims = [read(in_part_folder(part.target)[1], part.entry.kind == "directory").claim for part in one.parts]
+        new = claims[0].rule
+        if new and all(claim.rule is new for claim in claims):
+            return new, {claim.fields.get("part", "") for claim in claims}
+    return rule, {part.text.removeprefix(in_part_folder(part.entry.name)[0]).removeprefix("/") for part in one.parts}
 
 
 def folders_of(one: Checkpoint) -> set[str]:
@@ -126,16 +126,11 @@ def why_lacking_inside(one: Checkpoint) -> Reason | None:
     return Reason(f"is not whole: it has {found.torn}{where}", one.named_by.place)
 
 
-def own_texts(one: Checkpoint) -> set[str]:
-    """Return what the format captures as ``part`` of the names of a checkpoint, part folders left out."""
-    return {part.text.removeprefix(in_part_folder(part.entry.name)[0]).removeprefix("/") for part in one.parts}
-
-
 def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset[str]]) -> Reason | None:
     """Say what a checkpoint lacks by its format; without ``complete``, by the other checkpoints of its series."""
     if one.rule is None or not (one.rule.complete or one.parts):
         return None
-    rule, texts, needed = needs.get(one.entry.name, (one.rule, own_texts(one), set()))
+    rule, texts, needed = needs.get(one.entry.name, (one.rule, set(), set()))
     count = number(one.fields.get("parts"))
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
