@@ -52,8 +52,10 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
     times: dict[str, int] = {}
     best = score = ""
     for row, is_row in _rows(fact, documents):
-        best = _as_text(row.get(fact.best)) or best if fact.best else ""
-        score = numbers(row).get(fact.score, score)
+        if fact.best and fact.best in row:
+            best = _as_text(row[fact.best]) or best
+        if fact.score and (fact.score in row or "metrics" in row):  # of thousands of rows one tells it
+            score = numbers(row).get(fact.score, score)
         key = _key_of(fact, row) if is_row else None
         if fact.offset and any(isinstance(part, int) and part < 0 for part in key or ()):
             keys, metrics, times = {}, {}, {}  # which one it calls the best still counts
@@ -129,10 +131,10 @@ def believed(listing: Listing, times: Mapping[str, int]) -> Listing:
 
 def numbers(row: object) -> dict[str, str]:
     """Return the numbers at the top of a mapping or below ``metrics``, as texts."""
-    if not isinstance(row, Mapping):
+    if not isinstance(row, dict):
         return {}
     inner = row.get("metrics")
-    rows = {**row, **(inner if isinstance(inner, Mapping) else {})}
+    rows = {**row, **(inner if isinstance(inner, dict) else {})}
     return {str(k): repr(v) for k, v in rows.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
@@ -146,15 +148,15 @@ def as_time_ns(value: object) -> int | None:
     return round(value * NS)
 
 
-def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Mapping[str, Any], bool]]:
+def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[dict[str, Any], bool]]:
     """Yield the mappings of a file, and whether each is a row: a document that holds the list of rows is none."""
     for document in documents:
-        if fact.rows and isinstance(document, Mapping):
+        if fact.rows and isinstance(document, dict):
             yield document, False
             inner = document.get(fact.rows)
         else:
             inner = document if isinstance(document, list) else [document]
-        yield from ((row, True) for row in (inner if isinstance(inner, list) else [inner]) if isinstance(row, Mapping))
+        yield from ((row, True) for row in (inner if isinstance(inner, list) else [inner]) if isinstance(row, dict))
 
 
 def _by_key(fact: Fact, names: Names) -> dict[tuple[int | str, ...], list[str]]:
