@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ckptrules.engine.checkpoints import Mention
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import Index, mentioned, named_alone
+from ckptrules.engine.pointers import LONGEST, Index, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, pattern_of
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
@@ -88,9 +88,9 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     """
     read, ignored = reader(rules, len(listing.entries)), {pattern.text for pattern in rules.ignored}
     has_digit = re.compile("[0-9]").search
-    files = [one for one in listing.entries if one.kind == "file" and 0 < one.size <= LONGEST_PATH]
-    unnumbered = [one for one in files if not has_digit(one.name) or _says_more(one.name)]
-    small = [one for one in unnumbered if one.name not in ignored]
+    files = [one for one in listing.entries if one.kind == "file" and 0 < one.size <= LONGEST]
+    paths = {one.name for one in files if one.size <= LONGEST_PATH and not has_digit(one.name)}
+    small = [one for one in files if one.name not in ignored and (one.name in paths or _says_more(one.name))]
     texts = ((one.name, name_of(one, read).claim.kind) for one in small)
     others = ("unrecognised", "ignored")  # best_* protects best_step.txt as well, and best_1.pt, which is no text
     return [name for name, kind in texts if kind in others or (kind == "protected" and not name.endswith(WEIGHTS))]
