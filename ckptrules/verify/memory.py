@@ -50,9 +50,9 @@ def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
 
 
 def identity(parts: Iterable[Shard], now_ns: int) -> str:
-    """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time."""
+    """Return the identity of a checkpoint; nothing where it is too young for its time to tell, or has only links."""
     rows = list(parts)
-    if any(now_ns - part.mtime_ns < COARSE_TICK_NS for part in rows):
+    if not rows or any(now_ns - part.mtime_ns < COARSE_TICK_NS for part in rows):
         return ""
     texts = (f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}" for part in rows)
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:40]

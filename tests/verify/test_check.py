@@ -249,6 +249,20 @@ def test_what_is_in_no_known_format_is_broken_where_others_of_its_series_are(tre
     assert "up to date" not in out
 
 
+def test_folders_of_nothing_but_links_are_not_one_file(tree: Project) -> None:
+    """Each was called broken as soon as one lacked a shard."""
+    weights = put(tree, "weights.bin", state(10))
+    for step in (10, 20, 30):
+        folder = weights.with_name(f"checkpoint-{step}")
+        put(tree, f"{folder.name}/trainer_state.json", b"{}").unlink()
+        for shard in (1, 2)[: step // 10]:
+            (folder / f"model-0000{shard}-of-00002.bin").symlink_to(weights)
+        (folder / "trainer_state.json").symlink_to(weights)
+    texts = [problem["text"] for problem in result(tree, check=1)["experiments"][0]["problems"]]
+    assert [text for text in texts if "lacks" in text] == ["lacks 'model-00002-of-00002.bin'"]
+    assert sum("is a link, and what it leads to is not read" in text for text in texts) == 2
+
+
 def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
     put(tree, "G_10.pth", state(10)[:-9])
     put(tree, "D_10.pth", state(10))
