@@ -130,9 +130,8 @@ def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
 
 def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:
     """Say which checkpoints are in use because something that goes with them is."""
-    owners = {name: action.name for action in plan.actions for name, _ in action.with_it}
-    names = [name for name in looks.entries if name in owners] if owners else []
-    return {owners[name]: f"{name} {why}" for name in names if (why := looks.why_in_use(name))}
+    owners = {name: action.name for action in plan.actions for name, _ in action.with_it if name in looks.entries}
+    return {owner: f"{name} {why}" for name, owner in owners.items() if (why := looks.why_in_use(name))}
 
 
 def _other_owner(directory: int, name: str) -> str:

@@ -241,10 +241,8 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
                 yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
             else:
                 yield from _walk(outputs_dir, inner, rest, listed)
-    elif rest:
-        yield from _walk(outputs_dir, os.path.join(path, part), rest, listed)
     else:
-        yield from _directory(outputs_dir, os.path.join(path, part))
+        yield from _walk(outputs_dir, os.path.join(path, part), rest, listed)
 
 
 def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:

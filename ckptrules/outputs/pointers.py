@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections import defaultdict
@@ -53,16 +52,16 @@ def read_pointers(
         elif protects and (name := texts.named_alone(content)):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
     for other in others:
-        with contextlib.suppress(OSError):  # nothing says that it is a pointer
-            content = read_pointer(directory, other) or b""
-            if other.startswith(ABOVE):
-                content = _meant_here(content, other.count(ABOVE), listing)
-            names = texts.every[texts.named_alone(content)]
-            if _says_more(other):
-                names = [*names, *(one.name for one in texts.mentioned(content, other))]
-            if other not in pointers and names:
-                found[other] = tuple(Mention(name, "") for name in sorted({*names}))
-                notes.append(_stays_note(other, [one.name for one in found[other]]))
+        says_more, is_above = _says_more(other), other.startswith(ABOVE)
+        content = _pointer_text(directory, other, is_link=False, protects=says_more and not is_above) or b""
+        if is_above:
+            content = _meant_here(content, other.count(ABOVE), listing)
+        names = texts.every[texts.named_alone(content)]
+        if says_more:
+            names = [*names, *(one.name for one in texts.mentioned(content, other))]
+        if other not in pointers and names:
+            found[other] = tuple(Mention(name, "") for name in sorted({*names}))
+            notes.append(_stays_note(other, [one.name for one in found[other]]))
     return found, tuple(sorted(notes))
 
 
@@ -158,7 +157,7 @@ def _pointer_text(directory: int, pointer: str, *, is_link: bool, protects: bool
         return read_text_behind(directory, pointer) if is_link else read_pointer(directory, pointer)
     except FileNotFoundError:
         return b""
-    except PermissionError as error:
+    except OSError as error:
         if protects:
-            raise PermissionError(error.errno, f"{why_of(error)} ({pointer})") from None
+            raise OSError(error.errno, f"{why_of(error)} ({pointer})") from None
         return b""

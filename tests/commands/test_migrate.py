@@ -238,17 +238,21 @@ def test_nothing_goes_while_a_file_that_names_the_best_is_not_understood(
     assert ("best.json, which names the best, is not understood" in out) == (left == EVERY)
 
 
-def test_a_pointer_file_that_cannot_be_read_lets_nothing_go(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["tracker", "best_f1.json"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_names_the_best_and_cannot_be_read_lets_nothing_go(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
     from ckptrules.engine.entries import Entry, Listing
     from ckptrules.rules.load import load_rules
 
     def refuse(*_: object) -> bytes:
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(pointers, "read_pointer", refuse)
     rules = load_rules({"rules/mine.yaml": f"layout: ['*']\n{TRACKED}"})
-    listing = Listing("exp", HERE, (Entry("tracker", "file", 1, 0),))
-    with pytest.raises(PermissionError, match=r"Permission denied \(tracker\)"):
+    listing = Listing("exp", HERE, (Entry(name, "file", 1, 0),))
+    with pytest.raises(OSError, match=rf"{os.strerror(number)} \({name}\)"):
         pointers.read_pointers(0, listing, rules)
 
 
