@@ -35,7 +35,7 @@ class Options(Common):
 
     finds_outputs = False
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
-    names: str | None = option(None, a_path, "say what the packs make of the names in this file, one a line")
+    names: str | None = option(None, a_path, "say what the packs make of the names in this file, one on each line")
     json: str | None = option(None, a_file, "with names=FILE: write what the packs make of them to this file, as JSON")
 
 

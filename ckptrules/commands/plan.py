@@ -20,7 +20,7 @@ class Options(Migrating):
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
     html: str | None = HTML
-    summary: bool = flag("one line an experiment, the one that loses most first")
+    summary: bool = flag("one line for each experiment, the one that loses most first")
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

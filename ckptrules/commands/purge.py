@@ -41,9 +41,9 @@ class Options(Common):
     """What `doit purge` may be told."""
 
     changes = True
-    older_than: str | None = option(None, as_time, "free only what has waited for so long: 7d, 12h")
+    older_than: str | None = option(None, as_time, "free only what has been in the trash for so long: 7d, 12h")
     wait: int = WAIT
-    yes: bool = flag("free it without asking; it asks on a terminal only")
+    yes: bool = flag("free it without asking (it asks only on a terminal)")
 
 
 def prepare(session: Session, options: Options) -> Prepared:

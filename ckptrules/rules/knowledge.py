@@ -46,7 +46,7 @@ def _offset_fault(text: str) -> str:
 
 SHAPES = {
     "pointers": ListOf(
-        "Shell patterns of text files beside the checkpoints that name some; these stay, and the files follow them.",
+        "Shell patterns of text files that name checkpoints: these stay, and the files follow a rename.",
         Either(
             (
                 Text("a shell pattern", name_fault),
@@ -79,7 +79,7 @@ SHAPES = {
                     },
                 ),
                 "offset": Text(
-                    "How much more they count than the names: 1 where theirs begin at 1 and ours at 0.", _offset_fault
+                    "How much more the file counts than the names: 1 if it begins at 1 and they at 0.", _offset_fault
                 ),
                 "best": Text("The key of a text that names the best checkpoint: that one stays."),
                 "score": Text("The key of the number by which that one is the best: it tells `init` the metric."),

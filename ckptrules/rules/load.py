@@ -45,7 +45,7 @@ SHAPE = Record(
     {
         "outputs_dir": Text("Folder that holds the experiments, from the current one; the option overrides it."),
         "layout": ListOf(
-            "Where checkpoint directories lie below outputs_dir: * ? [a-z] and ** are known.",
+            "Where checkpoint directories lie below outputs_dir, with * ? [a-z] and **.",
             Text("e.g. */checkpoints", _layout_fault),
             empty=False,
         ),
@@ -64,11 +64,11 @@ SHAPE = Record(
         ),
         **knowledge.SHAPES,
         "part_folders": ListOf(
-            "Shell patterns of folders beside each other that hold the parts of one checkpoint, one a rank or host.",
+            "Shell patterns of folders that hold the parts of one checkpoint, one folder for each rank or host.",
             Text("e.g. mp_rank_*", name_fault),
         ),
         "unfinished": ListOf(
-            "Endings of markers: beside S and such an ending, S is not whole, nor is what begins with S. or S-.",
+            "Endings of markers: x-unfinished says that x, and what begins with x. or x-, is not whole.",
             Text("e.g. -unfinished", _ending_fault),
         ),
         **policies.SHAPES,

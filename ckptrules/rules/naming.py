@@ -84,14 +84,12 @@ FORMAT = Record(
 )
 SHAPES: Mapping[str, Shape] = {
     "target": TARGET,
-    "targets": ListOf(
-        "Several formats; the first whose variables a name tells gives the new name.", TARGET, empty=False
-    ),
+    "targets": ListOf("Several such formats; a name becomes the first whose variables it tells.", TARGET, empty=False),
     "legacy": ListOf("Old naming formats; the first rule that fits the whole name wins.", LEGACY),
     "formats": ListOf(
         "Formats that are recognised and never renamed; the first that fits the whole name wins.", FORMAT
     ),
-    "rename": ListOf("Ids of formats whose names shall become those of the target after all.", Text("e.g. trainer")),
+    "rename": ListOf("Ids of formats that get the name of the target after all.", Text("e.g. trainer")),
 }
 
 

@@ -66,7 +66,7 @@ POLICY = Record(
 )
 _PATTERN = Text("A shell pattern, or several.", _pattern_fault)
 _LEFTOVER = Record(
-    "What is no checkpoint and goes when it is old, by shell patterns.",
+    "Names that are no checkpoints, and go when they are old.",
     {
         "match": Either((_PATTERN, ListOf("Several shell patterns.", _PATTERN, empty=False))),
         "after": Text("How old, by the newest time inside: 7d.", fault_of(measures.seconds)),
@@ -74,7 +74,7 @@ _LEFTOVER = Record(
     ("match", "after"),
 )
 SHAPES: Mapping[str, Shape] = {
-    "retention": MapOf("Policies by name; policy=NAME picks one, 'default' is used otherwise.", POLICY),
+    "retention": MapOf("Policies by name: what stays. policy=NAME picks one, or else 'default' holds.", POLICY),
     "experiments": ListOf(
         "Which experiments have a policy of their own; the first pattern that fits the name decides.",
         Record(
@@ -84,8 +84,8 @@ SHAPES: Mapping[str, Shape] = {
         ),
     ),
     "max_delete": Record(
-        "More deletions than this in one run, and nothing is deleted.",
-        {"count": Number("So many checkpoints.", 1), "percent": Number("So many of a hundred checkpoints.", 1, 100)},
+        "The most that one run may delete; a run that would delete more is refused.",
+        {"count": Number("The most checkpoints.", 1), "percent": Number("The most of a hundred checkpoints.", 1, 100)},
     ),
     "leftovers": Either((_LEFTOVER, ListOf("Several, each with its own age.", _LEFTOVER, empty=False))),
     "budget": LINES["budget"].shape,

@@ -269,27 +269,29 @@ class Common(Declared):
 
 
 EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
-JSON = option(None, a_file, "write all that it tells to this file, as JSON")
-HTML = option(None, a_page, "draw it as a page: one HTML file, for a browser or to be sent round")
+JSON = option(None, a_file, "also write the result to this file, as JSON")
+HTML = option(None, a_page, "also draw the result as one HTML file")
 WAIT = option(0, whole_seconds, "seconds to wait for another run to finish")
-POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
+POLICY = option("default", some_text, "the retention policy, except for experiments to which the rules assign one")
 KEEP_MIN_EPOCH = option(
     None,
     at_least(0),
-    "keep this epoch and later ones (overrides the policy's min_epoch; a lower one of an assigned policy stays)",
+    "keep this epoch and later ones (overrides the policy's min_epoch, but not a lower one that the rules assign)",
 )
 KEEP_LAST = option(
     None, at_least(1), "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
 )
 EXECUTOR_HERE = option(
-    None, an_executor_here, "where the work is done: none (this process) or processes (else these where it pays)"
+    None,
+    an_executor_here,
+    "where the work is done: none (this process) or processes; by default, processes if that pays",
 )
 EXECUTOR = option(
     None, an_executor,
-    "where the work is done: none (this process), processes (else these where it pays), dask:local:N (so many "
-    "workers), dask:tls://host:8786 (those of a scheduler)",
+    "where the work is done: none (this process), processes, dask:local:N (N workers), dask:tls://host:8786 (workers "
+    "of a scheduler); by default, processes if that pays",
 )  # fmt: skip
-MAX_RATE = option(None, a_rate, "at most so many bytes a second, for all workers together: 2GB/s, say")
+MAX_RATE = option(None, a_rate, "the most bytes a second, for all workers together: 2GB/s")
 RUN = option(None, some_text, "the id of a run: 'doit history' lists them")
 ARCHIVE_DIR = option(None, a_path, "the folder in which the archives lie")
 BACKUP = option(None, some_text, "the folder of the backup: 'doit backups' lists them")
@@ -333,8 +335,8 @@ class Migrating(Planning):
     settle: int | None = option(
         None, whole_seconds, "seconds that a checkpoint must be unchanged (overrides settle in the rules)"
     )
-    verified: bool = flag("delete only where a checkpoint that stays is verified")
+    verified: bool = flag("delete only beside a checkpoint that 'doit verify' found whole")
     leave_links: bool = flag("leave a link under each old name")
-    fix_state: bool = flag("also bring the paths inside the checkpoints up to date")
-    quiet: bool = flag("print nothing where nothing was done and no problem is left")
+    fix_state: bool = flag("also update the paths that Lightning stores inside checkpoints")
+    quiet: bool = flag("print nothing if nothing was done and no problem is left")
     executor: str | None = EXECUTOR_HERE

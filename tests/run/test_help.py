@@ -103,7 +103,10 @@ def test_a_task_shows_its_options(tmp_path: Path, words: str, make: Callable[[Pa
     make(tmp_path)
     result = run(tmp_path, *words.split())
     assert (result.returncode, result.stderr) == (0, "")
-    assert "  older_than=X, --older-than X\n        free only what has waited for so long: 7d, 12h\n" in result.stdout
+    assert (
+        "  older_than=X, --older-than X\n        free only what has been in the trash for so long: 7d, 12h\n"
+        in result.stdout
+    )
     assert "  yes=1, --yes, --no-yes\n" in result.stdout
     assert "delete_old" not in result.stdout
 
