@@ -8,6 +8,7 @@ import warnings
 from ckptrules.formats.content import UnsoundError
 
 LOADS = ("torch", "torch before 1.6")  # torch.load refuses any other pickle, and what TorchScript has written
+OF_THIS_MACHINE = (ImportError, AttributeError, MemoryError)  # a module, a class, or room that it needs is not here
 
 
 def load(path: str, kind: str, *, unsafe: bool) -> str:
@@ -17,7 +18,7 @@ def load(path: str, kind: str, *, unsafe: bool) -> str:
     ``weights_only=True`` refuses, ``unsafe`` loads with ``weights_only=False``, which RUNS whatever code it names.
 
     Raises:
-        UnsoundError: it does not load.
+        UnsoundError: it does not load; ``not_read`` where that may be for want of something here.
     """
     import torch
 
@@ -44,5 +45,9 @@ def load(path: str, kind: str, *, unsafe: bool) -> str:
 
 
 def _does_not_load(error: Exception) -> UnsoundError:
-    first = (str(error).splitlines() or [""])[0][:200]
-    return UnsoundError("does_not_load", f"does not load: {type(error).__name__}: {first}")
+    fact = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    if isinstance(error, OF_THIS_MACHINE):
+        return UnsoundError(
+            "not_read", f"is not verified: to load it fails here: {fact}", "load it where it was written"
+        )
+    return UnsoundError("does_not_load", f"does not load: {fact}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from pickle import UnpicklingError
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ckptrules.engine.entries import Entry
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.loading import load
 from ckptrules.verify.portion import Desk, How, Portion, of_portions
 from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
@@ -261,6 +266,24 @@ def test_folders_of_nothing_but_links_are_not_one_file(tree: Project) -> None:
     texts = [problem["text"] for problem in result(tree, check=1)["experiments"][0]["problems"]]
     assert [text for text in texts if "lacks" in text] == ["lacks 'model-00002-of-00002.bin'"]
     assert sum("is a link, and what it leads to is not read" in text for text in texts) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "id_"),
+    [(ModuleNotFoundError("No module named 'mine'"), "not_read"), (RuntimeError("bad magic"), "does_not_load")],
+)
+def test_what_this_machine_lacks_is_held_against_no_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, id_: str
+) -> None:
+    """It was remembered as broken where the module of a class in it was not there."""
+
+    def refuse(*_: object, weights_only: bool, **__: object) -> None:
+        raise UnpicklingError if weights_only else error
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=refuse))
+    with pytest.raises(UnsoundError, match=str(error)) as fault:
+        load("x.pt", "torch", unsafe=True)
+    assert fault.value.id == id_
 
 
 def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
