@@ -49,7 +49,7 @@ def read_pointers(
         elif said := texts.mentioned(content, pointer, protects=protects):
             # what is behind a link is not ours to change
             found[pointer] = tuple({m._replace(text=""): None for m in said}) if pointer in links else said
-        elif protects and (name := texts.named_alone(content)):
+        elif name := texts.named_alone(content):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
     for other in others:
         says_more, is_above = _says_more(other), other.startswith(ABOVE)
