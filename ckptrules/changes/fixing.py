@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import refused
-from ckptrules.engine.actions import Action, Plan, Problem, Rewrite, Skipped, Step, Unit
+from ckptrules.engine.actions import Action, Plan, Problem, Recipe, Skipped, Step, Unit
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Reason, RuleSet
@@ -66,7 +66,7 @@ class Ground(NamedTuple):
 class Finding(NamedTuple):
     """What is to be changed in one directory, and what cannot be."""
 
-    recipes: tuple[tuple[Entry, Rewrite], ...]
+    recipes: tuple[tuple[Entry, Recipe], ...]
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
 
@@ -209,7 +209,7 @@ def _left_alone(name: str, why: str) -> Skipped:
     return Skipped(name, "unrecognised", Reason(f"{why}: the paths inside stay as they are"))
 
 
-def _action(entry: Entry, recipe: Rewrite) -> Action:
+def _action(entry: Entry, recipe: Recipe) -> Action:
     changes = "; ".join(f"{os.path.basename(old)} → {os.path.basename(new)}" for old, new in recipe.changes.items())
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
@@ -220,7 +220,7 @@ def _no_space(outputs_dir: str, directory: int, entry: Entry) -> str:
 
 
 def _fix_one(
-    here: Ground, directory: int, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int
+    here: Ground, directory: int, place: Workplace, entry: Entry, recipe: Recipe, tell: Progress, kept: int
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     listing = here.listing

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.changes.record import Intent, Record, refs
+from ckptrules.changes.record import Intent, RunRecord, refs
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Unit
 from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
     id: str
     header: Mapping[str, Any]
-    intents: tuple[tuple[Record, Intent], ...]
+    intents: tuple[tuple[RunRecord, Intent], ...]
     done: frozenset[UnitRef]
     standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
     gone: frozenset[UnitRef]
@@ -71,13 +71,13 @@ class TakeBack(NamedTuple):
     own: bool = False
 
 
-def read_history(records: Iterable[Record], emptied: Iterable[str] = ()) -> list[Run]:
+def read_history(records: Iterable[RunRecord], emptied: Iterable[str] = ()) -> list[Run]:
     """Replay journals, oldest run first. The runs that are ``emptied`` have nothing in the trash.
 
     The order is that of the numbers that runs get under the lock, whatever the clocks say. Runs of versions that gave
     no numbers come first, by the time at which they started.
     """
-    by_run: dict[str, list[Record]] = {}
+    by_run: dict[str, list[RunRecord]] = {}
     for record in records:
         by_run.setdefault(record.run, []).append(record)
     ordered = sorted(by_run, key=lambda run: (min(map(_place, by_run[run])), run))
@@ -103,7 +103,7 @@ class _Replay:
         self._purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
         self._freed: set[UnitRef] = set()
 
-    def read(self, record: Record) -> None:
+    def read(self, record: RunRecord) -> None:
         """Go on with one journal."""
         self._purged.update(dict.fromkeys(record.purged, record.left))
         for intent in record.intents:
@@ -111,7 +111,7 @@ class _Replay:
                 if place not in (intent.failed or {}):
                     self._read_unit(record, intent, place, ref)
 
-    def _read_unit(self, record: Record, intent: Intent, place: int, ref: UnitRef) -> None:
+    def _read_unit(self, record: RunRecord, intent: Intent, place: int, ref: UnitRef) -> None:
         self._units[ref] = intent.units[place]
         self._stands[ref] = True
         if not record.own and any(KINDS[step.kind].beyond_tree for step in intent.units[place].steps):
@@ -170,7 +170,7 @@ class _Replay:
                 there.update(went for _, went in ways)
         return lost
 
-    def run(self, records: Sequence[Record]) -> Run:
+    def run(self, records: Sequence[RunRecord]) -> Run:
         """Return what is known of a run in the end."""
         intents = tuple((record, intent) for record in records for intent in record.intents)
         own = [ref for record, intent in intents for ref in refs(record, intent)]
@@ -278,7 +278,7 @@ def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]
     return [((step.here, step.identity), (step.there, step.identity)) for step in moves]
 
 
-def _place(record: Record) -> tuple[int, int]:
+def _place(record: RunRecord) -> tuple[int, int]:
     """Return the number that a run got under the lock; where an earlier version gave none, 0 and when it started."""
     number, started = (record.header.get(key) for key in ("number", "started_ns"))
     if type(number) is int and number > 0:

@@ -33,7 +33,7 @@ class Intent(NamedTuple):
     kept: int = 0
 
 
-class Record(NamedTuple):
+class RunRecord(NamedTuple):
     """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
 
     ``left`` are the paths below ``outputs_dir`` of what it could not free of that. ``stopped`` says that the run ended
@@ -59,7 +59,7 @@ def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
     return start + (outcome_of(intent.number, failed) + STOPPED if intent else "")
 
 
-def read(file: str, text: str, *, own: bool = False) -> Record | None:
+def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
     """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
 
     The name of the ``file`` tells run and process; ``own`` says that it lies in the user's own state.
@@ -102,10 +102,10 @@ def read(file: str, text: str, *, own: bool = False) -> Record | None:
             raise JournalError(file, number + 1, f"is damaged: {error}") from None
     if header is None:
         return None
-    return Record(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
+    return RunRecord(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
 
 
-def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:
+def refs(record: RunRecord, intent: Intent) -> Iterable[UnitRef]:
     """Yield where the units of an intent stand."""
     return (UnitRef(record.run, record.process, intent.number, place) for place in range(len(intent.units)))
 

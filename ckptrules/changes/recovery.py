@@ -10,7 +10,7 @@ from ckptrules.changes.doing import begins, do_unit, half_done, is_done
 from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.journal import JOURNALS, JournalError
 from ckptrules.changes.kinds import KINDS
-from ckptrules.changes.record import NOT_REACHED, Record, closing, read
+from ckptrules.changes.record import NOT_REACHED, RunRecord, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
@@ -49,7 +49,7 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
     return result
 
 
-def _finish(root: str, name: str, text: str, record: Record | None, result: Recovered) -> None:
+def _finish(root: str, name: str, text: str, record: RunRecord | None, result: Recovered) -> None:
     open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
     intent = open_intents[-1] if open_intents else None
     failed: Mapping[int, str] = {}

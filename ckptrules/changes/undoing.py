@@ -10,7 +10,7 @@ from ckptrules.changes.history import Run, read_history
 from ckptrules.changes.journals import read_journals
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
-from ckptrules.changes.record import NOT_REACHED, Intent, Record, read
+from ckptrules.changes.record import NOT_REACHED, Intent, RunRecord, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot, folders_above
@@ -46,7 +46,7 @@ def _emptied(outputs_dir: str, runs: set[str]) -> set[str]:
     return set()
 
 
-def as_the_disk_tells(root: str, record: Record) -> Record:
+def as_the_disk_tells(root: str, record: RunRecord) -> RunRecord:
     """Return a journal that ends before it says what became of its units, with what the disk tells of them.
 
     Nothing is changed: the next run that changes anything finishes what was begun (`recovery`).

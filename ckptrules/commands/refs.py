@@ -14,7 +14,7 @@ from ckptrules.changes.references import OldNames, Reference, find, folder_befor
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
-from ckptrules.outputs.versioned import Index, how_changed
+from ckptrules.outputs.versioned import GitIndex, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import records
 from ckptrules.run.hints import command
@@ -35,7 +35,7 @@ CONTEXT = 1  # lines around those that change
 REFERENCES = "references"  # what the journal calls the place of these changes
 
 
-class Text(NamedTuple):
+class Document(NamedTuple):
     """A file that asks for old names: its bytes, its text, how that is encoded, and what was found in it."""
 
     path: str
@@ -96,12 +96,12 @@ def paths_of(options: Options) -> list[str]:
 def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapping[str, Sequence[Spot]]) -> Done:
     """Show the references to what was renamed, and rewrite them where that is asked for."""
     style = session.style(options)
-    names, texts = OldNames(renamed), list[Text]()
+    names, texts = OldNames(renamed), list[Document]()
     unread: dict[str, str] = {}
     for path in files(paths, options.outputs_dir, unread):
         stopping.heed()
         texts += [text] if (text := read(path, names, unread)) else []
-    known: dict[str, Index] = {}
+    known: dict[str, GitIndex] = {}
     held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
     sure = [text for text in texts if text.new_text != text.text and text.path not in held]
     lines = [line for text in sure for line in diff(text, style)]
@@ -157,7 +157,7 @@ def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
                 yield path
 
 
-def read(path: str, names: OldNames, unread: dict[str, str]) -> Text | None:
+def read(path: str, names: OldNames, unread: dict[str, str]) -> Document | None:
     """Read a file and find the old names in it; None where there are none, or it is no text.
 
     ``unread`` gets the file, and why, where it cannot be read.
@@ -176,7 +176,7 @@ def read(path: str, names: OldNames, unread: dict[str, str]) -> Text | None:
     text = content.decode(encoding)
     stands: dict[str, bool] = {}
     found = tuple(r for r in find(text, names) if not _exists(path, text, r, stands))
-    return Text(path, content, text, encoding, found) if found else None
+    return Document(path, content, text, encoding, found) if found else None
 
 
 def encoding_of(content: bytes) -> str:
@@ -206,7 +206,7 @@ def _exists(path: str, text: str, reference: Reference, stands: dict[str, bool])
     return bool(folder) and stands[written]
 
 
-def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
+def obstacle(text: Document, known: dict[str, GitIndex], *, force: bool) -> str:
     """Say why a file is to be left alone, or nothing."""
     if text.new_text == text.text:
         return ""
@@ -226,7 +226,7 @@ def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str, str]:
+def write(session: Session, options: Options, texts: Sequence[Document]) -> dict[str, str]:
     """Rewrite files, each wholly or not at all; return which were not, and why.
 
     What they held, and the record of it, are kept in the user's own state: what lies beside checkpoints, where others
@@ -254,7 +254,7 @@ def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def diff(text: Text, style: Style) -> Iterator[str]:
+def diff(text: Document, style: Style) -> Iterator[str]:
     """Yield the lines of a file that change, as a unified diff."""
     yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
     old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # as many: no name holds the end of a line
@@ -297,7 +297,7 @@ def _shown(line: str, style: Style) -> str:
     return style.paint(shown, {"+": "green", "-": "red"}[line[0]]) if line[0] in "+-" else shown
 
 
-def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
+def unsure_lines(texts: Iterable[Document], style: Style) -> list[str]:
     """Tell of what only a person can decide, each with its place."""
     lines = []
     for text in texts:
@@ -316,7 +316,11 @@ def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
 
 
 def summary(
-    session: Session, options: Options, texts: Sequence[Text], done: Sequence[Text], renamed: Mapping[str, object]
+    session: Session,
+    options: Options,
+    texts: Sequence[Document],
+    done: Sequence[Document],
+    renamed: Mapping[str, object],
 ) -> list[str]:
     """Say how much there was."""
     certain = sum(bool(reference.new) for text in done for reference in text.references)

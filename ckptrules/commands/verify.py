@@ -23,7 +23,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.verify import check
-from ckptrules.verify.check import Begun, Report
+from ckptrules.verify.check import Report, ToVerify
 from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portions, portions_of, read_one, read_portion
 from ckptrules.verify.report import VerifyTally, block, report_as_data, summary, tally
 from ckptrules.workers.pieces import SMALL, weight
@@ -119,7 +119,7 @@ def noted(desk: Desk, every: Sequence[Read], done: Done, _: Iterable[object]) ->
     return done
 
 
-def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Iterable[Answer]) -> Done:
+def conclude(job: Job, begun: ToVerify, portions: Sequence[Portion], answers: Iterable[Answer]) -> Done:
     """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost.
 
     Raises:
@@ -143,7 +143,7 @@ def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Itera
 
 
 def judged(
-    job: Job, begun: Begun, every: Sequence[Read], stop: StoppedError | KilledError | None
+    job: Job, begun: ToVerify, every: Sequence[Read], stop: StoppedError | KilledError | None
 ) -> tuple[Done, list[Read]]:
     """Tell what came of a directory, also where it was not read to its end; return what is to be remembered besides.
 

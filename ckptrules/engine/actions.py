@@ -169,7 +169,7 @@ Piece = bytes | tuple[int, int]
 """Bytes, or a range of the old file: its first byte, and the one behind its last."""
 
 
-class Rewrite(NamedTuple):
+class Recipe(NamedTuple):
     """A recipe for a new file, and which texts it changes: old → new."""
 
     parts: tuple[Piece, ...]

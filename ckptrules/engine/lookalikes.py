@@ -26,7 +26,7 @@ HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snap
 EXAMPLES = 3  # folders that are shown
 
 
-class Folder(NamedTuple):
+class PassedOver(NamedTuple):
     """A folder below ``outputs_dir`` that is passed over: how many names in it look like checkpoints, and one.
 
     ``is_covered`` says that a layout covers it, and that no rule knows anything in it.
@@ -65,7 +65,7 @@ def layout_for(paths: Iterable[str]) -> list[str]:
 
 
 def uncovered_text(
-    folders: Sequence[Folder], layout: Sequence[str], outputs_dir: str, rules: str, *, more: bool = False
+    folders: Sequence[PassedOver], layout: Sequence[str], outputs_dir: str, rules: str, *, more: bool = False
 ) -> str:
     """Tell what looks like checkpoints and is not covered, with the line that would cover it; else nothing.
 
@@ -90,7 +90,7 @@ def uncovered_text(
     return "\n".join(lines)
 
 
-def _listed(title: str, folders: Sequence[Folder], outputs_dir: str) -> list[str]:
+def _listed(title: str, folders: Sequence[PassedOver], outputs_dir: str) -> list[str]:
     """Return lines that name the first of some folders; none where there is none."""
     lines = [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
     if more := folders[EXAMPLES:]:

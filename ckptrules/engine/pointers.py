@@ -34,7 +34,7 @@ _KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
 _STARTS, _ENDS = re.compile(rb"(?<![\w.=+\-])"), re.compile(rb"(?![\w=+\-]|\.\w)")  # of a word, whatever it holds
 _LEAD = re.compile(r"[-_.]+[A-Za-z]*[-_.]*$")
 FieldsOf = Callable[[str], Mapping[str, str]]
-Texts = Mapping[str, Sequence["Text"]]  # by what they name
+Texts = Mapping[str, Sequence["PointerText"]]  # by what they name
 Renames = Mapping[str, str]  # of what is renamed together, all or none: old names, and the new ones
 
 
@@ -48,7 +48,7 @@ def is_text(content: bytes) -> bool:
     return is_short and _NO_TEXT.search(content) is None
 
 
-class Text(NamedTuple):
+class PointerText(NamedTuple):
     """A text in a pointer file, and all that it names."""
 
     pointer: str
@@ -182,14 +182,14 @@ def with_other_name(content: bytes, name: str, other: str) -> bytes:
 
 def by_name(pointers: Mapping[str, Sequence[Mention]]) -> Texts:
     """Map what pointer files name to the texts by which they do."""
-    found: dict[str, list[Text]] = defaultdict(list)
+    found: dict[str, list[PointerText]] = defaultdict(list)
     for pointer, said in pointers.items():
         names: dict[str, list[str]] = defaultdict(list)
         for mention in said:
             names[mention.text].append(mention.name)
         for text, named in names.items():
             for name in named:
-                found[name].append(Text(pointer, text, tuple(named)))
+                found[name].append(PointerText(pointer, text, tuple(named)))
     return found
 
 
@@ -213,7 +213,7 @@ def cannot_follow(texts: Texts, renames: Renames, fields: Mapping[str, str]) -> 
     return ""
 
 
-def _touched(texts: Texts, renames: Renames) -> list[Text]:
+def _touched(texts: Texts, renames: Renames) -> list[PointerText]:
     return sorted({text for name in renames for text in texts.get(name, ())})
 
 

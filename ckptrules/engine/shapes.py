@@ -46,7 +46,7 @@ class MapOf(NamedTuple):
     item: "Shape"
 
 
-class Record(NamedTuple):
+class Keys(NamedTuple):
     """A mapping with known keys; ``required`` names those that must be there."""
 
     doc: str
@@ -61,11 +61,11 @@ class Either(NamedTuple):
 
     def meant(self, kind: type) -> "Shape":
         """Return the shape for a mapping (``dict``), a ``list`` or a single value; the first where there is none."""
-        wanted = (Record, MapOf) if kind is dict else (ListOf,) if kind is list else (Text, Number, Choice)
+        wanted = (Keys, MapOf) if kind is dict else (ListOf,) if kind is list else (Text, Number, Choice)
         return next((shape for shape in self.shapes if isinstance(shape, wanted)), self.shapes[0])
 
 
-Shape = Text | Number | Choice | ListOf | MapOf | Record | Either
+Shape = Text | Number | Choice | ListOf | MapOf | Keys | Either
 TRUTH = {"true": True, "false": False}
 MODE = Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")})
 

@@ -21,7 +21,7 @@ from ckptrules.engine.sorting import by_heads, sort_entries, with_metrics
 Rank = tuple[float | int | str, ...]  # the higher stays
 
 
-class Part(NamedTuple):
+class OwnPlan(NamedTuple):
     """The checkpoints of one directory, as a plan has them that goes by its own lines alone.
 
     ``rest`` may go, the others stay. ``whole`` are the names of those that are whole, but for protected ones that tell
@@ -44,7 +44,7 @@ class SharedOut(NamedTuple):
     stays: int
 
 
-def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) -> Part:
+def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) -> OwnPlan:
     """Take from a plan what the decisions over the tree go by.
 
     It was made without a budget, from this evidence: what no line keeps goes. The listing has times that are believed.
@@ -57,7 +57,7 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
     there = [one for one in there if one.entry.name not in lost]
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {one.entry.name for one in found.protected if not one.series[1]}
-    return Part(
+    return OwnPlan(
         plan.directory,
         tuple(one for one in there if one.entry.name in goes),
         tuple(one for one in there if one.entry.name not in goes),
@@ -81,7 +81,7 @@ def of_one(
     return said
 
 
-def best_across(best: Best, parts: Iterable[Part]) -> dict[str, Judged]:
+def best_across(best: Best, parts: Iterable[OwnPlan]) -> dict[str, Judged]:
     """Rank what is whole and stays in all directories, and say of each name whether it is among the best.
 
     What goes by another policy would cost the best of those that stay. Where the line is asked, nothing goes yet.
@@ -95,7 +95,7 @@ def best_across(best: Best, parts: Iterable[Part]) -> dict[str, Judged]:
     return by_directory(best_of(best, ranked))
 
 
-def share_out(budget: Budget, parts: Sequence[Part], now_ns: int) -> SharedOut:
+def share_out(budget: Budget, parts: Sequence[OwnPlan], now_ns: int) -> SharedOut:
     """Say of all that no line keeps whether it fits beside what stays in any case: the best or newest first.
 
     Each is judged by the first entry of the order that it tells, and ranked among those that are judged by the same.
@@ -140,7 +140,7 @@ def explained(opinion: Opinion, budget: Budget, checkpoint: Checkpoint, place: i
     return opinion._replace(why=f"{opinion.why}: {place + 1} of {count} by {by}", would=would)
 
 
-def ranked_lists(budget: Budget, parts: Iterable[Part], now_ns: int) -> dict[int, list[Spot]]:
+def ranked_lists(budget: Budget, parts: Iterable[OwnPlan], now_ns: int) -> dict[int, list[Spot]]:
     """Sort what may go into lists by the entry of the order that judges it, what is to stay first in each."""
     ranks: dict[int, list[tuple[Rank, Spot]]] = defaultdict(list)
     for part in parts:

@@ -28,7 +28,7 @@ class Other(NamedTuple):
     tree: Mapping[Any, Judged] = {}
 
 
-class Others(NamedTuple):
+class WhatIf(NamedTuple):
     """By what a directory is planned as well: as its policy deletes, by other options, without each of its lines."""
 
     base: Other

@@ -46,7 +46,7 @@ def entries_of(value: object) -> Mapping[object, object]:
     return items if isinstance(items, dict) else {}
 
 
-class Storage(NamedTuple):
+class TensorData(NamedTuple):
     """A tensor's data as a torch pickle speaks of it: the class that says the type, the key, the number of elements."""
 
     type: str
@@ -64,7 +64,7 @@ class Machine:
     def __init__(self) -> None:
         self.value: object = None
         self.names: dict[str, Name] = {}
-        self.storages: dict[str, Storage] = {}
+        self.storages: dict[str, TensorData] = {}
         self.states: list[Mapping[object, object]] = []
         self.stack: list[object] = []
         self.memo: list[object] = []
@@ -184,7 +184,7 @@ class Machine:
         said = self.pop()
         match said:
             case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key) and is_count(elements):
-                self.storages[key] = Storage(kind, key, elements)
+                self.storages[key] = TensorData(kind, key, elements)
             case ("storage", *_):
                 raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
         self.make()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pickle import STOP
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.machine import Machine, Storage, TooLongError, UnreadableError, entries_of, is_count
+from ckptrules.formats.machine import Machine, TensorData, TooLongError, UnreadableError, entries_of, is_count
 
 LONGEST_PICKLE = 32 * 2**20  # bytes, without what is passed over; that of a checkpoint with 10,000 tensors has 2 MB
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
@@ -34,7 +34,7 @@ class Contents(NamedTuple):
 
     value: object
     names: frozenset[str]
-    storages: Mapping[str, Storage]
+    storages: Mapping[str, TensorData]
     states: tuple[Mapping[object, object], ...]
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
-from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
+from ckptrules.formats.machine import TensorData, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, is_cut_off, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of
@@ -181,12 +181,12 @@ def _torch_contents(
     return contents
 
 
-def _element_bytes(storage: Storage) -> int:
+def _element_bytes(storage: TensorData) -> int:
     """Return the bytes of one element, 0 where the type is not known."""
     return ELEMENT_BYTES.get(storage.type.rpartition(".")[2], 0)
 
 
-def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[str, Storage], tell: Tell) -> int:
+def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[str, TensorData], tell: Tell) -> int:
     """Return where the file should end: behind its pickles stand for each tensor the number of its elements, and these.
 
     The number has 8 bytes, and stands in the pickle as well.

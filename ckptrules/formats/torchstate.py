@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ckptrules.engine.actions import Piece, Rewrite
+from ckptrules.engine.actions import Piece, Recipe
 from ckptrules.formats.machine import TooLongError, UnreadableError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, state_of
@@ -45,7 +45,7 @@ def read_state(file: BinaryIO) -> Contents:
     raise UnreadableError("it is no zip file of torch")
 
 
-def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
+def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Recipe:
     """Return how to write a torch file anew with some of its texts changed.
 
     ``change`` returns what is to stand in place of a text, or None where that stays.
@@ -61,7 +61,7 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
         if state.compress_type != zipfile.ZIP_STORED or state.file_size > LONGEST_PICKLE:
             raise NotRewritableError("its state is compressed, or too long to be read")
         new, changes = edit(archive.read(state), change)
-        return Rewrite(_parts(archive, state, new) if changes else (), changes)
+        return Recipe(_parts(archive, state, new) if changes else (), changes)
     except TooLongError:
         raise NotRewritableError("its state is compressed, or too long to be read") from None
     except _DAMAGED:

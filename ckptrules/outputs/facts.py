@@ -45,7 +45,7 @@ class Source(NamedTuple):
     owner: str = ""
 
 
-class Row(NamedTuple):
+class Witnesses(NamedTuple):
     """Checkpoints that are asked which one is the best, the newest first: one that is whole silences the older ones.
 
     Where ``all_count``, none does.
@@ -65,7 +65,7 @@ class Sources(NamedTuple):
     files: tuple[Source, ...] = ()
     folders: tuple[str, ...] = ()
     notes: tuple[Reason, ...] = ()
-    inside: tuple[Row, ...] = ()
+    inside: tuple[Witnesses, ...] = ()
 
     @property
     def paths(self) -> list[str]:

@@ -19,14 +19,14 @@ from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.machine import UnreadableError, entries_of
 from ckptrules.formats.torchstate import read_state
-from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Row
+from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Witnesses
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 
 MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
 
 
-def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[Row, ...]:
+def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[Witnesses, ...]:
     """List the files to ask: the newest of each series by number, and by time, as a copy or a restart upsets one.
 
     What has no number, such as ``last.ckpt``, is no series: each counts.
@@ -41,12 +41,12 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
             rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]
-            found += [Row(fact, row, all_count=not kind) for row in dict.fromkeys(rows)]
+            found += [Witnesses(fact, row, all_count=not kind) for row in dict.fromkeys(rows)]
     return tuple(found)
 
 
 def best_inside(
-    outputs_dir: str, listing: Listing, rows: Sequence[Row], rules: RuleSet, names: Names, out: Collection[str]
+    outputs_dir: str, listing: Listing, rows: Sequence[Witnesses], rules: RuleSet, names: Names, out: Collection[str]
 ) -> tuple[Mapping[str, str], tuple[Reason, ...]]:
     """Return the checkpoints that others call the best inside, with the name of one that does, and notes.
 

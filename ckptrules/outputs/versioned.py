@@ -30,7 +30,7 @@ TREES = b"TREE"  # the extension that tells of folders
 Digest = Callable[..., Any]
 
 
-class Entry(NamedTuple):
+class Tracked(NamedTuple):
     """A file in the index: its checksum, what was seen of it then, and whether a merge of it is not finished."""
 
     checksum: bytes
@@ -39,16 +39,16 @@ class Entry(NamedTuple):
     merging: bool
 
 
-class Index(NamedTuple):
+class GitIndex(NamedTuple):
     """The files of an index, the folders (empty for the top) in which nothing was added since, when it was written."""
 
-    entries: Mapping[bytes, Entry]
+    entries: Mapping[bytes, Tracked]
     folders: frozenset[bytes]
     digest: Digest
     written_ns: int
 
 
-def how_changed(path: str, content: bytes, known: dict[str, Index]) -> str:
+def how_changed(path: str, content: bytes, known: dict[str, GitIndex]) -> str:
     """Say how a file may differ from what is committed, or nothing. A file that git does not track does not.
 
     ``known`` are the indexes that were read before; each is read once.
@@ -102,7 +102,7 @@ def _folders(name: bytes) -> Iterator[bytes]:
         yield name
 
 
-def _is_same(entry: Entry, status: os.stat_result, content: bytes, index: Index) -> bool:
+def _is_same(entry: Tracked, status: os.stat_result, content: bytes, index: GitIndex) -> bool:
     """Say whether a file is as it was added: by content, or by time where a filter stands between the two.
 
     What was changed in the moment when the index was written may have its time (git: racily clean).
@@ -113,13 +113,13 @@ def _is_same(entry: Entry, status: os.stat_result, content: bytes, index: Index)
     return seen == (entry.size, entry.mtime_ns) and status.st_mtime_ns < index.written_ns
 
 
-def _read_index(own: str) -> Index:
+def _read_index(own: str) -> GitIndex:
     """Read the index of a repository; it is not there before the first file is added."""
     try:
         data, written_ns = _bytes(own, "index")
     except OSError as error:
         if error.errno == errno.ENOENT:
-            return Index({}, frozenset(), hashlib.sha1, 0)
+            return GitIndex({}, frozenset(), hashlib.sha1, 0)
         raise
     is_sha1 = hashlib.sha1(data[:-20], usedforsecurity=False).digest() == data[-20:] or not any(data[-20:])
     digest: Digest = hashlib.sha1 if is_sha1 else hashlib.sha256
@@ -134,10 +134,10 @@ def _read_index(own: str) -> Index:
         if kind == TREES:
             folders = frozenset(_whole_folders(data[at + 8 : end], length))
         at = end
-    return Index(entries, folders, digest, written_ns)
+    return GitIndex(entries, folders, digest, written_ns)
 
 
-def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
+def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Tracked], int]:
     """Read the files of an index; return also where they end. What is merged stands there several times."""
     kind, version, count = struct.unpack_from(">4s2I", data)
     if kind != b"DIRC" or version not in VERSIONS:
@@ -155,7 +155,7 @@ def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
         name = kept + data[start:end]
         if len(name) > LONGEST_PATH:
             raise ValueError
-        found[name] = Entry(checksum, size, seconds * NS + ns, bool(flags & MERGING))
+        found[name] = Tracked(checksum, size, seconds * NS + ns, bool(flags & MERGING))
         at = end + 1 if version == PACKED_NAMES else at + (end - at + 8) // 8 * 8
     return found, at
 

@@ -22,7 +22,7 @@ LAST = ("last", "latest")  # what a protected name says that is the newest
 State = Literal["stays", "goes", "undecided"]
 
 
-class Seen(NamedTuple):
+class Before(NamedTuple):
     """What is known of a directory before anything in it is changed.
 
     ``evidence`` has the metrics of all checkpoints and what each pointer file names. ``policy`` is that of the
@@ -96,7 +96,7 @@ class Told(NamedTuple):
     room: Room = Room()
 
 
-def told_of(seen: Seen, plan: Plan) -> Told:
+def told_of(seen: Before, plan: Plan) -> Told:
     """Say of each checkpoint what becomes of it by a plan, or became of it in a run; those of a series by age."""
     found = sort_entries(seen.rules, seen.listing)
     seen = seen._replace(evidence=by_heads(seen.evidence, found))
@@ -116,7 +116,7 @@ def told_of(seen: Seen, plan: Plan) -> Told:
 
 
 def _rows(
-    seen: Seen, found: Sorted, plan: Plan, every: Iterable[Checkpoint], metric: tuple[str, str] | None
+    seen: Before, found: Sorted, plan: Plan, every: Iterable[Checkpoint], metric: tuple[str, str] | None
 ) -> Iterator[Row]:
     actions = {action.name: action for action in plan.actions if action.kind in ("rename", "trash")}
     kept = {row.name: row for row in plan.kept}
@@ -162,7 +162,7 @@ def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
     return found
 
 
-def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
+def _unsound(seen: Before, known: Collection[str]) -> Iterator[Checkpoint]:
     """Yield what the rules take for a checkpoint, and is none as it is: empty, claimed twice, without a usable name."""
     read = reader(seen.rules, len(seen.listing.entries))
     for entry in seen.listing.entries:
@@ -172,7 +172,7 @@ def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
                 yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
 
 
-def _verified(one: Checkpoint, seen: Seen) -> Literal["whole", "broken"] | None:
+def _verified(one: Checkpoint, seen: Before) -> Literal["whole", "broken"] | None:
     if not seen.evidence.broken.keys().isdisjoint(one.names):
         return "broken"
     return "whole" if seen.verified.issuperset(one.names) else None
@@ -184,7 +184,7 @@ def _place(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
     return not kind, run, one.age_order
 
 
-def _room(seen: Seen, rows: Iterable[Row]) -> Room:
+def _room(seen: Before, rows: Iterable[Row]) -> Room:
     shields = [row for row in rows if row.kind == "protected" and row.state == "stays"]
     undecided = [row for row in rows if row.state == "undecided"]
     same: dict[int, list[Entry]] = defaultdict(list)
@@ -253,7 +253,7 @@ def _number(every: Iterable[Checkpoint]) -> str:
     return max(("step", "epoch", "number"), key=lambda kind: told[kind]) if told else ""  # of equal ones the first
 
 
-def _best(seen: Seen, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
+def _best(seen: Before, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
     """Yield the best by the metric, of those that are whole; and what is called so."""
     heads = found.heads
     yield from (heads.get(name, name) for name in seen.best)
@@ -263,7 +263,7 @@ def _best(seen: Seen, found: Sorted, rows: Sequence[Row], metric: tuple[str, str
     yield from [rows[max(rated)[1]].name] if rated else []
 
 
-def _last(found: Sorted, seen: Seen, rows: Iterable[Row]) -> Iterator[str]:
+def _last(found: Sorted, seen: Before, rows: Iterable[Row]) -> Iterator[str]:
     """Yield what is led to, and the newest of each series that is whole."""
     shields = {one.entry.name for one in found.protected}
     for leader, name in _leads(found, seen):
@@ -274,7 +274,7 @@ def _last(found: Sorted, seen: Seen, rows: Iterable[Row]) -> Iterator[str]:
     yield from {one.series: one.entry.name for one in sorted(whole, key=lambda one: one.age_order)}.values()
 
 
-def _leads(found: Sorted, seen: Seen) -> Iterator[tuple[str, str]]:
+def _leads(found: Sorted, seen: Before) -> Iterator[tuple[str, str]]:
     """Yield what leads to a checkpoint, and the name that this goes by; a protected name leads to itself."""
     heads = found.heads
     words = ("best", *LAST)  # else what stands elsewhere needs it, and does not say what it is

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ckptrules.engine.ruleset import Fact, Fault, Pattern, Rule
-from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, Record, Text
+from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, ListOf, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value, name_fault
 
@@ -50,7 +50,7 @@ SHAPES = {
         Either(
             (
                 Text("a shell pattern", name_fault),
-                Record(
+                Keys(
                     "A shell pattern, and whether what the files name stays.",
                     {
                         "match": Text("A shell pattern for the names of such files.", name_fault),
@@ -63,13 +63,13 @@ SHAPES = {
     ),
     "facts": ListOf(
         "Files that know more of checkpoints than their names: metrics, times, which one is the best.",
-        Record(
+        Keys(
             "One such file: JSON (also a document a line), YAML or CSV, by its ending.",
             {
                 "file": Text("A path from the checkpoint directory; its parts may be shell patterns.", _file_fault),
                 "within": Choice("true: the path is one inside each folder checkpoint, and tells of this one.", TRUTH),
                 "rows": Text("The key of the list of rows in the document."),
-                "by": Record(
+                "by": Keys(
                     "Which row tells of which checkpoint: our field, and their key.",
                     {
                         "epoch": Text("Their key of the epoch."),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
-from ckptrules.engine.shapes import Either, ListOf, Number, Record, Text
+from ckptrules.engine.shapes import Either, Keys, ListOf, Number, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
 from ckptrules.rules.shape import Value, name_fault, read_yaml
@@ -40,7 +40,7 @@ def _suffix_fault(text: str) -> str:
     return "" if good else f"'{text}' must be a suffix like .metadata.json"
 
 
-SHAPE = Record(
+SHAPE = Keys(
     "Rules of ckptrules. Every *.yaml file of the folder is read; the keys may stand in any of them.",
     {
         "outputs_dir": Text("Folder that holds the experiments, from the current one; the option overrides it."),
@@ -76,7 +76,7 @@ SHAPE = Record(
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
-PACK = Record(
+PACK = Keys(
     "A pack: what is known of the checkpoints of one framework.",
     {
         "pack": Text("The name of the pack."),
@@ -143,7 +143,7 @@ def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
     return merged["outputs_dir"].data if "outputs_dir" in merged else None
 
 
-def _merged(texts: Mapping[str, str], shape: Record, faults: list[Fault]) -> dict[str, Any]:
+def _merged(texts: Mapping[str, str], shape: Keys, faults: list[Fault]) -> dict[str, Any]:
     """Read files and join them: lists and policies add up, everything else may stand in one file only."""
     merged: dict[str, Any] = {}
     for name, text in sorted(texts.items()):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.naming import BRANCH, READERS, captures
 from ckptrules.engine.ruleset import Complete, Example, Fault, Location, Rule
-from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Record, Shape, Text
+from ckptrules.engine.shapes import TRUTH, Choice, Keys, ListOf, MapOf, Shape, Text
 from ckptrules.engine.spelling import closest, one_of
 from ckptrules.engine.templates import TemplateError, needed_variables
 from ckptrules.engine.words import READS
@@ -32,7 +32,7 @@ _PATTERNS = ListOf(
     Text("a shell pattern", empty=True),
     empty=False,
 )
-TARGET = Record(
+TARGET = Keys(
     "A naming format that checkpoints should have.",
     {
         "template": _TEMPLATE,
@@ -42,7 +42,7 @@ TARGET = Record(
     },
     ("template", "match", "examples"),
 )
-LEGACY = Record(
+LEGACY = Keys(
     "One old naming format.",
     {
         "id": _ID,
@@ -53,7 +53,7 @@ LEGACY = Record(
     },
     ("id", "match", "examples"),
 )
-FORMAT = Record(
+FORMAT = Keys(
     "One format that is recognised and keeps its names.",
     {
         "id": _ID,
@@ -66,7 +66,7 @@ FORMAT = Record(
             "true: it fits only directories; false: only files (the default); any: both.",
             {**TRUTH, "any": "any"},
         ),
-        "complete": Record(
+        "complete": Keys(
             "What makes a checkpoint whole: at least one pattern of any, and every one of all.",
             {"any": _PATTERNS, "all": _PATTERNS},
         ),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import Fault, Location, RuleError
-from ckptrules.engine.shapes import ListOf, Number, Record, Text
+from ckptrules.engine.shapes import Keys, ListOf, Number, Text
 from ckptrules.rules.shape import MAX_BYTES, read_yaml
 from ckptrules.rules.shipped import has_pins, pins_file
 from ckptrules.storage import believing, reading, writing
@@ -32,12 +32,12 @@ def _time_fault(text: str) -> str:
     return "" if _TIME.fullmatch(text) else f"'{text}' must be seconds with nine decimals"
 
 
-SHAPE = Record(
+SHAPE = Keys(
     "What is pinned.",
     {
         "pins": ListOf(
             "The checkpoints.",
-            Record(
+            Keys(
                 "A pinned checkpoint.",
                 {
                     "path": Text("Where it is, below outputs_dir.", _path_fault),

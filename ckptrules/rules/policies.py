@@ -25,7 +25,7 @@ from ckptrules.engine.ruleset import (
     PolicyLine,
     Rule,
 )
-from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text, fault_of
+from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, ListOf, MapOf, Number, Shape, Text, fault_of
 from ckptrules.engine.spelling import closest, one_of
 from ckptrules.rules.shape import Value, name_fault
 
@@ -38,7 +38,7 @@ def _pattern_fault(text: str) -> str:
 
 _EXAMPLES = ListOf(
     "Directories and what the policy keeps of them; tested before it is used.",
-    Record(
+    Keys(
         "A directory, and what is kept of it.",
         {
             "given": ListOf(
@@ -50,7 +50,7 @@ _EXAMPLES = ListOf(
     ),
     empty=False,
 )
-POLICY = Record(
+POLICY = Keys(
     "What keeps a checkpoint: any line is enough.",
     {
         **{line.key: line.shape for line in IN_POLICIES.values()},
@@ -65,7 +65,7 @@ POLICY = Record(
     },
 )
 _PATTERN = Text("A shell pattern, or several.", _pattern_fault)
-_LEFTOVER = Record(
+_LEFTOVER = Keys(
     "Names that are no checkpoints, and go when they are old.",
     {
         "match": Either((_PATTERN, ListOf("Several shell patterns.", _PATTERN, empty=False))),
@@ -77,13 +77,13 @@ SHAPES: Mapping[str, Shape] = {
     "retention": MapOf("Policies by name: what stays. policy=NAME picks one, or else 'default' holds.", POLICY),
     "experiments": ListOf(
         "Which experiments have a policy of their own; the first pattern that fits the name decides.",
-        Record(
+        Keys(
             "A pattern and a policy.",
             {"match": Text("A shell pattern for names of experiments."), "policy": Text("A name in retention.")},
             ("match", "policy"),
         ),
     ),
-    "max_delete": Record(
+    "max_delete": Keys(
         "The most that one run may delete; a run that would delete more is refused.",
         {"count": Number("The most checkpoints.", 1), "percent": Number("The most of a hundred checkpoints.", 1, 100)},
     ),

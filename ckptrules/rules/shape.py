@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ckptrules.engine.ruleset import Fault, Location
-from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import Choice, Either, Keys, ListOf, MapOf, Number, Shape, Text
 from ckptrules.engine.spelling import closest, one_of
 
 MAX_BYTES = 1_000_000
@@ -170,7 +170,7 @@ class _Reader(NamedTuple):
                     self.refuse(node, f"{what} is empty")
                     return None
                 return self.mapping(node, what, lambda _: shape.item)
-            case Record():
+            case Keys():
                 return self.record(node, shape, what)
             case Either():
                 return self.read(node, shape.meant(KINDS.get(type(node), str)), what)
@@ -246,7 +246,7 @@ class _Reader(NamedTuple):
         values = [self.read(item, shape.item, f"{what}[{index}]") for index, item in enumerate(node.value)]
         return Value([value for value in values if value and value.whole], self.place(node))
 
-    def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
+    def record(self, node: yaml.Node, shape: Keys, what: str) -> Value | None:
         value = self.mapping(node, what, shape.keys.get, tuple(shape.keys), _as_mapping(shape, what))
         if value is None:
             return None
@@ -296,14 +296,14 @@ def _called(node: yaml.Node) -> str:
 
 def _as_list(node: yaml.Node, item: Shape) -> str:
     """Say how a list of such items is written in place of the node."""
-    if isinstance(item, Record):
+    if isinstance(item, Keys):
         return f"begin each with a dash: - {_keys_of(item)}"
     if isinstance(item, Text) and isinstance(node, yaml.MappingNode):
         return f"write [{', '.join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))}]"
     return "put the value in [brackets]"
 
 
-def _as_mapping(shape: Record, what: str) -> str:
+def _as_mapping(shape: Keys, what: str) -> str:
     """Say how a mapping is written; where one of its keys stands in place of its name, that is missing."""
     key = what.rpartition(": ")[2]
     if key in shape.keys:
@@ -311,5 +311,5 @@ def _as_mapping(shape: Record, what: str) -> str:
     return f"write {_keys_of(shape)}" if shape.required else ""
 
 
-def _keys_of(shape: Record) -> str:
+def _keys_of(shape: Keys) -> str:
     return "{" + ", ".join(f"{key}: …" for key in shape.required or shape.keys) + "}"

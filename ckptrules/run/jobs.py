@@ -35,7 +35,7 @@ from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.workers.pieces import Answer
 
 if TYPE_CHECKING:
-    from ckptrules.engine.what_if import Others
+    from ckptrules.engine.what_if import WhatIf
 
 DIGITS = 32  # of a fingerprint: 128 bits
 
@@ -64,7 +64,7 @@ class Job(NamedTuple):
     holding: Mapping[str, frozenset[str]] = {}
     tree: Mapping[Any, Judged] = {}
     verified: bool = False
-    others: Others | None = None
+    others: WhatIf | None = None
 
 
 Pairs = Sequence[tuple[Job, Directory]]  # checkpoint directories, with the job for each
@@ -97,7 +97,7 @@ def uncovered(session: Session, base: str, options: Common) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
     if selects(session, base, options):
         return ""
-    from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
+    from ckptrules.engine.lookalikes import PassedOver, looks_like, uncovered_text
 
     shown, place, rules = session.style(options).name, options.outputs_dir, load(session, options)
     found, _, passed_over = survey(session, options)
@@ -111,7 +111,7 @@ def uncovered(session: Session, base: str, options: Common) -> str:
         return in_parts or holds(path) or is_ignored(name, own)
 
     alike, more = outputs_find.lookalikes(place, covered, looks_like, is_judged)
-    folders = [Folder(shown(path), count, shown(example), path in passed_over) for path, count, example in alike]
+    folders = [PassedOver(shown(path), count, shown(example), path in passed_over) for path, count, example in alike]
     return uncovered_text(folders, rules.layout, shown(os.path.abspath(place)), naming_file(rules), more=more)
 
 

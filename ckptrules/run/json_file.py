@@ -13,7 +13,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.report.checkpoints import Seen, space_of
+from ckptrules.report.checkpoints import Before, space_of
 from ckptrules.report.data import SCHEMA_VERSION
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally
@@ -34,7 +34,7 @@ WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what ano
 MOST = 100  # runs of the past
 
 
-def seen_of(job: Job, decided: Decided) -> Seen | None:
+def seen_of(job: Job, decided: Decided) -> Before | None:
     """Look at all checkpoints of a directory, before anything is changed; None where a rule is too slow for that.
 
     What cannot be read, the plan tells where it matters; here it is not known.
@@ -52,7 +52,7 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
             verified = proved_names(path, job.rules, listing)
     except (SlowRuleError, StoppedError):
         return None
-    return Seen(
+    return Before(
         believed(listing, told.times),
         job.rules,
         known._replace(metrics=told.metrics, pointers=pointers),

@@ -18,7 +18,7 @@ from ckptrules.engine.what_if import (
     PROTECTED,
     InUse,
     Other,
-    Others,
+    WhatIf,
     in_use,
     unprotected,
     with_more,
@@ -78,7 +78,7 @@ def with_others(
     for number, (own, found) in enumerate(pairs):
         here = in_use(by_deleting[number].policy)
         lines = tuple((use, column[number]) for use, column in less if use in here)
-        others = Others(by_deleting[number], tuple(column[number] for column in columns), lines)
+        others = WhatIf(by_deleting[number], tuple(column[number] for column in columns), lines)
         key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
         told.append((made.setdefault(key, own._replace(others=others)), found))
     said = (
@@ -129,7 +129,7 @@ def weigh(job: Job, decided: Decided) -> Weighed | None:
         return None
 
 
-def weighed(job: Job, looks: Looks, own: Plan, others: Others) -> Weighed:
+def weighed(job: Job, looks: Looks, own: Plan, others: WhatIf) -> Weighed:
     """Say what goes in a directory by each of the others; its ``own`` plan may be by one of them."""
     listing, made = looks.listing, [(Other(job.policy, job.tree), own)]
 

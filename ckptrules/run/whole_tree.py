@@ -12,7 +12,7 @@ from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, PolicyLine
-from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
+from ckptrules.engine.tree import OwnPlan, best_across, budget_note, part_of, share_out
 from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
@@ -68,14 +68,14 @@ def without_budget(job: Job) -> Job:
     return job._replace(policy=policy and policy._replace(lines=lines))
 
 
-def part_in(job: Job, found: Directory) -> Part:
+def part_in(job: Job, found: Directory) -> OwnPlan:
     """Plan a directory, and return its part in what the tree decides; nothing of it goes where that cannot be done."""
     decided = decided_of(job, found)
     try:
         listing = believed(decided.listing, decided.known.times)
         return part_of(job.rules, listing, decided.plan, decided.known)
     except SlowRuleError:
-        return Part(found.directory)
+        return OwnPlan(found.directory)
 
 
 def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
@@ -94,7 +94,7 @@ def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
             parts[directory] = parts[directory]._replace(whole=parts[directory].whole.difference(names))
 
 
-def unsound_in(job: Job, part: Part, names: Collection[str]) -> set[str]:
+def unsound_in(job: Job, part: OwnPlan, names: Collection[str]) -> set[str]:
     """Return which of some checkpoints of a directory are written to or broken, as far as a look at them shows."""
     whole = {one.entry.name: one.names for one in (*part.rest, *part.stays)}
     try:

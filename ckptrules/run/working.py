@@ -24,7 +24,7 @@ from ckptrules.storage.state import Folders
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
-    from ckptrules.report.checkpoints import Seen
+    from ckptrules.report.checkpoints import Before
 
 
 def work_on(job: Job, found: Directory) -> Done:
@@ -86,7 +86,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     return values if understood else {**values, "not_understood": True}
 
 
-def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Done:
+def tell(job: Job, done: Plan, listing: Listing, seen: Before | None = None) -> Done:
     """Tell what came of one directory, and of its checkpoints as they were ``seen`` before."""
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data, room = None, None

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from ckptrules.engine.actions import Piece, Rewrite
+from ckptrules.engine.actions import Piece, Recipe
 from ckptrules.storage import believing, reading, streams
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.believing import explained
@@ -173,7 +173,7 @@ def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -
 # --- new content of a checkpoint: written in the workplace, laid where it is exchanged --------------------------------
 
 
-def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
+def stage_rewrite(outputs_dir: str, path: str, recipe: Recipe, progress: Progress) -> str:
     """Write a file anew into the workplace, dressed like it, with its time and its holes, and return its name there.
 
     Raises:

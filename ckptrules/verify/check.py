@@ -17,8 +17,8 @@ from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.faults import content_problems, joined, name_problems, not_whole, told_once, unlike_others
-from ckptrules.verify.memory import Known
-from ckptrules.verify.portion import Desk, How, Read, Row, identity_of, size_to_read
+from ckptrules.verify.memory import Proof
+from ckptrules.verify.portion import Checked, Desk, How, Read, identity_of, size_to_read
 
 
 class Report(NamedTuple):
@@ -26,13 +26,13 @@ class Report(NamedTuple):
 
     experiment: str
     directory: str
-    rows: tuple[Row, ...]
+    rows: tuple[Checked, ...]
     problems: tuple[Problem, ...]
     to_read: int = 0
     expected: int = 0
 
 
-class Begun(NamedTuple):
+class ToVerify(NamedTuple):
     """A directory of which the names were looked at: ``new`` is what is to be read, ``rows`` what is known already.
 
     ``twins`` are further names of a file that is read, with the one under which it is. ``marked`` says why checkpoints
@@ -44,12 +44,12 @@ class Begun(NamedTuple):
     found: Sorted
     new: tuple[Entry, ...]
     twins: tuple[tuple[Entry, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Checked, ...]
     marked: Mapping[str, Reason]
     others: frozenset[str]
 
 
-def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: int) -> Begun:
+def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: int) -> ToVerify:
     """Look at the names of a checkpoint directory, and find out what is to be read of it.
 
     Raises:
@@ -70,11 +70,11 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
     new = [entry for entry in entries if entry.name not in old]
     first = {identities[entry.name] or entry.name: entry.name for entry in reversed(new)}
     read_as = {entry.name: first[identities[entry.name] or entry.name] for entry in new}
-    return Begun(
+    return ToVerify(
         desk, listing, found,
         tuple(entry for entry in new if read_as[entry.name] == entry.name),
         tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
-        tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
+        tuple(Checked(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
         marked, others,
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ def _as_twin(read: Read, twin: Entry) -> Read:
     return read._replace(entry=twin, problem=problem)
 
 
-def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
+def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
     """Judge a directory by what was read of it; return what is to be remembered besides, too.
 
     What was not read is told as such.
@@ -97,17 +97,18 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
     to_read = [entry for entry in begun.new if entry.name not in of_name]
     unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in of_name)]
     read_now = [
-        Row(name, one.entry.size, None if one.problem else one.known, name in by_name) for name, one in of_name.items()
+        Checked(name, one.entry.size, None if one.problem else one.known, name in by_name)
+        for name, one in of_name.items()
     ]
-    rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
+    rows = [*begun.rows, *read_now, *(Checked(one.name, one.size, None, read=False, unread=True) for one in unread)]
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
     unlike = [
-        of_name[fault.names[0]]._replace(known=Known(FileContent(""), frozenset(), fault.text))
+        of_name[fault.names[0]]._replace(known=Proof(FileContent(""), frozenset(), fault.text))
         for fault in unlike_others(rows, faults, checkpoints)
     ]
     missing = [one.entry for one in checkpoints if one.entry.name in begun.marked]
-    every_row = [*rows, *(Row(one.name, one.size, None, read=False, whole=False) for one in missing)]
+    every_row = [*rows, *(Checked(one.name, one.size, None, read=False, whole=False) for one in missing)]
     return Report(
         listing.experiment,
         listing.directory,
@@ -118,7 +119,7 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
     ), unlike
 
 
-def _problems(begun: Begun, rules: RuleSet, rows: Sequence[Row], faults: Sequence[Problem]) -> Iterator[Problem]:
+def _problems(begun: ToVerify, rules: RuleSet, rows: Sequence[Checked], faults: Sequence[Problem]) -> Iterator[Problem]:
     """Yield what is wrong with a directory: by its names, the ``faults`` of what was read, and what stands inside."""
     found, marked = begun.found, begun.marked
     yield from found.problems
@@ -168,7 +169,7 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
     return frozenset(whole) - {problem.names[0] for problem in content_problems(named)}
 
 
-def sound(report: Report) -> Mapping[str, Row]:
+def sound(report: Report) -> Mapping[str, Checked]:
     """Return the rows that nothing is held against, by name: neither content nor, after a look at it, the name."""
     blamed = {name for problem in report.problems for name in problem.names}
     return {row.name: row for row in report.rows if row.known and blamed.isdisjoint((row.name, *row.with_it))}

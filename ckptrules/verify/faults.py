@@ -13,8 +13,8 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
 from ckptrules.formats.content import FileContent, together
-from ckptrules.verify.memory import Known
-from ckptrules.verify.portion import Row
+from ckptrules.verify.memory import Proof
+from ckptrules.verify.portion import Checked
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -24,7 +24,7 @@ def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
 
 
 def unlike_others(
-    rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
+    rows: Iterable[Checked], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
 ) -> Iterator[Problem]:
     """Yield the faults of what is in no known format, where others of its series are: its beginning was overwritten."""
     kinds = {
@@ -45,24 +45,24 @@ def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> l
     return [same[0]._replace(names=tuple(name for one in same for name in one.names)) for same in alike.values()]
 
 
-def joined(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
+def joined(rows: Sequence[Checked], checkpoints: Iterable[Checkpoint]) -> list[Checked]:
     """Make one row of the parts of a checkpoint; it is sound only where all of them are."""
     of_parts = {one.entry.name: one for one in checkpoints if one.parts}
     heads = {name: head for head, one in of_parts.items() for name in one.names}
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[Checked]] = {}
     for row in rows:
         groups.setdefault(heads.get(row.name, row.name), []).append(row)
     return sorted(_one_of(of_parts[head], group) if head in of_parts else group[0] for head, group in groups.items())
 
 
-def _one_of(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
+def _one_of(checkpoint: Checkpoint, rows: Sequence[Checked]) -> Checked:
     names, known = checkpoint.names, None
     parts = [row.known for row in sorted(rows, key=lambda row: names.index(row.name)) if row.known]
     if len(parts) == len(names):
         kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
         done = frozenset.intersection(*(part.done for part in parts))
-        known = Known(together(kind, (part.facts for part in parts)), done)
-    return Row(
+        known = Proof(together(kind, (part.facts for part in parts)), done)
+    return Checked(
         names[0],
         checkpoint.entry.size,
         known,

@@ -11,8 +11,8 @@ from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
-from ckptrules.verify.memory import Known
-from ckptrules.verify.portion import Row
+from ckptrules.verify.memory import Proof
+from ckptrules.verify.portion import Checked
 
 SIGN_WIDTH = 4  # columns of a sign, with what stands before and behind it
 
@@ -110,12 +110,12 @@ def report_as_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _told(row: Row, style: Style) -> str:
+def _told(row: Checked, style: Style) -> str:
     not_sound = "to be read" if row.unread else "not sound" if row.whole else "not whole"
     return "; ".join(_said(row, row.known, style)) if row.known else not_sound
 
 
-def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
+def _said(row: Checked, known: Proof, style: Style) -> Iterable[str]:
     """Yield what is known of a sound file."""
     facts, done = known.facts, known.done
     inside = (("epoch", facts.epoch), ("step", facts.step))
@@ -129,7 +129,7 @@ def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
         yield "read now" if row.read else "known from an earlier run"
 
 
-def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
+def _row_as_data(row: Checked, *, whole: bool) -> dict[str, Any]:
     facts = row.known.facts if row.known else FileContent("")
     return {
         "name": row.name,

@@ -29,7 +29,7 @@ SAME = "\n    hint: install the same on all machines"
 MOUNT = "\n    hint: all machines must have the same folders under the same paths"
 
 
-class Order(NamedTuple):
+class Terms(NamedTuple):
     """What a worker must agree with before it does anything for a run.
 
     Paths begin in ``folder``. Who sees all ``tokens`` sees the same files as the main process; ``no_modes`` are folders
@@ -53,7 +53,7 @@ _joined: set[str] = set()  # runs
 _stopped: set[str] = set()  # likewise
 
 
-def join(order: Order) -> str:
+def join(order: Terms) -> str:
     """Make ready for a run, or say why that cannot be, with what helps."""
     if (ckptrules.__version__, PYTHON) != (order.version, order.python):
         ours = f"ckptrules {ckptrules.__version__} on Python {PYTHON}"
@@ -73,20 +73,20 @@ def stop(run: str) -> None:
     _stopped.add(run)
 
 
-def do_files(order: Order, rate: float | None, work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
+def do_files(order: Terms, rate: float | None, work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
     """Do a piece, as `pieces.do_piece`, with so many bytes a second at most, if that is limited."""
     with _at_work(order) as progress:
         return do_piece(work, files, Limiter(rate).held(progress) if rate else progress)
 
 
-def do_whole(order: Order, work: Callable[..., Answer], values: Sequence[Any]) -> Answer:
+def do_whole(order: Terms, work: Callable[..., Answer], values: Sequence[Any]) -> Answer:
     """Do a piece of work that tells nothing before its end."""
     with _at_work(order):
         return work(*values)
 
 
 @contextlib.contextmanager
-def _at_work(order: Order) -> Iterator[Progress]:
+def _at_work(order: Terms) -> Iterator[Progress]:
     if order.run not in _joined and (why := join(order)):
         _wait_to_be_sent_away(order)
         raise UnfitError(why)
@@ -101,7 +101,7 @@ def _at_work(order: Order) -> Iterator[Progress]:
             told.tell()
 
 
-def _wait_to_be_sent_away(order: Order) -> None:
+def _wait_to_be_sent_away(order: Terms) -> None:
     """Give the main process the time to look who has come: else the same worker would take the same piece again."""
     from distributed import get_worker
 

@@ -21,7 +21,7 @@ from ckptrules import stopping
 from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.storage import believing
 from ckptrules.storage.state import token
-from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
+from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Terms, UnfitError, do_files, do_whole, join, stop
 from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, Answer, File, Lost, Work
 from ckptrules.workers.pool import no_word_of_semaphores
@@ -63,7 +63,7 @@ class Dask(HereFirst["Client"]):
     ) -> None:
         super().__init__(PATIENCE)
         self._cluster, self._name, self._folders, self._say, self._rate = cluster, name, folders, say, rate
-        self._order = Order(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
+        self._order = Terms(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
         self._client: Any = None
         self._local: Any = None
         self._ends = contextlib.ExitStack()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.changes.history import read_history, standing
-from ckptrules.changes.record import Intent, Record
+from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
@@ -71,7 +71,7 @@ def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
     rows = [
         Intent(n, where, where, (Unit("rename", 1, (step,)),), failed={}) for n, (where, step) in enumerate(intents)
     ]
-    runs = read_history([Record(RUN, "1", {}, tuple(rows), ())] if rows else [])
+    runs = read_history([RunRecord(RUN, "1", {}, tuple(rows), ())] if rows else [])
     found = {
         back.directory: [step.directory for unit in back.units for step in unit.steps]
         for run in runs
@@ -84,7 +84,7 @@ def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
 def test_texts_stand_apart() -> None:
     """Only the user's own state has power over them."""
     records = [
-        Record(RUN, "1", {}, (Intent(1, where, where, (Unit("rename", 1, (step,)),), failed={}),), (), own)
+        RunRecord(RUN, "1", {}, (Intent(1, where, where, (Unit("rename", 1, (step,)),), failed={}),), (), own)
         for own, (where, step) in ((False, rename("references")), (True, text("/x")))
     ]
     (run,) = read_history(records)

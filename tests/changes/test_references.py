@@ -13,10 +13,10 @@ import pytest
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import UnitRef
-from ckptrules.changes.record import Intent, Record
+from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, find, renames, stays_valid
 from ckptrules.commands import refs
-from ckptrules.commands.refs import Text, diff, unsure_lines
+from ckptrules.commands.refs import Document, diff, unsure_lines
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
 from ckptrules.report.style import Style
@@ -60,9 +60,9 @@ def is_linear(work: Callable[[Counted], object], piece: str, number: int = 400) 
     return 0 < large <= 2.1 * small
 
 
-def looked_for(text: str) -> Text:
+def looked_for(text: str) -> Document:
     references = tuple(find(str(text), OldNames(ONE)))
-    return Text("a.py", b"", text, "utf-8", references)
+    return Document("a.py", b"", text, "utf-8", references)
 
 
 PIECES = {
@@ -134,7 +134,7 @@ class Same(str):
 def renaming_run(rows: list[tuple[str, str]]) -> Run:
     units = tuple(Unit("rename", 1, (Step("move", "d", Same(old), "d", Same(new)),)) for old, new in rows)
     intent = Intent(1, "d", "d", units)
-    record = Record("r", "1", {}, (intent,), ())
+    record = RunRecord("r", "1", {}, (intent,), ())
     pairs = [(UnitRef("r", "1", 1, place), unit) for place, unit in enumerate(units)]
     done = frozenset(ref for ref, _ in pairs)
     return Run("r", {}, ((record, intent),), done, {ref: (ref, unit) for ref, unit in pairs}, frozenset(), False)  # noqa: FBT003

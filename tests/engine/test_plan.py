@@ -22,7 +22,7 @@ from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, asked_inside
-from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
+from ckptrules.engine.shapes import Keys, ListOf, MapOf, Number, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
 from ckptrules.engine.wholeness import fitted, unwhole
@@ -40,7 +40,7 @@ ENTRY = re.compile(
 )
 CASES = ListOf(
     "The cases of one theme.",
-    Record(
+    Keys(
         "A listing and what must be planned for it.",
         {
             "name": Text("A sentence."),
@@ -52,7 +52,7 @@ CASES = ListOf(
                     lambda text: "" if ENTRY.fullmatch(text) else f"'{text}' is no entry",
                 ),
             ),
-            "options": Record(
+            "options": Keys(
                 "As on the command line, and the time in seconds.",
                 {
                     "delete_old": Number("", 0),

@@ -13,7 +13,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import NS, taken
 from ckptrules.engine.ruleset import Best, Budget, Bytes, Location, Reason
-from ckptrules.engine.tree import Part, SharedOut, best_across, budget_note, share_out, times_of
+from ckptrules.engine.tree import OwnPlan, SharedOut, best_across, budget_note, share_out, times_of
 
 HERE = Location("rules/x.yaml", 1, 1)
 NOW = 1_000_000 * NS
@@ -44,7 +44,7 @@ def room(checkpoints: Iterable[Checkpoint]) -> int:
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> list[Part]:
+def trees(draw: st.DrawFn) -> list[OwnPlan]:
     """Draw directories whose checkpoints may share files, with each other and over directories."""
     sizes = [1, 10, 25, 60]
     parts = []
@@ -59,7 +59,9 @@ def trees(draw: st.DrawFn) -> list[Part]:
             checkpoint = one(f"c{name}", size, time, epoch, inode)
             found.append(checkpoint._replace(metrics={"loss": loss} if loss else {}))
         cut = draw(st.integers(0, len(found)))
-        parts.append(Part(f"d{number}", tuple(found[:cut]), tuple(found[cut:]), frozenset(c.entry.name for c in found)))
+        parts.append(
+            OwnPlan(f"d{number}", tuple(found[:cut]), tuple(found[cut:]), frozenset(c.entry.name for c in found))
+        )
     return parts
 
 
@@ -71,9 +73,9 @@ budgets = st.builds(budget, st.integers(0, 200)) | st.builds(
 class Drawn(NamedTuple):
     """A tree and its budget; the same tree in ``another_order``, a ``greater`` budget, how many are to be the best."""
 
-    parts: list[Part]
+    parts: list[OwnPlan]
     limit: Budget
-    another_order: list[Part]
+    another_order: list[OwnPlan]
     greater: Budget
     best: int
 
@@ -150,14 +152,17 @@ def as_many_are_best_as_are_asked_for(drawn: Drawn) -> None:
 
 
 def test_the_oldest_of_all_directories_goes_first() -> None:
-    parts = [Part("a", (one("old", time=1), one("new", time=4))), Part("b", (one("older", time=2), one("mid", time=3)))]
+    parts = [
+        OwnPlan("a", (one("old", time=1), one("new", time=4))),
+        OwnPlan("b", (one("older", time=2), one("mid", time=3))),
+    ]
     assert kept(share_out(budget(20), parts, NOW)) == {("a", "new"), ("b", "mid")}
 
 
 def test_the_worst_of_all_directories_goes_first_and_of_equal_ones_the_older() -> None:
     parts = [
-        Part("a", (one("bad", loss="0.9"), one("best", loss="0.1"))),
-        Part("b", (one("old", loss="0.5", time=1), one("new", loss="0.5", time=2), one("nan", loss="nan"))),
+        OwnPlan("a", (one("bad", loss="0.9"), one("best", loss="0.1"))),
+        OwnPlan("b", (one("old", loss="0.5", time=1), one("new", loss="0.5", time=2), one("nan", loss="nan"))),
     ]
     assert kept(share_out(budget(20, ("loss", "min")), parts, NOW)) == {("a", "best"), ("b", "new")}
     assert kept(share_out(budget(20, ("loss", "max")), parts, NOW)) == {("a", "bad"), ("b", "new")}
@@ -165,20 +170,20 @@ def test_the_worst_of_all_directories_goes_first_and_of_equal_ones_the_older() -
 
 def test_a_directory_without_the_metric_goes_by_age_in_step_with_the_others() -> None:
     parts = [
-        Part("a", tuple(one(f"a{n}", loss=str(n)) for n in range(4))),
-        Part("b", tuple(one(f"b{n}", time=9 - n) for n in range(2))),
+        OwnPlan("a", tuple(one(f"a{n}", loss=str(n)) for n in range(4))),
+        OwnPlan("b", tuple(one(f"b{n}", time=9 - n) for n in range(2))),
     ]
     assert kept(share_out(budget(30, ("loss", "min")), parts, NOW)) == {("a", "a0"), ("b", "b0"), ("a", "a1")}
 
 
 def test_a_file_with_names_in_two_directories_counts_once() -> None:
-    parts = [Part("a", (one("x", 10, inode=1), one("old", 10, time=0))), Part("b", (), (one("y", 10, inode=1),))]
+    parts = [OwnPlan("a", (one("x", 10, inode=1), one("old", 10, time=0))), OwnPlan("b", (), (one("y", 10, inode=1),))]
     shared = share_out(budget(10), parts, NOW)
     assert (shared.every, shared.must, kept(shared)) == (20, 10, {("a", "x")})
 
 
 def test_what_must_stay_is_told_where_it_is_too_much() -> None:
-    parts = [Part("a", (one("x", 10),), (one("y", 30),))]
+    parts = [OwnPlan("a", (one("x", 10),), (one("y", 30),))]
     shared = share_out(budget(20), parts, NOW)
     assert kept(shared) == set()
     assert budget_note(budget(20), shared).startswith(
@@ -199,11 +204,11 @@ def test_the_best_across_directories_are_ranked_together() -> None:
     best = Best("loss", "min", 2, "sweep_*")
     names = ("a", "b")
     parts = [
-        Part("a", (), (one("a", loss="0.3"), one("b", loss="0.1")), frozenset(names)),
-        Part(
+        OwnPlan("a", (), (one("a", loss="0.3"), one("b", loss="0.1")), frozenset(names)),
+        OwnPlan(
             "b", (one("goes", loss="0.01"),), (one("b", loss="nan"), one("a", loss="0.2")), frozenset({*names, "goes"})
         ),
-        Part("c", (), (one("a", loss="0.01"), one("b")), frozenset({"b"})),
+        OwnPlan("c", (), (one("a", loss="0.01"), one("b")), frozenset({"b"})),
     ]
     said = best_across(best, parts)
     assert {(d, n): one.keeps for d in said for n, one in said[d].items()} == {
@@ -215,14 +220,14 @@ def test_the_best_across_directories_are_ranked_together() -> None:
 
 
 def test_the_line_that_would_save_it_is_whole() -> None:
-    parts = [Part("a", (one("x", loss="0.1"), one("y", loss="0.2")))]
+    parts = [OwnPlan("a", (one("x", loss="0.1"), one("y", loss="0.2")))]
     said = share_out(budget(10, ("loss", "min")), parts, NOW).says["a"]["y"]
     assert said.why == "does not fit in the budget of 10B: 2 of 2 by loss (0.2)"
     assert str(said.would) == "{total: 20B, order: [{metric: loss, mode: min}, oldest]}"
 
 
 def test_what_tells_no_metric_of_the_order_counts_as_what_must_stay() -> None:
-    parts = [Part("a", (one("x", loss="0.1"), one("y", epoch=1))), Part("b", (one("z", loss="none"),))]
+    parts = [OwnPlan("a", (one("x", loss="0.1"), one("y", epoch=1))), OwnPlan("b", (one("z", loss="none"),))]
     shared = share_out(budget(20, ("loss", "min"))._replace(by_age=False), parts, NOW)
     assert kept(shared) == {("a", "y"), ("b", "z")}
     assert (shared.every, shared.must, shared.stays) == (30, 20, 20)

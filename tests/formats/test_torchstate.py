@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.actions import Rewrite
+from ckptrules.engine.actions import Recipe
 from ckptrules.formats.torchstate import NotRewritableError, edit, read_state, rewrite
 from tests.conftest import ROOT
 from tests.support.tables import every
@@ -27,7 +27,7 @@ CHANGES: dict[str, Callable[[str], str]] = {
 }
 
 
-def built(content: bytes, recipe: Rewrite) -> bytes:
+def built(content: bytes, recipe: Recipe) -> bytes:
     return b"".join(part if isinstance(part, bytes) else content[part[0] : part[1]] for part in recipe.parts)
 
 

@@ -185,12 +185,12 @@ def test_an_index_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     read: list[str] = []
     really = versioned._read_index  # noqa: SLF001
 
-    def counted(own: str) -> versioned.Index:
+    def counted(own: str) -> versioned.GitIndex:
         read.append(own)
         return really(own)
 
     monkeypatch.setattr(versioned, "_read_index", counted)
-    known: dict[str, versioned.Index] = {}
+    known: dict[str, versioned.GitIndex] = {}
     for name in ("top.md", "docs/a.md", "docs/b.md"):
         assert how_changed(str(folder / name), TEXT.encode(), known) == ""
     assert len(read) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.record import Intent, Record, refs
+from ckptrules.changes.record import Intent, RunRecord, refs
 from ckptrules.commands.log import code, entry_of, plain, threshold
 from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
@@ -201,7 +201,7 @@ def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[tuple[str, str],
     header |= {"selected": [name]} if where == "selected" else {}
     header |= {"policy": {"name": name, "lines": {name: name}}} if where in ("policy", "line") else {}
     intent = Intent(1, name if where == "experiments" else "a", "a", (Unit("rename", 1, ()),))
-    record = Record("20260101T100000Z-1", "1", header, (intent,), ())
+    record = RunRecord("20260101T100000Z-1", "1", header, (intent,), ())
     run = Run(
         record.run, header, ((record, intent),), frozenset(refs(record, intent)), {}, frozenset(), interrupted=False
     )

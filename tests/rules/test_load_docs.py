@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ckptrules.engine.lines import IN_POLICIES
-from ckptrules.engine.shapes import Either, ListOf, MapOf, Record, Shape
+from ckptrules.engine.shapes import Either, Keys, ListOf, MapOf, Shape
 from ckptrules.rules.load import SHAPE, load_rules
 from tests.conftest import ROOT
 from tests.engine.test_plan import RULES, Case, entries, lines, plan, read_cases
@@ -94,7 +94,7 @@ def with_keys(page: str) -> str:
     return KEYS.sub(lambda found: f"{found[1]}| key | meaning |\n| --- | --- |\n{rows}{found[2]}", page)
 
 
-def rows_of(record: Record) -> Iterator[tuple[str, str]]:
+def rows_of(record: Keys) -> Iterator[tuple[str, str]]:
     """List the keys of rule files, each with the section that describes it."""
     for key, shape in record.keys.items():
         (section,) = [heading for heading in headings() if f"`{key}`" in heading]
@@ -118,13 +118,13 @@ def doc_of(shape: Shape) -> str:
     return doc_of(shape.shapes[0]) if isinstance(shape, Either) else shape.doc
 
 
-def mapping_in(shape: Shape) -> Record | None:
+def mapping_in(shape: Shape) -> Keys | None:
     """Return the mapping that a value is, or that its entries are."""
     if isinstance(shape, (ListOf, MapOf)):
         return mapping_in(shape.item)
     if isinstance(shape, Either):
         return next(filter(None, map(mapping_in, shape.shapes)), None)
-    return shape if isinstance(shape, Record) else None
+    return shape if isinstance(shape, Keys) else None
 
 
 if __name__ == "__main__":

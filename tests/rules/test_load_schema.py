@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import Choice, Either, Keys, ListOf, MapOf, Number, Shape, Text
 from ckptrules.rules.load import SHAPE
 from tests.conftest import ROOT
 
@@ -44,7 +44,7 @@ def schema_of(shape: Shape) -> dict[str, Any]:
         case MapOf(doc, item):
             inside = {"additionalProperties": schema_of(item), "minProperties": 1}
             return {"type": "object", **inside, "description": doc}
-        case Record(doc, keys, required):
+        case Keys(doc, keys, required):
             inside = {"properties": {key: schema_of(value) for key, value in keys.items()}, "required": list(required)}
             return {"type": "object", **inside, "additionalProperties": False, "description": doc}
         case Either(shapes):

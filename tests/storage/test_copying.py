@@ -25,8 +25,8 @@ import pytest
 from ckptrules.changes import doing
 from ckptrules.changes.fixing import Ground, look_inside
 from ckptrules.changes.references import Reference
-from ckptrules.commands.refs import Text, obstacle
-from ckptrules.engine.actions import Plan, Problem, Rewrite, Step
+from ckptrules.commands.refs import Document, obstacle
+from ckptrules.engine.actions import Plan, Problem, Recipe, Step
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Item
 from ckptrules.engine.plan import make_plan
@@ -533,7 +533,7 @@ def rewrite_text(folder: Path) -> None:
 
 
 def rewrite_state(folder: Path) -> None:
-    unfinished.stage_rewrite(str(folder), "exp/latest", Rewrite((b"new", (2, 9)), {}), lambda _: None)
+    unfinished.stage_rewrite(str(folder), "exp/latest", Recipe((b"new", (2, 9)), {}), lambda _: None)
 
 
 @root
@@ -618,7 +618,7 @@ def test_refs_tells_whose_text_it_is(shared: Path) -> None:
     path.write_text(f"load('one/checkpoints/{OLD}')")
     os.chown(path, ALICE, ALICE)
     old = Reference(22, OLD, NEW)
-    text = Text(str(path), path.read_bytes(), path.read_text(), "utf-8", (old,))
+    text = Document(str(path), path.read_bytes(), path.read_text(), "utf-8", (old,))
     assert obstacle(text, {}, force=True) == ""
     with somebody():
         assert obstacle(text, {}, force=True) == f"belongs to {ALICE}; a copy of it would be yours"
@@ -665,7 +665,7 @@ def test_a_copy_has_the_bytes_and_the_holes(
     assert item
     if way == "state":
         name = unfinished.stage_rewrite(
-            str(tmp_path), "origin", Rewrite(((0, MIB), b"more", (MIB, size)), {}), lambda _: None
+            str(tmp_path), "origin", Recipe(((0, MIB), b"more", (MIB, size)), {}), lambda _: None
         )
         copy = tmp_path / ".ckptrules/work" / name
         content = content[:MIB] + b"more" + content[MIB:]
@@ -695,7 +695,7 @@ def test_a_clone_with_other_parts_has_zeros_where_the_holes_are(
 
     monkeypatch.setattr(copying, "clone", cloned)
     parts = ((0, 10), (10, MIB), b"x" * 5000, (MIB, 4 * MIB), (2 * MIB, 6 * MIB))
-    name = unfinished.stage_rewrite(str(tmp_path), "origin", Rewrite(parts, {}), lambda _: None)
+    name = unfinished.stage_rewrite(str(tmp_path), "origin", Recipe(parts, {}), lambda _: None)
     content, copy = origin.read_bytes(), tmp_path / ".ckptrules/work" / name
     assert copy.read_bytes() == content[:MIB] + b"x" * 5000 + content[MIB : 4 * MIB] + content[2 * MIB :]
 

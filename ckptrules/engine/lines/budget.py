@@ -8,7 +8,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, yes
 from ckptrules.engine.measures import size
 from ckptrules.engine.ruleset import Budget
-from ckptrules.engine.shapes import MODE, Choice, Either, ListOf, Record, Text, fault_of
+from ckptrules.engine.shapes import MODE, Choice, Either, Keys, ListOf, Text, fault_of
 
 OLDEST = "oldest"
 
@@ -19,7 +19,7 @@ def budget(limit: Budget, checkpoints: Sequence[Checkpoint], around: Around) -> 
     return {c.entry.name: shared_out.get(c.entry.name, late) for c in checkpoints}
 
 
-_METRIC = Record(
+_METRIC = Keys(
     "The worst by a metric goes first.",
     {
         "metric": Text("As in keep_best."),
@@ -30,7 +30,7 @@ _METRIC = Record(
 LINES = (
     Line(
         "budget",
-        Record(
+        Keys(
             "What all checkpoints together may take: what no policy keeps goes until the rest fits.",
             {
                 "total": Text(

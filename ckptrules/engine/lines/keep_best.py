@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Key, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.ruleset import Best
-from ckptrules.engine.shapes import MODE, Either, ListOf, Number, Record, Text
+from ckptrules.engine.shapes import MODE, Either, Keys, ListOf, Number, Text
 
 DIGITS = 6  # of a metric, for people
 MANY = 10**DIGITS  # from here on a number would be written with an exponent
@@ -93,7 +93,7 @@ def as_float(text: str | None) -> float | None:
         return None
 
 
-_ONE = Record(
+_ONE = Keys(
     "Keep the best by a metric that names carry.",
     {
         "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),

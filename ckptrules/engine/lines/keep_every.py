@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, untold, yes
 from ckptrules.engine.ruleset import Every
-from ckptrules.engine.shapes import TRUTH, Choice, Either, Number, Record
+from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, Number
 
 Field = Literal["epoch", "step"]
 
@@ -98,7 +98,7 @@ def read(said: Any) -> Every:
 def line(field: Field) -> Line:
     """Describe the line for epochs, or for steps."""
     number = Number(f"Keep the {field}s that are a multiple of this.", 1)
-    record = Record(
+    record = Keys(
         f"Keep the {field}s that are a multiple of a number, moved by an offset, or what is nearest to these.",
         {
             "every": number,
