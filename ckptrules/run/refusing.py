@@ -61,7 +61,7 @@ def refuse_mistyped(line: CommandLine) -> None:
         OptionError: with what is meant; or one of ours has an experiment behind it, and takes none.
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
-    if line.command in ("run", "info") and foreign and "*" not in foreign[0]:
+    if line.command in ("run", "info") and foreign:
         refuse_not_ours(foreign[0], line)
     whole = [word for word in line.words if word.base in TASKS and "experiments" not in declared(word.base).known()]
     for word in whole if line.command == "run" and all_are_ours() else ():
@@ -133,8 +133,9 @@ def meant_behind(line: CommandLine, word: str) -> str:
     takes = declared(before).known()
     if "name" in takes:
         return f"for a checkpoint that is called so: {command(before, name=word)}"
-    if "experiments" in takes and word[0] != "." and os.path.isdir(f"{line.options(before).outputs_dir}/{word}"):
-        return f"for the experiment: {command(quoted(f'{before}:{word}'))}"
+    is_one = word[0] != "." and os.path.isdir(f"{line.options(before).outputs_dir}/{word}")
+    if "experiments" in takes and (is_one or "*" in word):
+        return f"for the experiment{'s' * (not is_one)}: {command(quoted(f'{before}:{word}'))}"
     return f"for the experiments in that folder: {command(before, outputs_dir=word)}" if os.path.isdir(word) else ""
 
 

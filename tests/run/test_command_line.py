@@ -176,6 +176,7 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
         ("plan:OCR", "no experiment 'OCR'\n    hint: did you mean 'plan:ocr'?"),
         ("plan ocr", "there is no task 'ocr'\n    hint: for the experiment: 'doit plan:ocr'"),
         ("ocr", "there is no task 'ocr'\n    hint: for the experiment: 'doit plan:ocr'"),
+        ("migrate delete_old=1 oc*", "there is no task 'oc*'\n    hint: for the experiments: `doit 'migrate:oc*'`"),
         (
             "usage outputs",
             "no task 'outputs'\n    hint: for the experiments in that folder: 'doit usage outputs_dir=outputs'",
