@@ -78,7 +78,7 @@ def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
     for found in finding.find(session, options):
         try:
             listing = scan(options.outputs_dir, found)
-            kinds = sort_entries(finding.load(session, options), listing)
+            kinds = sort_entries(finding.rules_of(session, options, found.directory), listing)
         except FAULTS:
             continue
         names = {name for one in kinds.every for name in one.names}

@@ -448,3 +448,10 @@ def test_a_pinned_part_in_a_folder_of_parts_is_found(project: Project, there: st
     for rank in (0, 1):
         names = os.listdir(project.outputs / f"x/checkpoints/mp_rank_0{rank}")
         assert set(names) == {f"gpt--step={step}.ckpt" for step in left}
+
+
+def test_what_the_pack_of_a_directory_knows_can_be_pinned(project: Project) -> None:
+    """All packs of the rules were asked; where two of them read a name in two ways, it was no checkpoint."""
+    (project.folder / "rules/mine.yaml").write_text("packs: [ignite, nanochat]\n")
+    project.make({f"x/checkpoints/{name}": 10 for name in ("model_000100.pt", "meta_000100.json")})
+    assert project.doit("pin", "name=model_000100.pt") == "Pinned: x/checkpoints/model_000100.pt\n"
