@@ -42,8 +42,9 @@ def learn(model: Any, folder: Path, timesteps: int, **more: Any) -> None:
     model.learn(timesteps, callback=[saves, looks], **more)
 
 
-def test_a_policy_and_its_normaliser_go_on_together(tmp_path: Path) -> None:
+def test_a_policy_and_its_normaliser_go_on_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All files of one step stay or go as one, and best_model.zip stays; weights and counter are those that were saved."""
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "sb3"))  # else it leaves a folder among those of all programs
     folder = tmp_path / "logs/ppo"
     model = PPO("MlpPolicy", VecNormalize(world()), n_steps=ROLLOUT, batch_size=32, n_epochs=1, seed=0, device="cpu")
     learn(model, folder, 5 * ROLLOUT)
