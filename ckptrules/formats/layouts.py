@@ -98,9 +98,9 @@ def _json(folder: Folder, path: str) -> object:
 
 def _has_a_value_a_line(data: bytes) -> bool:
     """Say whether the first and the last line are objects of their own."""
-    first, newline, rest = data.strip().partition(b"\n")
+    first, _, rest = data.strip().partition(b"\n")
     try:
-        return bool(newline) and all(isinstance(parse(line), dict) for line in (first, rest.rpartition(b"\n")[2]))
+        return all(isinstance(parse(line), dict) for line in (first, rest.rpartition(b"\n")[2]))
     except ValueError:
         return False
 

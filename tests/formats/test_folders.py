@@ -87,6 +87,7 @@ WHOLE: dict[str, Files] = {
     "values line by line": {"model.safetensors": WEIGHTS, "log.json": b'{"loss": 1}\n{"loss": 2}\n'},
     "a link for what is beside weights": {"model.safetensors": WEIGHTS, "tokenizer.json": "-> ../tokenizer.json"},
     "very long JSON": {"model.safetensors": WEIGHTS, "tokenizer.json": lambda: b'{"a": "' + b"a" * 17 * 2**20 + b'"}\n'},
+    "a tracker of a file": {"last_checkpoint": b"model_5.pth", "model_5.pth": torch_zip({})},
     "a pickle of the name of a tracker": {"model.safetensors": WEIGHTS, "latest": pickle.dumps({"a": 1})},
 }  # fmt: skip
 
@@ -121,6 +122,8 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "an index of TensorFlow that is a link": (TENSORFLOW, {"ckpt-5.index": "-> ../tokenizer.json"}, "not_read: is not verified: its part 'ckpt"),
     "no data of Orbax": ({"_METADATA": b"{}"}, {}, "incomplete: has no weights"),
     "a shard is missing": (SHARDED, {TWO: None}, f"incomplete: lacks '{TWO}'"),
+    "a shard is missing and no index names it": ({ONE: WEIGHTS}, {}, f"incomplete: lacks '{TWO}'"),
+    "the first shard of TensorFlow": ({"a.data-00001-of-00002": b"w"}, {}, "incomplete: lacks 'a.data-00000-of-00002'"),
     "a shard without a number": (
         {"a.safetensors": WEIGHTS}, {"model.safetensors.index.json": index("a.safetensors", "b.safetensors")},
         "incomplete: lacks 'b.safetensors', which 'model.safetensors.index.json' names",
