@@ -54,6 +54,7 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("last_good", "step: 100", True),
         ("resume.sh", "python train.py --ckpt_path {}\n", True),
         ("best_f1.json", '{{"path": "/data/{}", "f1": 0.9}}', True),
+        ("bestModel.json", '{{"path": "/data/{}"}}', True),
         ("best_f1.json", '{{"path": "/data/{}", "of": "' + 16_000 * "x" + '"}}', True),
         ("fold0_best.txt", "{}\n", True),
         ("epoch3_best.txt", "{}\n", False),
