@@ -1,10 +1,12 @@
 """Pure: a policy is applied to each series of a directory: the checkpoints of one run, by one kind of number.
 
-What two packs know is never of one run: two programs saved it.
+What two packs know is never of one run: two programs saved it. Nor do files with two endings stand for each other:
+weights in ``epoch_12.safetensors`` are no state to go on from, as in ``epoch_10.pt``.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -16,12 +18,14 @@ from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
+from ckptrules.engine.words import ENDING
 
-Series = tuple[str, ...]  # the run, the kind of number, the pack, and what a policy splits by
+Series = tuple[str, ...]  # the run, the kind of number, the pack, what a policy splits by, and the ending
 TOLD = frozenset(
     "epoch step number run part parts version metric value metrics timestamp datetime date time".split()
 )  # fields that may differ among checkpoints of one epoch and step without being a series of their own
 SHOWN = 3
+_WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
 
 
 def judge(
@@ -54,17 +58,25 @@ def judge(
 def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
     """Return the series of a checkpoint, split further by the fields that the policy names."""
     run, kind, *per = series_by(checkpoint.fields, policy.per if policy else ())
-    return run, kind, checkpoint.rule.pack if checkpoint.rule else "", *per
+    return run, kind, checkpoint.rule.pack if checkpoint.rule else "", *per, _ending(checkpoint)
+
+
+def _ending(checkpoint: Checkpoint) -> str:
+    """Return the ending of a checkpoint, as it is to be called; nothing where its parts have several."""
+    names = [part.target for part in checkpoint.parts] or [checkpoint.target or checkpoint.entry.name]
+    endings = {found[0] if (found := ENDING.search(name) or _WORD_AT_END.search(name)) else "" for name in names}
+    return endings.pop() if len(endings) == 1 else ""
 
 
 def called(series: Series, every: Collection[Series]) -> str:
     """Return what tells a series from the others of its directory, for a sentence; nothing where it is the only one."""
-    run, kind, pack, *per = series
+    run, kind, pack, *per, ending = series
     if len(every) == 1:
         return ""
-    kinds = {other[1] for other in every if (other[0], *other[2:]) == (run, pack, *per)}
+    kinds = {other[1] for other in every if (other[0], *other[2:]) == (run, *series[2:])}
     packs = {other[2] for other in every}
-    names = ", ".join(filter(None, (run, pack * (len(packs) > 1), *per)))
+    endings = {other[-1] for other in every if other[:-1] == series[:-1]}
+    names = ", ".join(filter(None, (run, pack * (len(packs) > 1), *per, ending * (len(endings) > 1))))
     tells = len(kinds) > 1 or not names
     return f" of {names}" * bool(names) + f" named by {kind or 'neither epoch nor step'}" * tells
 
@@ -83,7 +95,7 @@ def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool
     """Say whether a protected name takes its rank in a series by the number that it tells."""
     if shield.rule is None or shield.entry.name in busy:
         return False
-    return bool(series[1]) and series_of(shield, None) == series[:3]
+    return bool(series[1]) and series_of(shield, None) == (*series[:3], series[-1])
 
 
 def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:
