@@ -28,7 +28,8 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.storage import dressing, exchanging, looking, moving, texts
-from ckptrules.storage.base import Changed
+from ckptrules.storage import trash as trash_room
+from ckptrules.storage.base import CHANGED, Changed
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
@@ -189,6 +190,29 @@ def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monke
     assert tree(outputs) == {"exp/a2": "a", "exp/b2": "b", "exp/c": "c"}
 
 
+def test_what_was_not_freed_at_once_can_be_taken_back(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, steps = trash_room.free_at_once, [trash(outputs)._replace(to_directory=f"{TRASH}/{RUN}/exp")]
+    for name in "bc":
+        os.link(outputs / "exp/a", outputs / "exp" / name)
+        steps.append(steps[0]._replace(name=name, to=f"{name}.trashed"))
+    (outputs / "exp/a").unlink()
+    (outputs / "exp/a").write_text("of the same name")
+
+    def busy(storage: Disk, step: Step) -> None:
+        if step.name == "c":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        free(storage, step)
+
+    monkeypatch.setattr(trash_room, "free_at_once", busy)
+    place = Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+    units = [Unit("trash", 7, (step,)) for step in steps]
+    done = transact(place, "exp", "exp", units, frees=[0, 1, 2])
+    assert done == Transacted({0: CHANGED}, {2: os.strerror(errno.EBUSY)})
+    (run,) = read_runs(str(outputs))
+    assert [unit for _, unit in run.standing.values()] == units[2:]
+    assert (len(run.gone), [item.name for item in trash_room.trash_items(Disk(str(outputs)))]) == (1, ["c"])
+
+
 @pytest.mark.parametrize("since", ["changed", "gone"])
 def test_links_follow_a_crash_also_where_the_file_is_another_one_by_now(outputs: Path, since: str) -> None:
     head = move(outputs)
@@ -326,9 +350,12 @@ def test_a_link_in_a_folder_that_an_earlier_unit_moves_is_looked_at_where_it_lie
 
 
 def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
-    unit = Unit("rewrite", 0, (rewrite(outputs),))
+    unit, place = (
+        Unit("rewrite", 0, (rewrite(outputs),)),
+        Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {})),
+    )
     with Folders(str(outputs)) as folders:
-        assert foresee(folders, (unit,)) == do_units(folders, [unit]) != {}
+        assert foresee(folders, (unit,)) == do_units(folders, [unit]) == transact(place, "", "", [unit]).failed != {}
     assert (outputs / "exp/run.sh").read_text() == "old"
 
 
