@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ from ckptrules.storage.base import Changed
 from ckptrules.storage.looking import LEADS_NOWHERE
 from ckptrules.storage.reading import refuse_path, why_of
 from ckptrules.storage.state import Folders
+
+BY_OTHERS = (FileExistsError, FileNotFoundError, Changed)  # somebody else was at work
 
 
 class HalfDone(str):
@@ -32,7 +35,15 @@ def do_step(folders: Folders, step: Step) -> None:
         OSError: the system refuses.
     """
     refuse_path(step.name)
-    KINDS[step.kind].do(folders, step)
+    try:
+        KINDS[step.kind].do(folders, step)
+    except BY_OTHERS:
+        raise
+    except OSError:
+        with contextlib.suppress(OSError):
+            if is_done(folders, step):  # the answer of a server was lost
+                return
+        raise
 
 
 def begins(folders: Folders, step: Step) -> bool:
@@ -92,8 +103,8 @@ def _taken_back(folders: Folders, done: Sequence[Step], why: str) -> str:
     for step in reversed(done):
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
-        except (FileExistsError, FileNotFoundError, Changed) as error:
-            # Somebody else was at work: no later run can mend it, and what else was done is on no record.
+        except BY_OTHERS as error:
+            # No later run can mend it, and what else was done is on no record.
             why = f"{why}; {step.to} could not be taken back: {why_of(error)}"
         except OSError as error:
             return HalfDone(f"{why}; {step.to} could not be taken back: {why_of(error)}, so it {HALF_DONE}")

@@ -121,6 +121,8 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
         else:
             os.unlink(old, dir_fd=from_fd)
     except OSError:
+        if status_of(from_fd, old) is None:  # it was done: the answer of a server was lost
+            return
         with contextlib.suppress(OSError):
             (os.rmdir if is_directory else os.unlink)(new, dir_fd=to_fd)
         raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 from ckptrules.storage.texts import keep_content
+from tests.support.disturbing import refuse_flags
 
 RUN = "20260101T000000Z-1"
 BIN = f"{TRASH}/run/exp"
@@ -164,6 +167,53 @@ def test_what_is_no_name_leads_nowhere(outputs: Path, make: Callable[[Path], Ste
         assert [is_done(folders, one) for one in (step, *planted)] == [True] + [False] * len(planted)
 
 
+def lose_answer(patch: pytest.MonkeyPatch, number: int, old_system: bool) -> list[str]:  # noqa: FBT001
+    """Let one of the calls that give or take names do its work, and tell of an error; its name is added to the list."""
+    calls, lost = itertools.count(1), list[str]()
+
+    def losing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **more: Any) -> Any:
+            answer = call(*args, **more)
+            if next(calls) == number:
+                lost.append(name)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return answer
+
+        return called
+
+    for name in ("link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink"):
+        patch.setattr(os, name, losing(name, getattr(os, name)))
+    flagged = refuse_flags if old_system else losing("rename with a flag", moving._rename_with)  # noqa: SLF001
+    patch.setattr(moving, "_rename_with", flagged)
+    return lost
+
+
+@pytest.mark.parametrize("old_system", [False, True])
+@pytest.mark.parametrize("make", STEPS)
+def test_a_step_of_which_the_answer_was_lost_is_made_or_not(
+    tmp_path: Path,
+    make: Callable[[Path], Step],
+    monkeypatch: pytest.MonkeyPatch,
+    old_system: bool,  # noqa: FBT001
+) -> None:
+    """On NFS that is mounted softly the server may do what it is asked for, and the client tells of an error."""
+    for number in itertools.count(1):
+        outputs = tmp_path / str(number)
+        (outputs / "exp").mkdir(parents=True)
+        step = make(outputs)
+        unit, before = Unit("rename", 0, (step,)), tree(outputs)
+        with Folders(str(outputs), texts=True) as folders:
+            with monkeypatch.context() as patch:
+                lost = lose_answer(patch, number, old_system)
+                failed = do_units(folders, [unit])
+            if not lost:
+                break
+            assert (not failed) == is_done(folders, step), (lost, failed)
+            assert failed or do_units(folders, [inverse_of(unit)]) == {}, lost
+            assert tree(outputs) == before, lost
+    assert number > 1
+
+
 def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename, place = moving.rename, Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
 
@@ -211,6 +261,18 @@ def test_what_was_not_freed_at_once_can_be_taken_back(outputs: Path, monkeypatch
     (run,) = read_runs(str(outputs))
     assert [unit for _, unit in run.standing.values()] == units[2:]
     assert (len(run.gone), [item.name for item in trash_room.trash_items(Disk(str(outputs)))]) == (1, ["c"])
+
+
+def test_after_a_crash_a_name_that_a_file_of_the_same_size_and_time_took_is_no_obstacle(outputs: Path) -> None:
+    first = move(outputs)
+    second = first._replace(name="c", to="a")
+    shutil.copy2(outputs / "exp/a", outputs / "exp/c")
+    units = [Unit("rename", 7, (step,)) for step in (first, second)]
+    Journal(Disk(str(outputs)), RUN, 1, {}).intend("exp", "exp", units)
+    with Folders(str(outputs)) as folders:
+        assert do_units(folders, units) == {}
+    told = "Recovered: a run was interrupted in exp: 2 of its changes done, 0 not begun."
+    assert recover(str(outputs)) == ([told], [])
 
 
 @pytest.mark.parametrize("since", ["changed", "gone"])
