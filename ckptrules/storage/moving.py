@@ -15,6 +15,7 @@ from ckptrules.engine.entries import Stamp
 from ckptrules.engine.measures import NS
 from ckptrules.storage.base import CHANGED, Changed
 from ckptrules.storage.looking import stamp_of
+from ckptrules.storage.reading import why_of
 
 TICK_NS = 20_000_000
 COARSE_TICK_NS = 2 * NS  # of a file system whose times have no fractions
@@ -193,7 +194,7 @@ def swap(
     If that is not what was expected, or cannot be looked at, the two go back.
 
     Raises:
-        Changed: they went back; ``fact`` says why.
+        Changed: they went back, or could not; ``fact`` says why.
         OSError: they went back, or the system refuses.
     """
     try:
@@ -208,5 +209,10 @@ def swap(
         why: OSError = Changed(name, fact)
     except OSError as error:
         why = error
-    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    try:
+        _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    except OSError as error:
+        if isinstance(why, Changed):
+            raise Changed(name, f"{fact}; what came there cannot go back: {why_of(error)}") from None
+        raise
     raise why

@@ -167,6 +167,33 @@ def test_what_is_no_name_leads_nowhere(outputs: Path, make: Callable[[Path], Ste
         assert [is_done(folders, one) for one in (step, *planted)] == [True] + [False] * len(planted)
 
 
+def test_a_file_was_moved_where_it_is_there_and_no_longer_here(outputs: Path) -> None:
+    step = move(outputs)
+    here, there = outputs / "exp/a", outputs / "exp/b"
+    with Folders(str(outputs)) as folders:
+        shutil.copy2(here, there)
+        assert not is_done(folders, step)
+        here.unlink()
+        assert is_done(folders, step)
+        there.write_text("another")
+        assert not is_done(folders, step)
+
+
+def test_a_folder_into_which_something_came_is_foreseen_to_stay(outputs: Path) -> None:
+    step = Step("move", "exp", "a", "exp", "b", "", Identity("directory", 0, looking.NO_FILE))
+    (outputs / "exp/a").mkdir()
+    unit = Unit("rename", 0, (step,))
+    with Folders(str(outputs)) as folders:
+        assert foresee(folders, (unit,)) == {}
+        (outputs / "exp/a/since").touch()
+        assert foresee(folders, (unit,)) == do_units(folders, [unit]) == {0: CHANGED}
+
+
+def test_what_is_deleted_again_waits_under_the_same_path() -> None:
+    step = Step("move", "exp/deep", "a", f"{TRASH}/{RUN}/exp/deep", "a.trashed")
+    assert KINDS["move"].in_trash_of(step, "later").to_directory == f"{TRASH}/later/exp/deep"
+
+
 def lose_answer(patch: pytest.MonkeyPatch, number: int, old_system: bool) -> list[str]:  # noqa: FBT001
     """Let one of the calls that give or take names do its work, and tell of an error; its name is added to the list."""
     calls, lost = itertools.count(1), list[str]()
@@ -341,7 +368,7 @@ def test_what_a_pointer_came_to_hold_is_kept_where_it_cannot_go_back(
         rename(flag, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(moving, "_rename_with", fails_when_going_back)
-    with Folders(str(outputs)) as folders, pytest.raises(OSError, match="Input/output"):
+    with Folders(str(outputs)) as folders, pytest.raises(Changed, match="cannot go back: Input/output"):
         do_step(folders, step)
     assert exchanges == [moving.EXCHANGE] * 2
     assert "epoch=2.ckpt\n" in [path.read_text() for path in outputs.rglob("*") if path.is_file()]

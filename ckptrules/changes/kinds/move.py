@@ -105,9 +105,7 @@ class _Leaving(Container[str]):
 def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
     """Say whether a directory into which something came later will be as it was, as that leaves before."""
     leaving = _Leaving(step.directory, ahead.left)
-    return step.identity.kind == "directory" and looking.stands_for(
-        folders.descriptor(step.directory), step.name, step.identity, leaving
-    )
+    return looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, leaving)
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
