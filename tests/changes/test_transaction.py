@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.changes import fixing
 from ckptrules.engine.state_folder import trash_name
-from ckptrules.storage import exchanging, moving, texts
+from ckptrules.formats.content import UnsoundError
+from ckptrules.storage import exchanging, moving, texts, unfinished
 from ckptrules.storage.posix import Disk
 from tests.conftest import Project
 from tests.support import crash
@@ -310,6 +313,47 @@ def test_a_disk_that_tells_no_size_is_not_full(project: Project, monkeypatch: py
     assert "epoch-11_step-000048.ckpt" in os.listdir(folder)
     space = json.loads((project.folder / "out.json").read_text())["space"]
     assert (space["disk_free"], space["disk_total"]) == (None, None)
+
+
+# --- a state that is fixed while something is wrong -------------------------------------------------------------------
+
+
+def torn(*_: object, **__: object) -> None:
+    raise UnsoundError("torn", "is torn")
+
+
+def save(path: str, *_: object) -> str:
+    os.utime(path, ns=(7, 7))
+    return ""
+
+
+WRONG: dict[str, Callable[[pytest.MonkeyPatch, str], None]] = {
+    "No space left on device for a copy of it": lambda patch, _: patch.setattr(Disk, "free", lambda _: 1),
+    "has changed since it was looked at": lambda patch, path: patch.setattr(
+        fixing, "_no_space", lambda *_: save(path)
+    ),
+    "its copy is torn": lambda patch, _: patch.setattr(fixing, "check_file", torn),
+    "it is open": lambda patch, path: patch.setattr(
+        fixing, "in_use", lambda *_: "is open" * bool(glob.glob(f"{path.partition('lightning')[0]}.ckptrules/work/*"))
+    ),
+    "has changed since it was looked at: ESTALE": lambda patch, path: patch.setattr(
+        unfinished, "dress_or_refuse", lambda *_: save(path)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("why", WRONG)
+def test_a_state_stays_where_its_copy_cannot_take_its_place(
+    project: Project, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained(project)
+    project.doit("migrate")
+    before, (path,) = contents(project), (p for p in folder.iterdir() if "000048" in p.name)
+    WRONG[why](monkeypatch, str(path))
+    ended = crash.run(project.folder, "fix_state", "experiments=lightning_default")
+    assert f"{why.partition(':')[0]}\n" in ended.output
+    assert (ended.code, contents(project)) == (1, before)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
