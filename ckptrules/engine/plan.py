@@ -252,10 +252,8 @@ def rested_on(case: Case, cleared: Cleared, verdict: Verdict, actions: Sequence[
 
 def swept_out(found: Sorted, swept: Swept) -> Sorted:
     """Leave out the leftovers that go, and say why the others stay."""
-    old = swept.names
-    if not old:
-        return found
-    others = [row for row in found.skipped if row.name not in old]
+    leftovers = swept.names
+    others = [row for row in found.skipped if row.name not in leftovers]
     return found._replace(skipped=tuple(sorted([*others, *swept.skipped])))
 
 

@@ -77,8 +77,7 @@ def apply_policy(
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
     kept = _kept(said) | held.keys()
     stays = others.and_also([c.entry for c in checkpoints if c.entry.name in kept])
-    last = (line for line in policy.lines if LINES[line.key].is_last)
-    for line in sorted(last, key=lambda line: LINES[line.key].by_tree(line.value)):
+    for line in [line for line in policy.lines if LINES[line.key].is_last]:  # the budget comes after all of the policy
         rest = [c for c in checkpoints if c.entry.name not in kept]
         said.append((line, LINES[line.key].judge(line.value, rest, around._replace(stays=stays))))
         kept |= _kept(said)
