@@ -94,7 +94,7 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
     """Let a checkpoint keep its name where a pointer file that names it could not follow."""
     name, target = checkpoint.entry.name, checkpoint.target
     renames = {name: target, **dict(pairs.get(name, ()))}
-    pointer = cannot_follow(texts, renames, checkpoint.fields) if name != target else ""
+    pointer = cannot_follow(texts, renames, checkpoint.fields)
     why = Reason(f"{pointer} names it, and could not follow to {target}")
     return _as_it_is(checkpoint, why if pointer else None)
 
@@ -105,21 +105,18 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
 def set_aside(
     sound: Sequence[Checkpoint], busy: Mapping[str, Reason], marked: Collection[str], wanted: Collection[str]
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
-    """Split off what is not whole: what would be touched is a problem of its own, the rest stays and is nothing more.
+    """Split off what is not whole: it stays, and what would be touched is a problem of its own.
 
     ``busy`` says why some are not whole, what is in use among them; those that are not whole for more than that are
     ``marked``, and not touched. ``wanted`` is what would go if it were not in use.
     """
     aside = [c for c in sound if c.entry.name in busy]
-    touched = {c.entry.name for c in aside if c.target != c.entry.name or c.entry.name in wanted}.difference(marked)
+    touched = [c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in wanted)]
+    why, hint = "is in use: {}", "run again when it is finished"
     return (
         tuple(c for c in sound if c.entry.name not in busy),
-        tuple(stay(c, c.named_by, busy[c.entry.name]) for c in aside if c.entry.name not in touched),
-        tuple(
-            Problem("in_use", c.names, f"is in use: {busy[c.entry.name].text}", "run again when it is finished")
-            for c in aside
-            if c.entry.name in touched
-        ),
+        tuple(stay(c, c.named_by, busy[c.entry.name]) for c in aside),
+        tuple(Problem("in_use", c.names, why.format(busy[c.entry.name].text), hint) for c in touched),
     )
 
 
