@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -444,6 +445,8 @@ WHOLE = {
     "msgpack": weights.flax(),
     "TensorFlow": weights.INDEX,
     "tar": weights.tarred({"model_config.yaml": b"a: 1\n", "model_weights.ckpt": lightning(3, 352)})[:FILLED],
+    "GGUF": weights.gguf(),
+    "gzip": gzip.compress(lightning(3, 352)),
 }
 
 

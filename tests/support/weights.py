@@ -1,11 +1,11 @@
-"""Files of msgpack as Flax writes them, of NeMo and of TensorFlow, made without these."""
+"""Files of msgpack as Flax writes them, of NeMo, TensorFlow and llama.cpp, made without these."""
 
 from __future__ import annotations
 
 import io
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -128,3 +128,31 @@ def tensorflow(*tensors: bytes, head: bytes = HEAD) -> bytes:
 
 INDEX = tensorflow(tensor(400), tensor(40, 400), tensor(8, 440))
 DATA = bytes(448)
+
+
+def gguf(
+    tensors: Iterable[tuple[Sequence[int], int, int]] = (((256, 2), 12, 0), ((5, 3), 1, 288)),
+    data: bytes = bytes(318),
+    *,
+    pairs: Mapping[str, bytes] | None = None,
+    version: int = 3,
+    order: str = "<",
+) -> bytes:
+    """Return a file of GGUF; a tensor is its sides, its type and its place. Values of ``pairs`` begin with their kind."""
+
+    def text(content: str) -> bytes:
+        return struct.pack(f"{order}Q", len(content)) + content.encode()
+
+    words = struct.pack(f"{order}IIQ", 9, 8, 2) + text("a") + text("b")
+    said = (
+        {"tokenizer.ggml.tokens": words, "general.alignment": struct.pack(f"{order}II", 4, 32)}
+        if pairs is None
+        else pairs
+    )
+    listed = [
+        text("w") + struct.pack(f"{order}I{len(sides)}QIQ", len(sides), *sides, kind, place)
+        for sides, kind, place in tensors
+    ]
+    head = b"GGUF" + struct.pack(f"{order}IQQ", version, len(listed), len(said))
+    head += b"".join(text(key) + value for key, value in said.items()) + b"".join(listed)
+    return head + bytes(-len(head) % 32) + data
