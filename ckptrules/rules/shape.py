@@ -98,9 +98,6 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
         place = Location(file, before.count("\n") + 1, error.position - before.rfind("\n"))
         faults.append(Fault(place, f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"))
         return None
-    except yaml.YAMLError as error:
-        faults.append(Fault(start, f"not valid YAML: {' '.join(str(error).split())}"))
-        return None
     if node is None:
         return Value({}, start)
     return _Reader(text.splitlines(), file, faults).read(node, shape, "the file")
@@ -112,9 +109,8 @@ def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
     Raises:
         yaml.YAMLError: it is not valid YAML.
     """
-    if FAST is not yaml.SafeLoader:
-        with contextlib.suppress(yaml.YAMLError, UnicodeError):
-            return parsed_by(FAST, text, file)
+    with contextlib.suppress(yaml.YAMLError, UnicodeError):
+        return parsed_by(FAST, text, file)
     return parsed_by(yaml.SafeLoader, text, file)
 
 

@@ -118,13 +118,11 @@ def others_of(
     return [Other(own.policy, own.tree) if own.tree else other(found) for own, found in told]
 
 
-def weigh(job: Job, decided: Decided) -> Weighed | None:
+def weigh(job: Job, others: WhatIf, decided: Decided) -> Weighed | None:
     """Plan a directory that was read by all the rest that its job says; None where it cannot be planned at all."""
-    if job.others is None:
-        return None
     try:
         with reading.open_below(job.options.outputs_dir, decided.listing.directory) as directory:
-            return weighed(job, looks_of(job, decided.listing, directory), decided.plan, job.others)
+            return weighed(job, looks_of(job, decided.listing, directory), decided.plan, others)
     except FAULTS:  # the plan tells of it
         return None
 

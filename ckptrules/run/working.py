@@ -54,7 +54,7 @@ def work_on(job: Job, found: Directory) -> Done:
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 
-        done = done._replace(output=done.output._replace(weighed=weigh(job, decided)))
+        done = done._replace(output=done.output._replace(weighed=weigh(job, job.others, decided)))
     if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))

@@ -208,5 +208,6 @@ def test_a_directory_that_has_gone_weighs_nothing(project: Project) -> None:
     job, pairs = jobs_of(session, "plan", options.but(delete_old=True, dry_run=True))
     ((own, found),) = with_others(session, "plan", job, pairs)[0]
     read = decided_of(own, found)
-    assert weigh(own, read)
-    assert weigh(own, read._replace(listing=read.listing._replace(directory="gone"))) is None
+    assert own.others
+    assert weigh(own, own.others, read)
+    assert weigh(own, own.others, read._replace(listing=read.listing._replace(directory="gone"))) is None
