@@ -117,11 +117,15 @@ def chosen_of(session: Session, base: str, options: Common, names: Collection[st
     """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:
-        OptionError: one of the two fits none of the names; as `refuse_unknown_experiments`.
+        OptionError: one of the two fits none of the names, as of `refuse_unknown_experiments`, or none fits both.
     """
     refuse_unknown_experiments(session, base, options, names, listed)
     pattern = as_pattern(options.experiments, names)
     meant = list(names if pattern is None else (name for name in names if fnmatchcase(name, pattern)))
     if not session.selected(base):
         return meant
-    return [name for name in meant if any(fits(word, f"{base}:{encode_task(name)}") for word in session.chosen)]
+    both = [name for name in meant if any(fits(word, f"{base}:{encode_task(name)}") for word in session.chosen)]
+    if pattern is not None and not both:
+        fact = f"none of '{', '.join(session.selected(base))}' fits experiments={options.experiments}"
+        raise OptionError(fact, "leave one of the two out")
+    return both

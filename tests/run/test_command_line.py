@@ -215,6 +215,8 @@ def test_of_many_experiments_the_first_are_named_and_what_lists_all(project: Pro
     project.make({f"run {n}/checkpoints/{YOUNG}": 1 for n in range(9)})
     hint = f"hint: there are: {', '.join(f'run {n}' for n in range(8))}, …; 'doit usage' lists all\n"
     assert hint in project.doit("plan:x*", check=3)
+    fact = "none of 'run 1*' fits experiments=run 2\n    hint: leave one of the two out\n"
+    assert fact in project.doit("backup:run 1*", "experiments=run 2", check=3)  # which made none, and said nothing
     assert "\nrun 8 " in project.doit("usage")
 
 
