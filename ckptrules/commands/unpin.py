@@ -23,7 +23,9 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out what is to be pinned no more; it may be there or not."""
-    found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
+    every = pinning.all_pinned(session, options)
+    found = {one.path: one.pin for one in every}
+    found |= {one.path: one.pin for one in every if one.pin.path == one.path}  # of two by one name, this is meant
     paths = chosen("unpin", options.name, found, options.outputs_dir)
     gone = {found[path].path for path in paths}
 

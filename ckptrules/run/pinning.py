@@ -164,8 +164,9 @@ def renew(rules_dir: str | None, outputs_dir: str) -> str:
     """
     try:
         found = list(look(outputs_dir, read_pins(rules_dir)))
-        names = {one.pin.path: one.path for one in found if not one.fault}  # else it may be that of another tree
-        if any(old != new for old, new in names.items()):
+        taken = {one.pin.path for one in found}  # a name that another pin has, which finds nothing there, say
+        names = {one.pin.path: one.path for one in found if not (one.fault or one.path in taken)}
+        if names:  # what has a fault may be of another tree
             change_pins(rules_dir, lambda pins: [pin._replace(path=names.get(pin.path, pin.path)) for pin in pins])
     except (OSError, RuleError) as error:
         why = reading.why_of(error) if isinstance(error, OSError) else str(error)

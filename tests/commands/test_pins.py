@@ -135,6 +135,17 @@ def test_what_is_there_now_can_be_pinned_in_its_place(pinned: Project) -> None:
     assert pinned.doit("pins") == PINNED.format(EARLY).replace("10 B", "5 B")  # the note stays
 
 
+def test_a_pin_that_finds_nothing_gives_its_name_to_no_other(pinned: Project) -> None:
+    """The file held that name twice, so each command was refused; and to unpin it took away the other pin."""
+    pinned.make({f"one/checkpoints/{EARLY_NEW}": 3})
+    pinned.doit("pin", f"name={EARLY_NEW}", "note=gone")
+    (pinned.outputs / "one/checkpoints" / EARLY_NEW).unlink()
+    pinned.doit("migrate", check=1)
+    assert "is another one now" in pinned.doit("pins", check=1)
+    assert "(gone)" in pinned.doit("unpin", f"name=one/checkpoints/{EARLY_NEW}")
+    assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
+
+
 def test_a_directory_that_is_gone_is_a_problem_of_the_whole_run(pinned: Project) -> None:
     pinned.make({f"two/checkpoints/{YOUNG}": 3})
     shutil.rmtree(pinned.outputs / "one")
