@@ -12,7 +12,7 @@ from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.shapes import in_yaml
-from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES
+from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES, SETTINGS
 
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
@@ -21,10 +21,16 @@ MOST = DAY - 1  # digits, without zeros in front, of what counts where no word s
 _PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
 """Words before a number that tell which of several files of one checkpoint it is."""
 _APART = frozenset(
-    "block client cluster consolidated domain exp experiment group head kfold layer member rep repeat replica run "
-    "subject v variant ver version".split()
-).union(_PARTS, PIECES, BEGIN_ANEW.difference(["round"]))
+    "block bs client cluster consolidated depth dim dims domain exp experiment group head hidden kfold layer layers "
+    "member rep repeat replica run subject v variant ver version".split()
+).union(_PARTS, PIECES, SETTINGS, BEGIN_ANEW.difference(["round"]))
 """Words before a number that counts no progress: what differs in it is all wanted."""
+_MODELS = frozenset("densenet efficientnet resnet resnext vgg yolov".split())
+"""Words right before a number that tells which model it is: ``resnet18``."""
+_MOMENT = re.compile(
+    r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d)(?!\d)"
+)
+"""A day, a time of day, or both: ``2024-01-15``, ``09-30-00``, ``20240115-0930``."""
 _OF = re.compile(r"[-_. ]?of[-_. ]?", re.IGNORECASE)  # 1of2, 00001-of-00003
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
@@ -38,8 +44,8 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
 
     The number that counts is one behind a word for epoch or step, else the only one that differs among the names.
     Other numbers that differ are metrics, times, tell parts of one checkpoint (``rank0``), or tell runs apart: one run
-    must never make another one go. Where that cannot be told, there is no draft; nor where only folds, ranks and the
-    like differ. Numbers that do not differ stay as they are.
+    must never make another one go. Where that cannot be told, there is no draft; nor where only folds, ranks, settings
+    and the like differ, or a time. Numbers that do not differ stay as they are.
 
     Args:
         name: what the format is to fit.
@@ -57,7 +63,11 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
     counting = [
-        n for n in varying or range(len(pieces)) if _may_count(pieces, n) and len(pieces[n].lstrip("0")) <= MOST
+        n
+        for n in varying or range(len(pieces))
+        if _may_count(pieces, n)
+        and len(pieces[n].lstrip("0")) <= MOST
+        and not all(_is_of_moment(row, n) for row in rows)
     ]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
     if not fields and counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1])):
@@ -165,7 +175,8 @@ def _may_count(pieces: Sequence[str], place: int) -> bool:
     One of folds, ranks or parts is none.
     """
     behind = pieces[place + 1] if place + 1 < len(pieces) else ""
-    is_apart = _OF.fullmatch(behind) or _word(pieces, place) in _APART
+    word = _word(pieces, place)
+    is_apart = _OF.fullmatch(behind) or word in _APART or (word in _MODELS and pieces[place - 1][-1].isalpha())
     return number(pieces[place]) is not None and not is_apart and not _ORDINAL_OR_UNIT.match(behind)
 
 
@@ -208,6 +219,12 @@ def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
     first, last = place - 2 * (width == TIME_OF_DAY), place + 2 * (width == DAY)
     stamps = ["".join(row[max(0, first) : last + 1 : 2]) for row in rows]
     return len({*stamps}) == len(rows) and all(time_in({"timestamp": stamp}) is not None for stamp in stamps)
+
+
+def _is_of_moment(row: Sequence[str], place: int) -> bool:
+    """Say whether a number is one of a day or of a time of day, with what stands beside it."""
+    start = len("".join(row[:place]))
+    return any(found.start() <= start < found.end() for found in _MOMENT.finditer("".join(row)))
 
 
 def _run(

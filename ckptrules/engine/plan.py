@@ -20,7 +20,7 @@ from ckptrules.engine.packs import is_undecided
 from ckptrules.engine.pointers import by_name
 from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
-from ckptrules.engine.series import fields_that_differ, judge
+from ckptrules.engine.series import fields_that_differ, judge, runs_of_one
 from ckptrules.engine.sorting import Sorted, all_names, beside, by_heads, sort_entries, with_metrics
 from ckptrules.engine.wholeness import complete_lines, lacks_shown, unwhole
 
@@ -263,6 +263,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     marked = {name: why for name, why in known.marked.items() if name not in cleared.disputed}
     yield from verdict.notes
     yield from fields_that_differ(cleared.sound, case.policy)
+    yield from runs_of_one(cleared.sound) if case.policy else ()
     yield from unwhole_notes(cleared.found, known.busy, told)
     yield from undecided_notes(cleared.sound) if case.policy else ()
     yield from forgotten_notes([one for one in cleared.sound if one.entry.name not in verdict.remove], case.rules)

@@ -25,6 +25,8 @@ TOLD = frozenset(
     "epoch step number run part parts version metric value metrics timestamp datetime date time".split()
 )  # fields that may differ among checkpoints of one epoch and step without being a series of their own
 SHOWN = 3
+FEW = 3  # fewer runs of one checkpoint each are nothing odd
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
 
 
@@ -153,6 +155,22 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
         some = ", ".join(sorted(differing)[:SHOWN]) + (" …" if len(differing) > SHOWN else "")
         text = f"{field} has {len(differing)} values among checkpoints of one epoch and step ({some})"
         yield Reason(f"{text}: per: [{field}] in the policy makes each a series of its own", places[field])
+
+
+def runs_of_one(checkpoints: Iterable[Checkpoint]) -> Iterator[Reason]:
+    """Tell of runs of one checkpoint each that only numbers tell apart: these may be a metric, as ``test_86``."""
+    alike: dict[tuple[str, ...], list[Checkpoint]] = defaultdict(list)
+    for one in checkpoints:
+        run, kind = one.series
+        if kind and one.rule and (text := _NUMBER.sub("0", run)) != run:
+            alike[one.rule.id, text, kind].append(one)
+    for several in alike.values():
+        runs = sorted({one.series[0] for one in several})
+        if len(several) >= FEW and len(several) == len(runs) == len({order_of(one.fields) for one in several}):
+            some = ", ".join(run.strip("-_. ") for run in runs[:SHOWN]) + " …" * (len(runs) > SHOWN)
+            text = f"each of {len(runs)} checkpoints is a run of its own ({some}), so none goes for another"
+            hint = "if these are no runs, a format of yours can read the number as a metric"
+            yield Reason(f"{text}: {hint}", several[0].rule and several[0].rule.place)
 
 
 def _is_fraction(text: str) -> bool:  # of a metric, whatever it is called

@@ -273,6 +273,9 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
     if others:
         shown = command("explain", name=glob.escape(others[0][0].names[0]))
         yield f"    and {count_of(len(others), 'further kind')} of names: {shown}"
+    if any("(?P<number>" in line for _, lines in drafted for line in lines):
+        yield "The highest <number> is taken for the newest: leave out a kind whose number tells"
+        yield "models or trainings apart."
 
 
 def blind_note(found: Sequence[str], options: Common) -> list[str]:

@@ -25,6 +25,8 @@ of rules/ would; 'doit check' tests them:
         folder: true
         examples: {'iter_500': {step: 500}}
     and 2 further kinds of names: 'doit explain name=model_step_5.pt'
+The highest <number> is taken for the newest: leave out a kind whose number tells
+models or trainings apart.
 """
 
 

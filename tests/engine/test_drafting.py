@@ -90,6 +90,7 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "12th_step_40k_7.pt": (["12th_step_40k_8.pt"], r"12th_step_40k_(?P<number>\d+)\.pt", {"number": "7"}),
     "7kitten.pt": (["8kitten.pt"], r"(?P<number>\d+)kitten\.pt", {"number": "7"}),
     "net-00001000.npz": (["net-00002000.npz"], r"net-(?P<number>\d+)\.npz", {"number": "00001000"}),
+    "pile-20230108-5170.pth": (["pile-20230108-1000.pth"], r"pile-20230108-(?P<number>\d+)\.pth", {"number": "5170"}),
     "1234": (["1235"], r"(?P<number>\d+)", {"number": "1234"}),
 }
 
@@ -132,6 +133,9 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
         "w_20260130_101500.pt w_20260131_101500.pt",
         "w_20260130_101500.pt w_20260130_111500.pt",
         "w_1705312345.pt w_1705312399.pt",
+        "BPR-Jan-05-2023_09-30-00.pth BPR-Jan-05-2023_09-30-07.pth",
+        "w_2026-01-30.pt w_2026-01-31.pt",
+        "w-20260130-0930.pt w-20260130-1010.pt",
         "G_1k_seed9.pt G_2k_seed8.pt",
         "G10-f0.pt G20-f1.pt",
         "m_1e3.pt m_2e4.pt",
@@ -159,6 +163,9 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
         "consolidated.00.pth consolidated.01.pth",
         "layer_3.pt layer_4.pt",
         "sd-v1.ckpt sd-v2.ckpt",
+        "resnet18.pth resnet50.pth",
+        "ae_dim16.pt ae_dim32.pt",
+        "lstm_hidden_16.pt lstm_hidden_32.pt",
         "m_step5_rank0_seed1.pt m_step5_rank1_seed2.pt",
     ],
 )
