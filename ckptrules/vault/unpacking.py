@@ -286,7 +286,7 @@ def _manifest(member: tarfile.TarInfo, content: Iterator[bytes], found: Collecti
         manifest = from_json(b"".join(content).decode("utf-8"), len(found))
     except ManifestError as error:
         raise ArchiveError(f"its manifest: {error}") from None
-    if len(manifest.experiments) != 1 or not manifest.items or "/" in manifest.items[0].path:
+    if len(manifest.experiments) != 1 or not manifest.items:
         raise ArchiveError("its manifest: is not that of one experiment")
     if fault := unsafe_path(manifest.experiments[0]):
         raise ArchiveError(f"its manifest: the experiment {fault}")

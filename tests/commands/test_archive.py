@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.storage import reading, streams
-from ckptrules.vault import packing, tar
+from ckptrules.vault import packing, tar, unpacking
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.packing import Packing, Ready
 from tests.conftest import Project
@@ -185,6 +185,34 @@ def test_what_a_failing_disk_does_not_give_is_named(project: Project, monkeypatc
                 patch.setattr(streams, "chunks", failing)
             why = packing.pack_apart(1, ready, lambda _: None)
         assert why == f"{path} cannot be read: Input/output error" * fails
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("something comes", "has changed while it was packed"),
+        ("a file is cut off", "old_1/checkpoints/epoch=1-step=1.ckpt has changed while it was packed"),
+        ("it is read back otherwise", "what was read back is not what was packed"),
+    ],
+)
+def test_what_is_not_as_it_was_packed_has_no_archive(
+    project: Project, monkeypatch: pytest.MonkeyPatch, change: str, told: str
+) -> None:
+    place = Packing(str(project.outputs), "old_1", str(make(project)), "gz")
+    ready = Ready(place, packing.listing(place), "2026-11-28T00:00:00+00:00")
+    file, check = project.outputs / "old_1/checkpoints/epoch=1-step=1.ckpt", unpacking.check
+
+    def meanwhile(*given: object) -> Manifest:
+        if change == "something comes":
+            (file.parent / "new.ckpt").touch()
+        manifest = check(*given)  # type: ignore[arg-type]
+        return manifest._replace(created="") if change == "it is read back otherwise" else manifest
+
+    monkeypatch.setattr(packing, "check", meanwhile)
+    if change == "a file is cut off":
+        os.truncate(file, 1)
+    assert packing.pack_apart(1, ready, lambda _: None) == told
+    assert os.listdir(place.folder) == []
 
 
 def test_where_the_manifest_beside_cannot_be_read_the_archive_is(
