@@ -88,6 +88,10 @@ WHOLE: dict[str, Files] = {
     "a link for what is beside weights": {"model.safetensors": WEIGHTS, "tokenizer.json": "-> ../tokenizer.json"},
     "very long JSON": {"model.safetensors": WEIGHTS, "tokenizer.json": lambda: b'{"a": "' + b"a" * 17 * 2**20 + b'"}\n'},
     "a tracker of a file": {"last_checkpoint": b"model_5.pth", "model_5.pth": torch_zip({})},
+    "a shard of TensorFlow without tensors": {
+        "a.index": weights.tensorflow(weights.tensor(4), head=weights.message({1: 2, 3: weights.message({1: 1})})),
+        "a.data-00000-of-00002": b"wwww", "a.data-00001-of-00002": b"",
+    },
     "a pickle of the name of a tracker": {"model.safetensors": WEIGHTS, "latest": pickle.dumps({"a": 1})},
 }  # fmt: skip
 
