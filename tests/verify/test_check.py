@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ckptrules.engine.entries import Entry
-from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.folders import Shard
 from ckptrules.formats.loading import load
-from ckptrules.verify.memory import identity
+from ckptrules.verify.memory import Proof, identity
 from ckptrules.verify.portion import Desk, How, Portion, of_portions
 from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
@@ -286,6 +286,21 @@ def test_what_this_machine_lacks_is_held_against_no_checkpoint(
     with pytest.raises(UnsoundError, match=str(error)) as fault:
         load("x.pt", "torch", unsafe=True)
     assert fault.value.id == id_
+
+
+@pytest.mark.parametrize(
+    ("asked", "done", "is_enough"),
+    [
+        (How(load=True), ["load"], True),
+        (How(load=True), ["unsafe load"], False),
+        (How(load=True), [], False),
+        (How(load=True, unsafe=True), ["unsafe load"], True),
+        (How(load=True, unsafe=True), ["load"], True),
+        (How(load=True, unsafe=True), [], False),
+    ],
+)
+def test_what_was_loaded_before_is_not_loaded_again(asked: How, done: list[str], *, is_enough: bool) -> None:
+    assert asked.satisfied_by(Proof(FileContent("torch"), frozenset(["checksums", *done]))) == is_enough
 
 
 def test_a_folder_with_one_file_of_just_now_is_not_recognised_later() -> None:
