@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
-from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ckptrules.engine.entries import Entry
-from ckptrules.formats.content import FileContent, UnsoundError
+from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard
-from ckptrules.formats.loading import load
+from ckptrules.verify import portion
 from ckptrules.verify.memory import Proof, identity
-from ckptrules.verify.portion import Desk, How, Portion, of_portions
+from ckptrules.verify.portion import Desk, How, Portion, of_portions, read_one
 from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
 from tests.conftest import Project
@@ -61,6 +61,12 @@ def state(step: int) -> bytes:
 def ranks(project: Project, step: int, *contents: bytes, name: str = "rank{}-step_{:04}.pt") -> list[Path]:
     """Write a checkpoint of so many ranks."""
     return [put(project, name.format(rank, step), content) for rank, content in enumerate(contents)]
+
+
+def desk_of(project: Project, path: Path, how: How) -> tuple[Desk, Entry]:
+    """Return where a file is verified, and what a listing has of it."""
+    entry = Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns)
+    return Desk(str(project.outputs), str(path.parent.relative_to(project.outputs)), how, {}, 0), entry
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, int, bool, int | None]]:
@@ -271,21 +277,32 @@ def test_folders_of_nothing_but_links_are_not_one_file(tree: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "id_"),
-    [(ModuleNotFoundError("No module named 'mine'"), "not_read"), (RuntimeError("bad magic"), "does_not_load")],
+    ("error", "sought"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), None),
+        (FileNotFoundError(errno.ENOENT, "No such file"), None),
+        (OSError(errno.EIO, "Input/output error"), {"structure", "checksums"}),
+        (RuntimeError("bad magic"), {"load"}),
+        (ModuleNotFoundError("No module named 'mine'"), None),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-def test_what_this_machine_lacks_is_held_against_no_checkpoint(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, id_: str
+def test_a_fault_is_remembered_where_it_is_one_of_the_content_or_the_disk(
+    tree: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, sought: set[str] | None
 ) -> None:
-    """It was remembered as broken where the module of a class in it was not there."""
+    """A checkpoint counted as broken where only the module of a class in it was not there."""
 
-    def refuse(*_: object, weights_only: bool, **__: object) -> None:
-        raise UnpicklingError if weights_only else error
+    def refuse(*_: object, **__: object) -> None:
+        raise error
 
+    (path,) = ranks(tree, 100, state(100))
+    if isinstance(error, OSError):
+        monkeypatch.setattr(portion, "open_file", refuse)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=refuse))
-    with pytest.raises(UnsoundError, match=str(error)) as fault:
-        load("x.pt", "torch", unsafe=True)
-    assert fault.value.id == id_
+    desk, entry = desk_of(tree, path, How(load=True))
+    read = read_one(desk, entry, lambda _: None)
+    assert read.problem
+    assert (read.known and read.known.done) == (sought and frozenset(sought))
 
 
 @pytest.mark.parametrize(
@@ -319,8 +336,7 @@ def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
 
 def test_what_no_worker_could_read_is_read_again_by_the_command_in_its_hint(tree: Project) -> None:
     (path,) = ranks(tree, 100, state(100))
-    entry = Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns)
-    desk = Desk(str(tree.outputs), str(path.parent.relative_to(tree.outputs)), How(), {}, 0)
+    desk, entry = desk_of(tree, path, How())
     problem = of_portions(desk, [(Portion(entry), Lost("3 workers died of it"))], lambda _: None).problem
     assert problem
     assert (problem.id, problem.text) == ("unreadable", "was not read: 3 workers died of it")
