@@ -53,7 +53,7 @@ class Witnesses(NamedTuple):
 
     fact: Fact
     names: tuple[str, ...]
-    all_count: bool = False
+    all_count: bool
 
 
 class Sources(NamedTuple):

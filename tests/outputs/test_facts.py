@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Directory
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.ruleset import Fact, Location
 from ckptrules.outputs import facts
 from ckptrules.outputs.listing import scan
@@ -37,8 +37,14 @@ def put(folder: Path, path: str, content: str | bytes) -> Path:
     return file
 
 
-def read(folder: Path, *wanted: Fact, metrics: bool = True) -> tuple[Evidence, list[str]]:
+def listed(folder: Path) -> Listing:
+    """Return what lies there, the oldest first: a disk may list it in any order."""
     listing = scan(str(folder), Directory("run", HERE))
+    return listing._replace(entries=tuple(sorted(listing.entries)))
+
+
+def read(folder: Path, *wanted: Fact, metrics: bool = True) -> tuple[Evidence, list[str]]:
+    listing = listed(folder)
     names = facts.names_of(listing, RULES)
     evidence, notes = facts.read_facts(
         str(folder), listing, facts.find_sources(str(folder), listing, wanted, names), names, metrics=metrics
@@ -187,15 +193,18 @@ def test_a_file_without_a_right_is_told(tree: Path, monkeypatch: pytest.MonkeyPa
     assert read(tree, by_step("f.json"))[1] == ["f.json cannot be read: Permission denied"]
 
 
-def test_a_read_that_fails_is_not_taken_for_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("file", "call"), [("f.json", "open_file"), ("*.json", "open_below")])
+def test_a_read_that_fails_is_not_taken_for_nothing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, file: str, call: str
+) -> None:
     put(tree, "f.json", ROW)
 
     def fail(*_: object) -> object:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("ckptrules.storage.reading.open_file", fail)
+    monkeypatch.setattr(f"ckptrules.storage.reading.{call}", fail)
     with pytest.raises(OSError, match="Input/output"):
-        read(tree, by_step("f.json"))
+        read(tree, by_step(file))
 
 
 def test_what_is_too_long_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +284,14 @@ def test_files_inside_checkpoints_are_read_from_the_newest_on(tree: Path, monkey
     assert notes == ["c-2/s.json is not read: too long together with what was read before; nor are 1 more"]
     told, notes = read(tree, fact, metrics=False)
     assert (list(told.pointers), notes) == (["c-10/s.json"], [])
+    put(tree, "c-10/s.json", '{"best": null}')
+    assert list(read(tree, fact, metrics=False)[0].pointers) == ["c-3/s.json"]
+
+
+def test_the_name_of_a_checkpoint_is_no_pattern(tree: Path) -> None:
+    put(tree, "c-[1]/s.json", ROW)
+    found = facts.find_sources(str(tree), listed(tree), [by_step("s.json", within=True)], {"c-[1]": {"step": "1"}})
+    assert found.paths == ["c-[1]/s.json"]
 
 
 @pytest.mark.parametrize(
