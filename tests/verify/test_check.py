@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -303,6 +304,13 @@ def test_a_fault_is_remembered_where_it_is_one_of_the_content_or_the_disk(
     read = read_one(desk, entry, lambda _: None)
     assert read.problem
     assert (read.known and read.known.done) == (sought and frozenset(sought))
+
+
+def test_what_is_written_to_while_it_is_read_is_not_proved(tree: Project) -> None:
+    (path,) = ranks(tree, 100, state(100))
+    read = read_one(*desk_of(tree, path, How()), lambda _: os.utime(path))
+    assert read.problem
+    assert (read.problem.id, read.known) == ("changing", None)
 
 
 @pytest.mark.parametrize(
