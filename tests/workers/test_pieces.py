@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
@@ -37,13 +38,19 @@ class Place:
         self._killers, self._gone = killers, gone
         self._pool = ThreadPoolExecutor(4)
         self.begun: list[list[str]] = []
+        self._at_work: list[tuple[int, Future[list[Any]]]] = []
+        self.crowded = False  # a file that was done again had others beside it
         self._lock, self._count = threading.Lock(), 0
 
     def begin(self, work: Work[Any, Any], files: Sequence[Any]) -> Future[list[Any]]:
         self.begun.append([file.name for file in files])
         if len(self.begun) <= self._gone:
             raise Death
-        return self._pool.submit(self._do, work, files)
+        beside = [count for count, future in self._at_work if not future.done()]
+        self.crowded |= bool(beside) and 1 in (len(files), *beside)
+        future = self._pool.submit(self._do, work, files)
+        self._at_work.append((len(files), future))
+        return future
 
     def _do(self, work: Work[Any, Any], files: Sequence[Any]) -> list[Any]:
         if {file.name for file in files}.intersection(self._killers):
@@ -115,6 +122,23 @@ def test_answers_come_in_the_order_of_the_files_and_all_bytes_are_told() -> None
     assert sum(told) == 40 * SMALL
 
 
+def test_what_ends_long_after_all_others_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "TICK", 0.01)
+    files, late, ticks = some(*[SMALL] * 2), threading.Event(), list[int]()
+
+    def work(file: File, progress: Progress) -> str:
+        assert file.name == "0" or late.wait(5)
+        return name_of(file, progress)
+
+    def progress(count: int) -> None:
+        ticks.append(count)
+        if len(ticks) > 9:
+            late.set()
+
+    with Place() as place:
+        assert list(spread(place, work, files, progress)) == ["0", "1"]
+
+
 def test_what_fails_with_one_file_is_told_of_it() -> None:
     with Place() as place:
         answers = list(spread(place, name_of, some(1, 13, 2), lambda _: None))
@@ -124,8 +148,14 @@ def test_what_fails_with_one_file_is_told_of_it() -> None:
 def test_a_file_that_kills_its_worker_is_told_and_all_others_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "TICK", 0.01)
     files = some(*[SMALL // 4 - FILE] * 12)
+
+    def work(file: File, progress: Progress) -> str:
+        time.sleep(0.05 * (file.name == "0"))  # it is at work when the other dies
+        return name_of(file, progress)
+
     with Place("5") as place:
-        answers = list(spread(place, name_of, files, lambda _: None))
+        answers = list(spread(place, work, files, lambda _: None))
+    assert not place.crowded
     assert answers[5] == Lost("3 workers died of it (Death)")
     assert [answer for number, answer in enumerate(answers) if number != 5] == [f.name for f in files if f.name != "5"]
     assert sorted(begun[0] for begun in place.begun if len(begun) == 1) == ["4", "5", "5", "6", "7"]
