@@ -1,4 +1,4 @@
-"""Pure: rules + one listing → the plan. What this file decides, nothing else may change."""
+"""Make the plan for one checkpoint directory from rules, listing, policy and evidence. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ckptrules.engine.wholeness import complete_lines, lacks_shown, unwhole
 
 
 class Case(NamedTuple):
-    """What a plan is made of; ``leave_links`` says that a link stays under each old name."""
+    """The input of a plan; ``leave_links`` asks for a link under each old name."""
 
     rules: RuleSet
     listing: Listing
@@ -37,9 +37,11 @@ class Case(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """What no policy changes in what was ``asked``: the names sorted, what is known of them, conflicts resolved.
+    """The part of a decision that is the same for every policy.
 
-    ``case`` has the times that are believed, and what is known of parts under the names that checkpoints go by.
+    ``asked`` is the case as the caller gave it. ``case`` is the same with believed times, and with the evidence of
+    each part under the name of its checkpoint. ``found`` are the sorted names, ``known`` what is known of them, and
+    ``resolved`` the outcome of conflicts.
     """
 
     asked: Case
@@ -50,10 +52,11 @@ class Basis(NamedTuple):
 
 
 class Cleared(NamedTuple):
-    """What is left to the policy when conflicts are resolved, and what may not be touched is set aside.
+    """A directory after its conflicts are resolved and what may not be touched is set aside.
 
-    ``sound`` are its candidates. ``losers`` go, and ``winners`` are whom they lost to. ``stays`` are rows of what is
-    set aside, and ``problems`` tell of what a person must solve. ``disputed`` are the names that need no other row.
+    ``found`` are the sorted names that are left. ``sound`` are the candidates of the policy. ``losers`` lost a
+    conflict and are deleted, ``winners`` are the names that won. ``stays`` are rows of what was set aside, ``problems``
+    what a person must solve. ``disputed`` are the names in conflict or in a problem: they need no other row.
     """
 
     found: Sorted
@@ -72,16 +75,16 @@ def make_plan(
     on_conflict: OnConflict = "report",
     evidence: Evidence = Evidence(),  # noqa: B008 - a value, never changed
 ) -> Plan:
-    """Decide everything that is to happen in one checkpoint directory.
+    """Decide what happens in one checkpoint directory.
 
-    The order of its entries changes nothing. Without a policy nothing may be deleted. ``on_conflict`` says what becomes
-    of checkpoints that want one name.
+    The order of the entries changes nothing. Without a policy, only losers of a conflict are deleted. ``on_conflict``
+    decides between checkpoints that want one name.
     """
     return plan_on(basis_of(Case(rules, listing, on_conflict, evidence)), policy)
 
 
 def basis_of(asked: Case) -> Basis:
-    """Find out what no policy changes."""
+    """Decide what is the same for every policy."""
     case, found, pairs = sorted_out(asked._replace(listing=believed(asked.listing, asked.evidence.times)))
     known = known_before(case, found, pairs)
     resolved = resolve(found.checkpoints, case.listing.entries, case.on_conflict, case.evidence, known)
@@ -89,7 +92,10 @@ def basis_of(asked: Case) -> Basis:
 
 
 def plan_on(basis: Basis, policy: Policy | None) -> Plan:
-    """Decide by one policy, or by none; as `make_plan`."""
+    """Make the plan for one policy, or for none.
+
+    Where a training may still run that would miss what the plan changes, the plan changes nothing.
+    """
     plan, asked = _planned(basis, policy), basis.asked
     live = live_run(plan, asked.listing, asked.rules, asked.evidence.now_ns)
     if live is None:
@@ -97,14 +103,14 @@ def plan_on(basis: Basis, policy: Policy | None) -> Plan:
     problem, why = live
     spared = {**{entry.name: why for entry in asked.listing.entries}, **asked.evidence.spared}
     evidence = asked.evidence._replace(spared=spared)
-    still = _planned(basis_of(asked._replace(on_conflict="report", evidence=evidence)), None)
+    unchanged = _planned(basis_of(asked._replace(on_conflict="report", evidence=evidence)), None)
     touched = {action.name for action in plan.actions}
-    kept = tuple(row._replace(reasons=(*row.reasons, why)) if row.name in touched else row for row in still.kept)
-    return still._replace(kept=kept, problems=(*still.problems, problem))
+    kept = tuple(row._replace(reasons=(*row.reasons, why)) if row.name in touched else row for row in unchanged.kept)
+    return unchanged._replace(kept=kept, problems=(*unchanged.problems, problem))
 
 
 def _planned(basis: Basis, policy: Policy | None) -> Plan:
-    """Decide it as if no run went on."""
+    """Make the plan as if no training were running."""
     case, known = basis.case, basis.known
     unknown = case.evidence.best_unknown if policy else ()
     case = case._replace(policy=None if unknown else policy)
@@ -129,7 +135,7 @@ def _planned(basis: Basis, policy: Policy | None) -> Plan:
         ),
         notes=(*notes_of(case, cleared, known, verdict, swept), *behind),
         policy=case.policy.picked if case.policy else None,
-        remaining=sum(one.entry.name not in known.busy for one in found.every) - trashed,
+        remaining=sum(checkpoint.entry.name not in known.busy for checkpoint in found.every) - trashed,
         rests_on=all_names(found, rested_on(case, cleared, verdict, actions)),
         unwhole=tuple(sorted(known.busy)),
         keeps=verdict.keeps,
@@ -137,7 +143,7 @@ def _planned(basis: Basis, policy: Policy | None) -> Plan:
 
 
 def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
-    """Sort the names, give what is known of them to the checkpoints, and find what goes with each."""
+    """Sort the names, attach the evidence to checkpoints, and find the sidecars of each."""
     found = sort_entries(case.rules, case.listing)
     spared = {
         **holding.twins(found),
@@ -157,7 +163,7 @@ def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
 
 
 def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
-    """Find what holds checkpoints, and which are not whole."""
+    """Find which checkpoints are held, and which are not whole."""
     marked, showing = unwhole(found, case.listing, case.rules, case.evidence)
     busy = {name: Reason(why) for name, why in case.evidence.in_use.items()} | marked
     linked = showing | holding.holders(found, case.evidence)
@@ -165,17 +171,17 @@ def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
 
 
 def clear(case: Case, basis: Basis) -> Cleared:
-    """Set aside what may not be touched."""
+    """Set aside what may not be touched: what is not whole, in conflict, or needed by a file that cannot follow."""
     evidence, found, known = case.evidence, basis.found, basis.known
     sound, losers, skipped, problems, winners = basis.resolved
     left: tuple[Kept, ...] = ()
     if known.busy:
-        wanted = holding.would_go(case.policy, sound, found, evidence, known)
-        sound, left, refused = holding.set_aside(sound, known.busy, known.marked, wanted)
-        problems = (*problems, *refused, *holding.broken_ones(found, known.marked, problems))
-    if stuck := holding.held_by_foreign(sound, found, evidence):
-        problems = (*problems, *stuck.values())
-        sound = tuple(c for c in sound if c.entry.name not in stuck)
+        deletable = holding.would_go(case.policy, sound, found, evidence, known)
+        sound, left, in_use = holding.set_aside(sound, known.busy, known.marked, deletable)
+        problems = (*problems, *in_use, *holding.broken_ones(found, known.marked, problems))
+    if foreign := holding.held_by_foreign(sound, found, evidence):
+        problems = (*problems, *foreign.values())
+        sound = tuple(c for c in sound if c.entry.name not in foreign)
     disputed = {name for problem in problems for name in problem.names} | {row.name for row in skipped}
     stays = (*skipped, *(row for row in left if row.name not in disputed))
     if disputed:
@@ -186,29 +192,31 @@ def clear(case: Case, basis: Basis) -> Cleared:
 
 
 def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
-    """Let the policy decide, where there is one."""
+    """Apply the policy, if there is one."""
     if case.policy is None:
         return NOTHING
     lost = [checkpoint.entry.name for checkpoint, _ in cleared.losers]
     verdict = judge(case.policy, cleared.sound, cleared.found, case.evidence, known, lost)
-    shown = lacks_shown(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
-    return keep_one_of_each(verdict, {why: [one for one in names if one not in lost] for why, names in shown.items()})
+    witnesses = lacks_shown(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
+    groups = {why: [name for name in names if name not in lost] for why, names in witnesses.items()}
+    return keep_one_of_each(verdict, groups)
 
 
 def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:
-    """List what is done with checkpoints, each with what goes along."""
+    """List the deletions and renames of checkpoints, each with its other parts and sidecars."""
     actions = [
-        Action("trash", one.entry.name, "", one.entry.size, (why,), keep_in_trash=True) for one, why in cleared.losers
+        Action("trash", loser.entry.name, "", loser.entry.size, (why,), keep_in_trash=True)
+        for loser, why in cleared.losers
     ]
     renames = []
-    for one in cleared.sound:
-        name, size = one.entry.name, one.entry.size
+    for checkpoint in cleared.sound:
+        name, size = checkpoint.entry.name, checkpoint.entry.size
         if name in verdict.remove:
             actions.append(Action("trash", name, "", size, verdict.remove[name], saves=verdict.saves[name]))
-        elif one.target != name:
-            why = rows.why_it_stays(one, verdict)
-            renames.append(Action("rename", name, one.target, size, why, leaves_link=case.leave_links))
-    actions += renames  # last, so that a name is free before it is wanted
+        elif checkpoint.target != name:
+            why = rows.why_it_stays(checkpoint, verdict)
+            renames.append(Action("rename", name, checkpoint.target, size, why, leaves_link=case.leave_links))
+    actions += renames  # after the deletions, which free the names that renames want
     if not known.pairs:
         return actions
     pairs, own = known.pairs, cleared.found.sidecars
@@ -216,7 +224,7 @@ def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> 
 
 
 def followers(case: Case, cleared: Cleared, actions: Sequence[Action]) -> list[Action]:
-    """List the links and pointer files that follow what gets another name."""
+    """List the links and pointer files that follow a renamed checkpoint."""
     links = rows.relink_actions(actions, cleared.found.links, case.evidence.links, case.rules)
     return [*links, *rows.repoint_actions(actions, case.evidence.pointers)]
 
@@ -224,56 +232,60 @@ def followers(case: Case, cleared: Cleared, actions: Sequence[Action]) -> list[A
 def names_that_stay(
     case: Case, cleared: Cleared, known: Known, verdict: Verdict, actions: Sequence[Action], relinks: Sequence[Action]
 ) -> list[Kept]:
-    """List what stays as it is, one row for each name, or for all names of one checkpoint."""
-    here = {action.name for action in relinks if not action.directory}
-    told = {name for action in actions for name, _ in action.with_it}.union(cleared.disputed)
-    stays = [*rows.kept(cleared.sound, verdict, cleared.found, here, known.busy), *cleared.stays]
-    stays += kept_sidecars(cleared.found.sidecars, case.listing, told)
+    """List what stays as it is: one row for each checkpoint, link and sidecar."""
+    relinked = {action.name for action in relinks if not action.directory}
+    have_rows = {name for action in actions for name, _ in action.with_it}.union(cleared.disputed)
+    stays = [*rows.kept(cleared.sound, verdict, cleared.found, relinked, known.busy), *cleared.stays]
+    stays += kept_sidecars(cleared.found.sidecars, case.listing, have_rows)
     if cleared.found.has_parts:
-        shown = {name for row in stays for name in row.names}
-        stays += rows.kept_parts(cleared.found, told | shown)
+        have_rows |= {name for row in stays for name in row.names}
+        stays += rows.kept_parts(cleared.found, have_rows)
     return stays
 
 
 def rested_on(case: Case, cleared: Cleared, verdict: Verdict, actions: Sequence[Action]) -> Iterator[str]:
-    """Yield what must be whole: without which less would go, and of what is renamed the one that was written last."""
-    new = {action.name for action in actions if action.kind == "rename"}
-    written = ((one.entry.mtime_ns, one.entry.name) for one in cleared.sound if one.entry.name in new)
-    yield from [max(written)[1]] if new else ()  # whoever is killed while saving leaves this one
+    """Yield the checkpoints that must be whole for this plan: those that let others be deleted, and the last renamed.
+
+    A training that is killed while it saves leaves a broken file: the renamed one that was written last may be that.
+    """
+    renamed = {action.name for action in actions if action.kind == "rename"}
+    written = ((c.entry.mtime_ns, c.entry.name) for c in cleared.sound if c.entry.name in renamed)
+    yield from [max(written)[1]] if renamed else ()
     if not any(action.kind == "trash" for action in actions):
         return
     yield from cleared.winners
     yield from verdict.rests_on
-    stays = [one.entry.name for one in cleared.sound if one.entry.name not in verdict.remove]
-    files, inside = case.evidence.pointers, set(case.evidence.best_inside.values())  # which say which one is the best
-    yield from (name for name in stays if any(file.startswith(f"{name}/") for file in files))
-    yield from (name for name in stays if name in inside)
+    stays = [c.entry.name for c in cleared.sound if c.entry.name not in verdict.remove]
+    # Files inside checkpoints that say which checkpoint is the best:
+    pointers, states = case.evidence.pointers, set(case.evidence.best_inside.values())
+    yield from (name for name in stays if any(pointer.startswith(f"{name}/") for pointer in pointers))
+    yield from (name for name in stays if name in states)
 
 
 def swept_out(found: Sorted, swept: Swept) -> Sorted:
-    """Leave out the leftovers that go, and say why the others stay."""
+    """Leave out the deleted leftovers, and give the others the reason why they stay."""
     leftovers = swept.names
     others = [row for row in found.skipped if row.name not in leftovers]
     return found._replace(skipped=tuple(sorted([*others, *swept.skipped])))
 
 
 def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept: Swept) -> Iterator[Reason]:
-    """Yield what is to be said of the directory as a whole."""
-    told = swept.names.union(*(problem.names for problem in cleared.problems))
+    """Yield the notes on the directory as a whole."""
+    have_rows = swept.names.union(*(problem.names for problem in cleared.problems))
     marked = {name: why for name, why in known.marked.items() if name not in cleared.disputed}
     yield from verdict.notes
     yield from fields_that_differ(cleared.sound, case.policy)
     yield from runs_of_one(cleared.sound) if case.policy else ()
-    yield from unwhole_notes(cleared.found, known.busy, told)
+    yield from unwhole_notes(cleared.found, known.busy, have_rows)
     yield from undecided_notes(cleared.sound) if case.policy else ()
-    yield from forgotten_notes([one for one in cleared.sound if one.entry.name not in verdict.remove], case.rules)
+    yield from forgotten_notes([c for c in cleared.sound if c.entry.name not in verdict.remove], case.rules)
     yield from holding.twin_notes(cleared.found)
     yield from complete_lines(cleared.found, marked, case.rules)
     yield from case.evidence.notes
 
 
 def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:
-    """Return what is no checkpoint; a log that stands beside is not worth a word of the plan."""
+    """Return the names that are no checkpoints; logs and the like count as ignored, so the plan does not name them."""
     logs = beside(found, listing, rules)
     return tuple(row._replace(kind="ignored") if row.name in logs else row for row in found.skipped)
 
@@ -281,7 +293,7 @@ def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped
 def left_behind(
     found: Sorted, actions: Sequence[Action], suffixes: Collection[str]
 ) -> tuple[Sorted, tuple[Reason, ...]]:
-    """Tell of names that belong to what is renamed or deleted, but are no sidecars by the rules: they stay behind."""
+    """Mark and note the names that look like sidecars of a renamed or deleted checkpoint, but are none by the rules."""
     unknown = [row.name for row in found.skipped if row.kind == "unrecognised"]
     owned = by_name_only((a.name for a in actions if a.kind in ("rename", "trash")), unknown) if unknown else {}
     if not owned:
@@ -292,14 +304,16 @@ def left_behind(
         else row
         for row in found.skipped
     )
-    what = min(owned) + f" and {len(owned) - 1} more" * (len(owned) > 1)
+    stay = f" and {len(owned) - 1} more stay" if len(owned) > 1 else " stays"
     line = line_for({*suffixes, *(suffix for _, suffix in owned.values())})
-    text = f"{what} stay behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
-    return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)
+    text = (
+        f"{min(owned)}{stay} behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
+    )
+    return found._replace(skipped=skipped), (Reason(text),)
 
 
 def nothing_goes(directory: str, withheld: Iterable[str], unknown: Iterable[str]) -> Iterator[Problem]:
-    """Tell that nothing goes: deletion depends on what is verified, or nobody knows which one is the best."""
+    """Yield why nothing is deleted: no verified checkpoint stays, or a file that names the best is not understood."""
     for text in withheld:
         yield Problem("unverified", (directory,), text, "run 'doit verify', then this again")
     for file in unknown:
@@ -307,39 +321,38 @@ def nothing_goes(directory: str, withheld: Iterable[str], unknown: Iterable[str]
         yield Problem("unreadable", (directory,), text, "repair it, or remove it if what it names is no longer wanted")
 
 
-def unwhole_notes(found: Sorted, busy: Mapping[str, Reason], told: Collection[str]) -> Iterator[Reason]:
-    """Yield what does not count, unless it is ``told`` of elsewhere."""
-    places = {one.entry.name: one.named_by.place for one in found.every}
-    for name in sorted(busy.keys() - told):
+def unwhole_notes(found: Sorted, busy: Mapping[str, Reason], have_rows: Collection[str]) -> Iterator[Reason]:
+    """Yield a note on each checkpoint that is not whole and has no row elsewhere."""
+    places = {checkpoint.entry.name: checkpoint.named_by.place for checkpoint in found.every}
+    for name in sorted(busy.keys() - have_rows):
         why = busy[name]
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 
 
 def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
-    """Tell once what packs count otherwise, with the lines that decide: no line of a policy knows its unit."""
+    """Yield one note for all names whose number is an epoch in one pack and a step in another."""
     alike: dict[Reason, list[str]] = {}
-    for one in sound:
-        if is_undecided(one.rule):
-            alike.setdefault(one.named_by, []).append(one.entry.name)
+    for checkpoint in sound:
+        if is_undecided(checkpoint.rule):
+            alike.setdefault(checkpoint.named_by, []).append(checkpoint.entry.name)
     for reason, names in alike.items():
         more = f" and {len(names) - 1} more" if names[1:] else ""
         yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
 
 
 def forgotten_notes(stays: Sequence[Checkpoint], rules: RuleSet) -> Iterator[Reason]:
-    """Tell of metrics that a rename drops, and by which the budget judges before age: then the best may be the oldest.
+    """Yield the metrics of the budget that new names lose: the next run would judge these checkpoints by age.
 
-    What `keep_best` asks for, or a budget without ``oldest``, may be dropped: what tells none stays.
+    Only a budget that ends with ``oldest`` judges by age. `keep_best`, and any other budget, keeps a checkpoint
+    without the metric.
     """
-    renamed = [one for one in stays if one.target != one.entry.name]
+    renamed = [checkpoint for checkpoint in stays if checkpoint.target != checkpoint.entry.name]
     if not (rules.budget and rules.budget.value.by_age and renamed):
         return
     read = reader(rules, len(stays))
     for metric, _ in rules.budget.value.order:
-        as_new = [
-            (one, one._replace(fields=read(one.target, one.entry.kind == "directory").claim.fields)) for one in renamed
-        ]
-        drops = [one for one, new in as_new if metric_of(one, metric) and not metric_of(new, metric)]
+        as_new = [(c, c._replace(fields=read(c.target, c.entry.kind == "directory").claim.fields)) for c in renamed]
+        drops = [old for old, new in as_new if metric_of(old, metric) and not metric_of(new, metric)]
         if drops:
             more = f", nor will {len(drops) - 1} more" if drops[1:] else ""
             text = f"{drops[0].target} will not tell {metric}, as {drops[0].entry.name} does{more}"
