@@ -1,4 +1,4 @@
-"""Pure: rules + one listing → what each entry is: a checkpoint, a part of one, protected, a link, or none of these."""
+"""Sort the entries of one listing by the rules: checkpoints and their parts, sidecars, links, and the rest. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
-Read = tuple[Entry, Named]
-Key = tuple[object, ...]  # what the parts of one checkpoint have in common
+Read = tuple[Entry, Named]  # an entry, and what the rules read from its name
+Key = tuple[object, ...]  # equal for the parts of one checkpoint
 
 
 class Sorted(NamedTuple):
-    """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to.
+    """The entries of a listing, each in exactly one field.
 
-    What is protected is a checkpoint that keeps its name; it may tell no number. What is ``empty`` is a problem as
-    well: it is no checkpoint, and tells what is saved together.
+    ``protected`` are checkpoints that keep their names, which may have no number. ``sidecars`` are by the name of
+    their checkpoint. ``empty`` are checkpoints of 0 bytes: each is also a problem, and shows which files a training
+    saves together.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -41,23 +42,24 @@ class Sorted(NamedTuple):
 
     @property
     def has_parts(self) -> bool:
-        """Whether some are several files."""
-        return any(one.parts for one in self.every)
+        """Whether any checkpoint consists of parts."""
+        return any(checkpoint.parts for checkpoint in self.every)
 
     @property
     def heads(self) -> dict[str, str]:
-        """The name that a checkpoint goes by, for each other name of its own: a part, or a sidecar of its alone."""
-        whole = [one for one in self.every if one.parts]
-        parts = {name: one.entry.name for one in whole for name in one.names}
-        own = {one.name: head for head, owned in self.sidecars.items() for one in owned if not one.shared}
+        """The head of the checkpoint, by the name of each part and of each sidecar that no other checkpoint shares."""
+        parts = {
+            name: checkpoint.entry.name for checkpoint in self.every if checkpoint.parts for name in checkpoint.names
+        }
+        own = {sidecar.name: head for head, owned in self.sidecars.items() for sidecar in owned if not sidecar.shared}
         return parts | own
 
 
 def beside(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
-    """Return the unknown names that are no business of ours, in a tree for which packs are listed."""
+    """Return the unrecognised names that look like logs and the like; none where the rules list no packs."""
     if not rules.user:
         return set()
-    from ckptrules.engine.lookalikes import stands_beside  # not above: only trees with packs need it
+    from ckptrules.engine.lookalikes import stands_beside  # imported here, as only trees with packs need it
 
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
     unknown = (row.name for row in found.skipped if row.kind == "unrecognised")
@@ -66,62 +68,67 @@ def beside(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
 
 
 def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
-    """Ask the rules about every entry; checkpoints come by age, everything else by name."""
-    found: list[Read] = []
+    """Sort every entry by what the rules say of its name; checkpoints come in order of age, all others by name."""
+    sound: list[Read] = []
     links: list[Entry] = []
-    left: list[Entry] = []
+    left_links: list[Entry] = []
     skipped: list[Skipped] = []
-    texts: list[Skipped] = []  # protected, so that they are no sidecars that go along
+    texts: list[Skipped] = []  # apart from the skipped: a protected text is no sidecar
     problems: list[Problem] = []
     empty: list[Checkpoint] = []
     read = reader(rules, len(listing.entries))
     for entry in sorted(listing.entries):
         name = name_of(entry, read)
-        said = name.claim
-        is_one = said.kind in CHECKPOINTS or said.kind == "protected"
-        if only_tells(entry, said):
-            texts.append(Skipped(entry.name, "ignored", said.reason))
-        elif is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
-            found.append((entry, name))
+        claim = name.claim
+        is_checkpoint = claim.kind in CHECKPOINTS or claim.kind == "protected"
+        if only_tells(entry, claim):
+            texts.append(Skipped(entry.name, "ignored", claim.reason))
+        elif is_checkpoint and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
+            sound.append((entry, name))
         elif entry.kind == "link" and is_left_link(entry, name):
-            left.append(entry)
+            left_links.append(entry)
         elif entry.kind == "link" and not entry.dangling:
             links.append(entry)
-        elif said.kind in ("ignored", "unrecognised"):
-            skipped.append(Skipped(entry.name, said.kind, said.reason))
+        elif claim.kind in ("ignored", "unrecognised"):
+            skipped.append(Skipped(entry.name, claim.kind, claim.reason))
         elif entry.kind == "link":
             problems.append(dangling(entry))
         else:
-            problems.append(unsound(entry) or ambiguous(entry, said) or nameless(entry, name))
-            if said.kind in CHECKPOINTS and problems[-1].id == "empty":
-                empty.append(Checkpoint(entry, name.fields, name.target, said.reason, rule=said.rule))
-    checkpoints, protected = whole_ones(read, found, listing)
+            problems.append(unsound(entry) or ambiguous(entry, claim) or nameless(entry, name))
+            if claim.kind in CHECKPOINTS and problems[-1].id == "empty":
+                empty.append(Checkpoint(entry, name.fields, name.target, claim.reason, rule=claim.rule))
+    checkpoints, protected = whole_ones(read, sound, listing)
     sidecars: dict[str, tuple[Sidecar, ...]] = {}
-    heads = {name: one.entry.name for one in (*checkpoints, *protected) for name in one.names}
+    heads = {name: checkpoint.entry.name for checkpoint in (*checkpoints, *protected) for name in checkpoint.names}
     if rules.sidecars:
-        plain = {entry.name for entry in listing.entries if entry.kind in HOLDING}
-        loose = [row.name for row in skipped if row.name in plain]
-        sidecars = find_sidecars(heads, loose, rules.sidecars)
-        belong = {sidecar.name for own in sidecars.values() for sidecar in own}
+        can_belong = {entry.name for entry in listing.entries if entry.kind in HOLDING}
+        sidecars = find_sidecars(heads, [row.name for row in skipped if row.name in can_belong], rules.sidecars)
+        belong = {sidecar.name for owned in sidecars.values() for sidecar in owned}
         skipped = [row for row in skipped if row.name not in belong]
-    for link in left:
+    for link in left_links:
         if owner := heads.get(link.sibling or ""):
             sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
         elif link.dangling:
             problems.append(dangling(link))
         else:
             links.append(link)
-    left_alone = tuple(sorted([*skipped, *texts]))
-    sound = tuple(checkpoints), tuple(protected), tuple(links)
-    return Sorted(*sound, left_alone, tuple(problems), sidecars, tuple(empty))
+    return Sorted(
+        checkpoints=tuple(checkpoints),
+        protected=tuple(protected),
+        links=tuple(links),
+        skipped=tuple(sorted([*skipped, *texts])),
+        problems=tuple(problems),
+        sidecars=sidecars,
+        empty=tuple(empty),
+    )
 
 
-def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
-    """Make checkpoints of sound entries: those that come by age, and the protected ones by name."""
+def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """Make checkpoints of sound entries, joining parts: first the unprotected by age, then the protected by name."""
     by_age: list[tuple[tuple[int, ...], int, str, Checkpoint]] = []
     protected: list[Checkpoint] = []
     parts: dict[Key, list[Read]] = defaultdict(list)
-    for entry, name in found:
+    for entry, name in sound:
         rule = name.claim.rule
         if (rule and rule.has_parts) or "/" in entry.name:
             parts[key_of(entry, name)].append((entry, name))
@@ -131,26 +138,27 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
             checkpoint = Checkpoint(entry, name.fields, name.target, name.claim.reason, rule=rule, order=name.order)
             by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
     if parts:
-        sound = {entry.name for entry, _ in found}
-        flaws = flaws_of(read, parts, [entry for entry in sorted(listing.entries) if entry.name not in sound])
+        names = {entry.name for entry, _ in sound}
+        flaws = flaws_of(read, parts, [entry for entry in sorted(listing.entries) if entry.name not in names])
         for key, members in parts.items():
-            one = as_one(members)
-            one = one._replace(flaw=one.flaw or flaws.get(key, ""))
+            checkpoint = as_one(members)
+            checkpoint = checkpoint._replace(flaw=checkpoint.flaw or flaws.get(key, ""))
             if any(name.claim.kind == "protected" for _, name in members):
-                protected.append(one)
+                protected.append(checkpoint)
             else:
-                by_age.append((members[0][1].order, one.entry.mtime_ns, one.entry.name, one))
+                by_age.append((members[0][1].order, checkpoint.entry.mtime_ns, checkpoint.entry.name, checkpoint))
     checkpoints = [row[-1] for row in sorted(by_age)]
-    return checkpoints, sorted(protected, key=lambda one: one.entry.name)
+    return checkpoints, sorted(protected, key=lambda checkpoint: checkpoint.entry.name)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def key_of(entry: Entry, name: Named) -> Key:
-    """Return what the parts of one checkpoint have in common, or nothing where it has no parts.
+    """Return a key that only the parts of one checkpoint share; an empty one for a checkpoint without parts.
 
-    That is the format, and the text of every field but ``part``; in a part folder without a format, the name.
+    The key is the format and the text of every field except ``part``. In a part folder, a name that no format fits is
+    its own key.
     """
     folder, base = in_part_folder(entry.name)
     rule = name.claim.rule
@@ -160,9 +168,9 @@ def key_of(entry: Entry, name: Named) -> Key:
 
 
 def as_one(members: Sequence[Read]) -> Checkpoint:
-    """Make one checkpoint of its parts, the part without a text first. What protects one of them protects all."""
+    """Join parts to one checkpoint; the part with an empty ``part`` is its head. One protected part protects all."""
     ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
-    stays = any("/" in entry.name for entry, _ in members)  # what has part folders reads names there
+    stays = any("/" in entry.name for entry, _ in members)  # a framework with part folders finds the files by name
     shield = next((name.claim.reason for _, name in ordered if name.claim.kind == "protected"), None)
     parts = tuple(
         Part(
@@ -184,8 +192,8 @@ def as_one(members: Sequence[Read]) -> Checkpoint:
 
 
 def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> dict[Key, str]:
-    """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable or certain name."""
-    found = {}
+    """Map checkpoints, by `key_of`, to what is wrong with a part: empty, a link, or without a certain or new name."""
+    flaws = {}
     for entry in others:
         name = name_of(entry, read)
         if (key := key_of(entry, name)) in keys:
@@ -195,71 +203,75 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
                 (entry.kind == "link", "is a link"),
                 (entry.hollow, f"holds {entry.hollow}"),
             )
-            found[key] = f"{entry.name} {next((why for applies, why in whys if applies), 'is empty')}"
-    return found
+            flaws[key] = f"{entry.name} {next((why for applies, why in whys if applies), 'is empty')}"
+    return flaws
 
 
 def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
-    """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
+    """Return the evidence with that of each part under the head of its checkpoint.
+
+    Parts have no number in ``same``: equal parts do not make equal checkpoints.
+    """
     if not found.has_parts:
         return evidence
-    whole = {name: one for one in found.every if one.parts for name in one.names}
-    in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
-    metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
+    of_parts = [checkpoint for checkpoint in found.every if checkpoint.parts]
+    parts = {name for checkpoint in of_parts for name in checkpoint.names}
+    in_use = {name: why for name, why in evidence.in_use.items() if name not in parts}
+    metrics = {name: values for name, values in evidence.metrics.items() if name not in parts}
+    same = {name: number for name, number in evidence.same.items() if name not in parts}
     verified = evidence.verified
-    for head, one in {one.entry.name: one for one in whole.values()}.items():
-        if used := next((name for name in one.names if name in evidence.in_use), ""):
+    for checkpoint in of_parts:
+        head = checkpoint.entry.name
+        if used := next((name for name in checkpoint.names if name in evidence.in_use), ""):
             in_use[head] = evidence.in_use[used] + f" ({used})" * (used != head)
-        metrics[head] = {
-            key: text for name in reversed(one.names) for key, text in evidence.metrics.get(name, {}).items()
-        }
-        if verified is not None and not verified.issuperset(one.names):
+        of_each = [evidence.metrics.get(name, {}) for name in reversed(checkpoint.names)]  # those of the head win
+        metrics[head] = {key: text for of_one in of_each for key, text in of_one.items()}
+        if verified is not None and not verified.issuperset(checkpoint.names):
             verified -= {head}
-    same = {name: number for name, number in evidence.same.items() if name not in whole}
     return evidence._replace(in_use=in_use, metrics=metrics, verified=verified, same=same)
 
 
 def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
-    """Add what the sidecars of a checkpoint tell."""
-    told = evidence.metrics.get(checkpoint.entry.name)
-    return checkpoint._replace(metrics=told) if told else checkpoint
+    """Return a checkpoint with the metrics that sidecars and facts give for it."""
+    metrics = evidence.metrics.get(checkpoint.entry.name)
+    return checkpoint._replace(metrics=metrics) if metrics else checkpoint
 
 
 def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
-    """Return all names of some checkpoints."""
-    whole = {one.entry.name: one.names for one in found.every if one.parts}
-    return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
+    """Return all names of the checkpoints with these heads."""
+    names = {checkpoint.entry.name: checkpoint.names for checkpoint in found.every if checkpoint.parts}
+    return tuple(dict.fromkeys(name for head in heads for name in names.get(head, (head,))))
 
 
 # --- single entries ---------------------------------------------------------------------------------------------------
 
 
 def name_of(entry: Entry, read: Reader) -> Named:
-    """Read the name of an entry, a part folder left out; what a link leads to may be a file or a folder."""
+    """Read the name of an entry without its part folder; of a link, nobody knows if it leads to a file or a folder."""
     return read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
 
 
 def is_left_link(entry: Entry, name: Named) -> bool:
-    """Say whether a link stands under an old name for the checkpoint that has got its new one (``leave_links=1``)."""
+    """Return whether a link is one that ``leave_links=1`` left under the old name of a renamed checkpoint."""
     return name.claim.kind == "legacy" and name.target == entry.link_text
 
 
 def nameless(entry: Entry, name: Named) -> Problem:
-    """Tell of a rule that gives a checkpoint no usable name."""
+    """Return the problem that a rule gives an entry no usable name."""
     reason = name.claim.reason
     place = f" ({reason.place.file_line})" if reason.place else ""
     text = f"{reason.text}{place} gives no usable name: {name.fault}"
     return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
 
 
-def only_tells(entry: Entry, said: Claim) -> bool:
-    """Say whether it is protected and no checkpoint: a text, a picture, or what else is told of checkpoints."""
-    is_protected = said.kind == "protected" and said.rule is None
+def only_tells(entry: Entry, claim: Claim) -> bool:
+    """Return whether an entry is protected and no checkpoint: a text, a picture, or a folder of these."""
+    is_protected = claim.kind == "protected" and claim.rule is None
     return is_protected and ((entry.kind == "file" and entry.name.endswith(TELLING)) or entry.tells_only)
 
 
 def unsound(entry: Entry) -> Problem | None:
-    """Find what cannot be a checkpoint although it is named like one."""
+    """Return why an entry is no checkpoint although its name says so; None where nothing is wrong."""
     if entry.kind == "other":
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
     if entry.hollow.startswith(NOT_READ):
@@ -275,17 +287,17 @@ def unsound(entry: Entry) -> Problem | None:
     return None
 
 
-def ambiguous(entry: Entry, said: Claim) -> Problem | None:
-    """Find names that the rules of two files, or of two packs, claim."""
-    if said.kind != "ambiguous":
+def ambiguous(entry: Entry, claim: Claim) -> Problem | None:
+    """Return the problem that the rules of two files, or of two packs, claim a name; None where they do not."""
+    if claim.kind != "ambiguous":
         return None
     hint = "let one file hold both rules, the narrower one first"
-    if said.reason.text.startswith(PACKS_DIFFER):
+    if claim.reason.text.startswith(PACKS_DIFFER):
         hint = "list under 'packs' only the one that wrote it; 'doit packs' shows the evidence"
-    return Problem("ambiguous", (entry.name,), said.reason.text, hint)
+    return Problem("ambiguous", (entry.name,), claim.reason.text, hint)
 
 
 def dangling(entry: Entry) -> Problem:
-    """Tell of a link that leads nowhere."""
+    """Return the problem that a link leads nowhere."""
     hint = "remove it (one left by leave_links: 'doit drop_links'), or point it to a checkpoint that exists"
     return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)
