@@ -1,4 +1,4 @@
-"""Pure: which checkpoints want one name, and which of them gets it. Where it is not certain, a person decides."""
+"""Resolve conflicts: checkpoints that want one name. Where no rule is certain, a person decides. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import is_misdated, misdated_of
 from ckptrules.engine.ruleset import Reason
 
-Choose = Callable[[OnConflict], Checkpoint | None]
+Choose = Callable[[OnConflict], Checkpoint | None]  # the winner under a value of ``on_conflict``; None if uncertain
 
 
 class Known(NamedTuple):
-    """What is known of checkpoints before anything is decided, by the names that they go by.
+    """What is known of checkpoints before conflicts and policy, by the head of each.
 
-    ``pairs`` are the sidecars that go with one. ``linked`` says why one stays in any case, ``marked`` why one is not
-    whole, and ``busy`` the same, with what is in use.
+    ``pairs`` are the old and new names of its other parts and sidecars. ``linked`` is why it stays in any case,
+    ``marked`` why it is not whole, and ``busy`` why it is not whole or is in use.
     """
 
     pairs: Pairs
@@ -31,9 +31,11 @@ class Known(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """What became of all checkpoints: those that may have their name, those that lost it, those that wait.
+    """The outcome of all conflicts.
 
-    ``winners`` are among the first; others lost because of them.
+    ``sound`` are the checkpoints without an open conflict. ``losers`` are deleted. ``kept`` are rows of names in a
+    conflict that is skipped, ``problems`` tell of conflicts for a person. ``winners`` are the names in ``sound`` that
+    won.
     """
 
     sound: tuple[Checkpoint, ...]
@@ -44,7 +46,7 @@ class Resolved(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Names that belong to one conflict, and the new names that they dispute."""
+    """One conflict: ``wanted`` are the new names in dispute, ``names`` the present names that want or have them."""
 
     wanted: frozenset[str]
     names: frozenset[str]
@@ -57,10 +59,10 @@ def resolve(
     evidence: Evidence,
     known: Known,
 ) -> Resolved:
-    """Settle every conflict as ``on_conflict`` says, or tell of it.
+    """Resolve every conflict as ``on_conflict`` says, or return it as a problem.
 
-    The checkpoints are all that have a name to go to. Whatever stands among the entries may be in the way, as may what
-    goes with a checkpoint, or find something there. What is linked may not go to the trash; what is busy wins nothing.
+    ``checkpoints`` are all checkpoints with a new name that is usable. Any entry may have a wanted name already.
+    Sidecars take part in conflicts, too. A linked checkpoint never loses; one that is busy never wins.
     """
     groups = find_groups(checkpoints, entries, known.pairs)
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
@@ -85,7 +87,7 @@ def resolve(
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
             winners.append(winner.entry.name)
         else:
-            problems.append(tell(group, rivals, all_entries, evidence, known, choose))
+            problems.append(conflict_problem(group, rivals, all_entries, evidence, known, choose))
             disputed |= group.names
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
@@ -93,7 +95,7 @@ def resolve(
 
 
 def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:
-    """Find the names that dispute a new name: those that want it, and what has it already."""
+    """Return the conflicts: new names that several checkpoints or sidecars want, or that another entry has already."""
     wanted_by: dict[str, set[str]] = defaultdict(set)
     owners: dict[str, set[str]] = defaultdict(set)
     for name, pairs in sidecars.items():
@@ -122,9 +124,10 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
 def winner_of(
     group: Group, rivals: Sequence[Checkpoint], evidence: Evidence, known: Known, on_conflict: OnConflict
 ) -> Checkpoint | None:
-    """Choose the one that gets the name, or none where that is not certain, or where one would lose that may not go.
+    """Return the checkpoint that gets the name; None where that is uncertain, or one would lose that must stay.
 
-    Of identical ones, it is one with sidecars; of others, a verified one, where deletion depends on that.
+    Among identical checkpoints, the one with most sidecars wins. Otherwise the winner must be verified, if deletion
+    depends on that.
     """
     if len(rivals) < len(group.names) or len({(c.target, c.entry.kind) for c in rivals}) > 1:
         return None
@@ -150,7 +153,7 @@ def winner_of(
     return winner if is_proved and group.names.intersection(known.linked) <= {name} else None
 
 
-def tell(
+def conflict_problem(
     group: Group,
     rivals: Sequence[Checkpoint],
     every: Mapping[str, Entry],
@@ -158,7 +161,7 @@ def tell(
     known: Known,
     choose: Choose,
 ) -> Problem:
-    """Tell of a conflict: each candidate with what speaks for it, and what would end it."""
+    """Return a conflict as a problem: a remark on what speaks for each candidate, and a hint what would end it."""
     target, whole = _headline(group, rivals), {**every, **{one.entry.name: one.entry for one in rivals}}
     ordered = sorted((whole[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
@@ -187,14 +190,14 @@ def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence, linked: 
     misdated = is_misdated(entry.mtime_ns, evidence.now_ns)
     number = evidence.same.get(entry.name)
     twins = [rival.name for rival in others if number is not None and evidence.same.get(rival.name) == number]
-    said = [
+    remarks = [
         *(["larger"] * all(entry.size > rival.size for rival in others)),
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
         *([linked[entry.name].text] if entry.name in linked else []),
         *(["not verified"] * (evidence.verified is not None and entry.name not in evidence.verified)),
     ]
-    return ", ".join(said)
+    return ", ".join(remarks)
 
 
 def _kind(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Pure: a save that ended between two files: the newest of a training has less than those before it."""
+"""Find a save that was killed between two of its files: the newest one has fewer files than those before it. Pure."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ ROLES = frozenset(
     "model net weights params state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
     "generator discriminator enc dec encoder decoder actor critic student teacher".split()
 )
-"""Words in a name that say what of a training a file holds, and not which training it is of."""
+"""Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
 def cut_short(
     checkpoints: Collection[Checkpoint], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
-    """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
+    """Return why the newest save of a training is not whole, and why the saves before it stay that show it.
 
-    Returns why these are not whole, and why those stay that show it: without them, these would count as whole. Where
-    one save alone has more than all others, nobody knows which are cut short: it stays until the next.
+    The newest save is cut short if it lacks a file (``netD_epoch_5.pth``) and the two saves before it each have one
+    like it. Those saves stay, since without them the newest would count as whole. Where only one earlier save has
+    more files than all others, nobody knows which are cut short: it stays until the next save. A training that saves
+    less on purpose is recognised as soon as it saves again.
 
-    The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
-    endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
-    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` still tells what
-    is saved together: nothing else of the newest save counts beside it, where all of it was whole once.
+    The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
+    endings, or lie in a folder, one for each part of the model. ``unwhole`` are the names of checkpoints that are not
+    whole for another reason. They still show which files are saved together: if one of the newest save is among them,
+    and an earlier save had all these files whole, the rest of the newest save does not count either.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
-        return {}, {}  # each save is one file
+        return {}, {}  # every save is one file
     trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
@@ -44,16 +46,16 @@ def cut_short(
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
     for saves in trainings.values():
-        lacking, earlier = _of_newest(saves, unwhole)
-        short |= lacking
-        showing |= earlier
+        of_newest, of_earlier = _of_newest(saves, unwhole)
+        short |= of_newest
+        showing |= of_earlier
     return short, showing
 
 
 def _of_newest(
     saves: Mapping[tuple[int, int], Sequence[Checkpoint]], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
-    """Return what is cut short of the newest save and why, and what stays because of that."""
+    """Return `cut_short` for the saves of one training."""
     whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
     newest = next((order for order in reversed(whole) if whole[order]), None)
     if newest is None:
@@ -63,22 +65,22 @@ def _of_newest(
         return _files(saves[order]).keys()
 
     before = [order for order in reversed(whole) if order < newest]
-    sound = [order for order in before if len(whole[order]) == len(saves[order])]
+    all_whole = [order for order in before if len(whole[order]) == len(saves[order])]
     has, own = _files(whole[newest]), _files(saves[newest])
-    by_itself = has.keys() < own.keys() and any(keys(order) == own.keys() for order in sound)
-    had = own if by_itself else _files(saves[(sound or before)[0]]) if before else {}
-    if not has.keys() < had.keys():
+    by_itself = has.keys() < own.keys() and any(keys(order) == own.keys() for order in all_whole)
+    expected = own if by_itself else _files(saves[(all_whole or before)[0]]) if before else {}
+    if not has.keys() < expected.keys():
         return {}, {}
-    lacks = min(had[like] for like in had.keys() - has.keys())
-    # Where not all of a save is whole, it tells by what it has, and not by what it lacks.
-    telling = (order for order in before if keys(order) == had.keys() or (order in sound and not by_itself))
+    lacks = min(expected[role] for role in expected.keys() - has.keys())
+    # An earlier save that is not all whole counts where it has every file; where it lacks one, it proves nothing.
+    telling = (order for order in before if keys(order) == expected.keys() or (order in all_whole and not by_itself))
     last = [*islice(telling, LAST - 1)]
-    if any(keys(order) != had.keys() for order in last):  # they are not saved together each time
-        once = all(keys(order) <= has.keys() for order in before if order != sound[0])
-        return {}, _names(saves, sound[:1] * once, f"nothing like {lacks} was saved before it, nor since")
+    if any(keys(order) != expected.keys() for order in last):  # not every save has these files
+        once = all(keys(order) <= has.keys() for order in before if order != all_whole[0])
+        return {}, _names(saves, all_whole[:1] * once, f"nothing like {lacks} was saved before it, nor since")
     why = f"{lacks}, saved with it, is not" if by_itself else f"nothing like {lacks} was saved with it"
     short = {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole[newest]}
-    last += islice((order for order in sound if keys(order) == had.keys()), 1)
+    last += islice((order for order in all_whole if keys(order) == expected.keys()), 1)
     return short, _names(saves, last, f"it shows what {min(short)} lacks")
 
 
@@ -89,7 +91,7 @@ def _names(
 
 
 def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
-    """Map what tells the files of one save apart to their paths."""
+    """Map the role of each file of one save (its `ROLES`, and its ending or its path in a folder) to its path."""
     found: dict[tuple[str, ...], str] = {}
     for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
         name, ending = entry.name, ENDING.search(entry.name)
@@ -101,5 +103,5 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
 
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
-    """Return what the name of a run tells of the training: all but `ROLES`."""
+    """Return the words of a run's name that say which training it is: all except `ROLES`."""
     return tuple(word for word in _WORD.findall(run.casefold()) if word not in ROLES)

@@ -1,4 +1,4 @@
-"""What holds a checkpoint, or its name; what is set aside, as it is not whole, in conflict, or cannot be followed."""
+"""Find what holds a checkpoint or its name, and set aside what may not be touched. Pure."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
 
-# What a trainer saves with the weights; of Flax, the arrays of other processes.
+# Names that a trainer gives to what it saves beside the weights; of Flax (gda), the arrays of other processes.
 _TWIN = re.compile(r"[-_.](?:ema|optim|optimizer|gda)(?=\.|$)|^(?:ema|optim|optimizer)[-_.]?(?=\d)", re.IGNORECASE)
 _IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
-    """Map the names that links and pointer files lead to, that checkpoints call the best, or that are pinned or spared.
+    """Return why checkpoints are held, by head: a link or pointer leads to them, they are the best, pinned or spared.
 
-    What leads to a part, a sidecar or a left link leads to its owner.
+    A part, a sidecar or a left link that is named holds its whole checkpoint.
     """
-    named = {name: Reason(f"{file} calls it the best") for name, file in evidence.best_inside.items()}
-    mentions = [(one, pointer) for pointer, said in sorted(evidence.pointers.items()) for one in said if one.protects]
-    named |= {one.name: Reason(f"{pointer} names it") for one, pointer in mentions}
-    named |= link_targets(found.links, evidence.links)
-    named |= {**evidence.spared, **evidence.pins}
-    if not named:
+    reasons = {name: Reason(f"{file} calls it the best") for name, file in evidence.best_inside.items()}
+    for pointer, mentions in sorted(evidence.pointers.items()):
+        reasons |= {mention.name: Reason(f"{pointer} names it") for mention in mentions if mention.protects}
+    reasons |= link_targets(found.links, evidence.links)
+    reasons |= {**evidence.spared, **evidence.pins}
+    if not reasons:
         return {}
     heads = found.heads
-    return {heads.get(name, name): reason for name, reason in named.items()}
+    return {heads.get(name, name): reason for name, reason in reasons.items()}
 
 
 def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
-    """Map the names that links of this directory or of others point to."""
-    named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
-    return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
+    """Map each name that a link of this directory or of another one points to, to the reason that says so."""
+    paths = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
+    return {link.sibling: Reason(f"{path} points to it") for path, link in paths if link.sibling}
 
 
 def unfollowed(listing: Listing, elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
-    """Map what links lead to that could not follow, so it stays: through a link outside of the tree, that is not ours.
+    """Return why names stay that links lead to which could not follow a rename.
 
-    So does what links name that lead nowhere, as in a tree that was moved.
+    Those are links that lead here through a link outside of the tree, which is not ours to change; and links that lead
+    nowhere but hold the name, as in a tree that was moved.
     """
     links = sorted(entry for entry in listing.entries if entry.dangling)
     text = "{}, a link that leads nowhere, names it"
@@ -56,19 +57,21 @@ def unfollowed(listing: Listing, elsewhere: Sequence[OutsideLink]) -> dict[str, 
 
 
 def twins(found: Sorted) -> dict[str, Reason]:
-    """Map checkpoints to why they stay as they are: beside each stands what looks like a part, and no rule reads it."""
+    """Return why checkpoints stay as they are: beside each lies a file that may be a part of it and fits no rule."""
     unread = {_TWIN.sub("", row.name): row.name for row in found.skipped if row.kind == "unrecognised"}
     if not unread:
         return {}
-    by_word = {rest: name for rest, name in unread.items() if rest != name}  # 7.pth beside model_7.pth says nothing
-    pairs = [(one, name) for one in found.checkpoints for name in one.names]
-    beside = [(c, unread.get(_TWIN.sub("", name)) or by_word.get(_IN_FRONT.sub("", name))) for c, name in pairs]
-    text = "no rule reads {}, which may belong to it"
-    return {one.entry.name: Reason(text.format(twin), one.named_by.place) for one, twin in beside if twin}
+    by_word = {rest: name for rest, name in unread.items() if rest != name}  # 7.pth is no twin of model_7.pth
+    reasons = {}
+    for one in found.checkpoints:
+        for name in one.names:
+            if twin := unread.get(_TWIN.sub("", name)) or by_word.get(_IN_FRONT.sub("", name)):
+                reasons[one.entry.name] = Reason(f"no rule reads {twin}, which may belong to it", one.named_by.place)
+    return reasons
 
 
 def twin_notes(found: Sorted) -> Iterator[Reason]:
-    """Yield what stays as it is because of a twin, and what would have both go together."""
+    """Yield one note on the checkpoints with a twin, and the rule that would take both along."""
     if held := twins(found):
         first = min(held)
         stays = f"and {len(held) - 1} more stay as they are" if len(held) > 1 else "stays as it is"
@@ -77,13 +80,13 @@ def twin_notes(found: Sorted) -> Iterator[Reason]:
 
 
 def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
-    """Let what is spared keep its name, whatever the rules would make of it: nothing of it is moved."""
+    """Return the sorted names with each spared checkpoint under its present name, with all its parts."""
     why = {found.heads.get(name, name): reason for name, reason in spared.items()}
     return found._replace(checkpoints=tuple(_as_it_is(one, why.get(one.entry.name)) for one in found.checkpoints))
 
 
 def _as_it_is(one: Checkpoint, why: Reason | None) -> Checkpoint:
-    """Let a checkpoint keep its name, where there is a reason and it is to have another one."""
+    """Return a checkpoint with its present name as its target, if there is a reason for that."""
     if why is None or one.target == one.entry.name:
         return one
     parts = tuple(part._replace(target=part.entry.name) for part in one.parts)
@@ -91,7 +94,7 @@ def _as_it_is(one: Checkpoint, why: Reason | None) -> Checkpoint:
 
 
 def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Checkpoint:
-    """Let a checkpoint keep its name where a pointer file that names it could not follow."""
+    """Return a checkpoint, with its present name as its target where a pointer file names it and could not follow."""
     name, target = checkpoint.entry.name, checkpoint.target
     renames = {name: target, **dict(pairs.get(name, ()))}
     pointer = cannot_follow(texts, renames, checkpoint.fields)
@@ -103,15 +106,17 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
 
 
 def set_aside(
-    sound: Sequence[Checkpoint], busy: Mapping[str, Reason], marked: Collection[str], wanted: Collection[str]
+    sound: Sequence[Checkpoint], busy: Mapping[str, Reason], marked: Collection[str], deletable: Collection[str]
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
-    """Split off what is not whole: it stays, and what would be touched is a problem of its own.
+    """Split the candidates: those left, rows of those that stay, and problems of those in use that would be changed.
 
-    ``busy`` says why some are not whole, what is in use among them; those that are not whole for more than that are
-    ``marked``, and not touched. ``wanted`` is what would go if it were not in use.
+    ``busy`` is why a checkpoint is not whole or is in use, ``marked`` are the names of those not whole. ``deletable``
+    are the names that the policy would delete if they were not in use.
     """
     aside = [c for c in sound if c.entry.name in busy]
-    touched = [c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in wanted)]
+    touched = [
+        c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in deletable)
+    ]
     why, hint = "is in use: {}", "run again when it is finished"
     return (
         tuple(c for c in sound if c.entry.name not in busy),
@@ -121,11 +126,11 @@ def set_aside(
 
 
 def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:
-    """Tell of what verify, or a glance, found broken, unless it is in conflict as well."""
-    told = {name for problem in conflicts for name in problem.names}
+    """Yield a problem for each checkpoint with broken content that is in no conflict."""
+    in_conflict = {name for problem in conflicts for name in problem.names}
     for one in (*found.protected, *found.checkpoints):
         why = marked.get(one.entry.name)
-        if why and why.text.startswith(BROKEN) and one.entry.name not in told:
+        if why and why.text.startswith(BROKEN) and one.entry.name not in in_conflict:
             hint = "if nothing writes it any more, bring back a whole one or remove it; it does not count"
             yield Problem("broken", one.names, why.text, hint)
 
@@ -133,7 +138,7 @@ def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence
 def would_go(
     policy: Policy | None, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known
 ) -> Collection[str]:
-    """Return the names in use that the policy would let go if they were not."""
+    """Return the names in use that the policy would delete if they were not in use."""
     if policy is None or not evidence.in_use:
         return ()
     finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in known.marked]
@@ -143,7 +148,10 @@ def would_go(
 
 
 def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Evidence) -> dict[str, Problem]:
-    """Tell which checkpoints keep their names: a pointer file names them that would become ours by following."""
+    """Return, by head, the problem that a pointer file of another owner names a checkpoint to rename.
+
+    A pointer file that follows is written anew, and would then be ours.
+    """
     heads = found.heads if evidence.foreign else {}
     owners = {
         heads.get(mention.name, mention.name): (pointer, owner)
@@ -160,7 +168,7 @@ def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Eviden
 
 
 def hold_for_links(sound: Sequence[Checkpoint], found: Sorted, disputed: Collection[str]) -> tuple[Checkpoint, ...]:
-    """Let what a link in conflict points to keep its name: the link may not be touched, so it could not follow."""
+    """Return the candidates; those that a link in conflict points to keep their names, as the link cannot follow."""
     links = [link for link in found.links if link.name in disputed and link.sibling]
     why = {
         found.heads.get(link.sibling or "", link.sibling): Reason(f"{link.name} points to it and is in conflict")
@@ -170,7 +178,7 @@ def hold_for_links(sound: Sequence[Checkpoint], found: Sorted, disputed: Collect
 
 
 def without(found: Sorted, disputed: Collection[str]) -> Sorted:
-    """Take out what a conflict tells of already."""
+    """Return the sorted names without those that a conflict or problem names already."""
     return found._replace(
         links=tuple(link for link in found.links if link.name not in disputed),
         problems=tuple(problem for problem in found.problems if not set(disputed).intersection(problem.names)),

@@ -1,7 +1,7 @@
-"""Pure: a policy is applied to each series of a directory: the checkpoints of one run, by one kind of number.
+"""Apply a policy to each series of a directory: checkpoints of one run, kind of number, pack and file ending. Pure.
 
-What two packs know is never of one run: two programs saved it. Nor do files with two endings stand for each other:
-weights in ``epoch_12.safetensors`` are no state to go on from, as in ``epoch_10.pt``.
+Two packs never share a run: two programs saved the checkpoints. Nor do files with different endings replace each other:
+a training cannot go on from weights in ``epoch_12.safetensors`` as from a state in ``epoch_10.pt``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.words import ENDING
 
-Series = tuple[str, ...]  # the run, the kind of number, the pack, what a policy splits by, and the ending
-TOLD = frozenset(
+Series = tuple[str, ...]  # the run, the kind of number, the pack, the values of the fields in ``per``, and the ending
+EXPECTED = frozenset(
     "epoch step number run part parts version metric value metrics timestamp datetime date time".split()
-)  # fields that may differ among checkpoints of one epoch and step without being a series of their own
-SHOWN = 3
+)  # fields that may differ within one epoch and step of a series: any other field may tell runs apart
+SHOWN = 3  # values of a field that a note shows
 FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
@@ -33,10 +33,10 @@ _WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
 def judge(
     policy: Policy, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known, lost: Collection[str]
 ) -> Verdict:
-    """Let the policy decide in each series; conflicting checkpoints remain, as nobody may touch them.
+    """Apply the policy to each series, and join the verdicts.
 
-    ``sound`` are the candidates. What is ``lost`` goes in any case, what is linked stays. What is busy is not whole: it
-    takes room and does not count as remaining, as nobody knows whether it will be whole.
+    ``sound`` are the candidates. ``lost`` are names that a conflict deletes. All other checkpoints stay: those in
+    conflict count as remaining, while busy ones only take room, as nobody knows if they will be whole.
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
@@ -44,7 +44,7 @@ def judge(
     for one in sound:
         by_series[series_of(one, policy)].append(one)
     every = {*by_series, *(series_of(one, policy) for one in staying)}
-    said = []
+    verdicts = []
     for series, candidates in by_series.items():
         shields = [one for one in found.protected if counts_in(one, series, every, policy)]
         disputed = [one for one in staying if series_of(one, policy) == series]
@@ -53,25 +53,25 @@ def judge(
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
         verdict = apply_policy(policy, own, around, {**known.linked, **ranked})
-        said.append(verified_only(verdict, others, series, evidence.verified))
-    return joined(said)
+        verdicts.append(verified_only(verdict, others, series, evidence.verified))
+    return joined(verdicts)
 
 
 def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
-    """Return the series of a checkpoint, split further by the fields that the policy names."""
+    """Return the series of a checkpoint, split further by the fields in ``per`` of the policy."""
     run, kind, *per = series_by(checkpoint.fields, policy.per if policy else ())
     return run, kind, checkpoint.rule.pack if checkpoint.rule else "", *per, _ending(checkpoint)
 
 
 def _ending(checkpoint: Checkpoint) -> str:
-    """Return the ending of a checkpoint, as it is to be called; nothing where its parts have several."""
+    """Return the ending of the new name of a checkpoint; empty where its parts have different ones."""
     names = [part.target for part in checkpoint.parts] or [checkpoint.target or checkpoint.entry.name]
     endings = {found[0] if (found := ENDING.search(name) or _WORD_AT_END.search(name)) else "" for name in names}
     return endings.pop() if len(endings) == 1 else ""
 
 
 def called(series: Series, every: Collection[Series]) -> str:
-    """Return what tells a series from the others of its directory, for a sentence; nothing where it is the only one."""
+    """Return how a sentence names a series among those of its directory: `` of RUN named by step``; empty for one."""
     run, kind, pack, *per, ending = series
     if len(every) == 1:
         return ""
@@ -84,7 +84,7 @@ def called(series: Series, every: Collection[Series]) -> str:
 
 
 def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], policy: Policy) -> bool:
-    """Say whether a protected name counts in a series: in that of its run; if it tells none, in the only one."""
+    """Return whether a protected checkpoint counts in a series: that of its run, or the only one if it names no run."""
     run, kind = shield.series
     if len(every) == 1:
         return run in ("", series[0])
@@ -94,14 +94,14 @@ def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], pol
 
 
 def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool:
-    """Say whether a protected name takes its rank in a series by the number that it tells."""
+    """Return whether a protected checkpoint is ranked in a series by the number in its name."""
     if shield.rule is None or shield.entry.name in busy:
         return False
     return bool(series[1]) and series_of(shield, None) == (*series[:3], series[-1])
 
 
 def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:
-    """Return what stays beside the candidates; what is not whole takes room and does not count."""
+    """Return what stays beside the candidates; what is busy takes room and does not count."""
     whole = sorted((c.entry for c in shields if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
     others = Others(
         names=tuple(entry.name for entry in whole), disputed=tuple(c for c in disputed if c.entry.name not in busy)
@@ -110,7 +110,10 @@ def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], bus
 
 
 def verified_only(verdict: Verdict, others: Others, series: Series, verified: frozenset[str] | None) -> Verdict:
-    """Where deletion depends on it, let nothing go if none of those that stay is verified; else rest on one that is."""
+    """Withhold all deletions of a series if no checkpoint that stays is verified; else rest on the newest verified one.
+
+    ``verified`` is None where deletion does not depend on it.
+    """
     if verified is None or not verdict.remove:
         return verdict
     staying = [*others.names, *(one.entry.name for one in others.disputed), *verdict.keep]
@@ -124,29 +127,29 @@ def verified_only(verdict: Verdict, others: Others, series: Series, verified: fr
 
 
 def joined(verdicts: Iterable[Verdict]) -> Verdict:
-    """Join what was decided in the series of one directory."""
-    found = list(verdicts)
+    """Join the verdicts on the series of one directory."""
+    every = list(verdicts)
     return Verdict(
-        {name: why for verdict in found for name, why in verdict.keep.items()},
-        {name: why for verdict in found for name, why in verdict.remove.items()},
-        {name: lines for verdict in found for name, lines in verdict.saves.items()},
-        tuple(dict.fromkeys(note for verdict in found for note in verdict.notes)),
-        tuple(name for verdict in found for name in verdict.rests_on),
-        tuple(text for verdict in found for text in verdict.withheld),
-        sum((Counter(verdict.keeps) for verdict in found), Counter()),
+        {name: why for verdict in every for name, why in verdict.keep.items()},
+        {name: why for verdict in every for name, why in verdict.remove.items()},
+        {name: lines for verdict in every for name, lines in verdict.saves.items()},
+        tuple(dict.fromkeys(note for verdict in every for note in verdict.notes)),
+        tuple(name for verdict in every for name in verdict.rests_on),
+        tuple(text for verdict in every for text in verdict.withheld),
+        sum((Counter(verdict.keeps) for verdict in every), Counter()),
     )
 
 
 def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None) -> Iterator[Reason]:
-    """Tell of fields with several values among checkpoints of one series, epoch and step: these may be runs."""
+    """Yield a note on each field with several values in one series, epoch and step: its values may be separate runs."""
     alike: dict[tuple[object, ...], list[Checkpoint]] = defaultdict(list)
     for one in checkpoints:
-        if one.rule and one.fields.keys() - TOLD:
+        if one.rule and one.fields.keys() - EXPECTED:
             alike[one.rule.id, series_of(one, policy), order_of(one.fields)].append(one)
     values: dict[str, set[str]] = defaultdict(set)
     places = {}
     for several in alike.values():
-        for field in {field for one in several for field in one.fields} - TOLD - set(policy.per if policy else ()):
+        for field in {field for one in several for field in one.fields} - EXPECTED - set(policy.per if policy else ()):
             differing = {one.fields.get(field, "") for one in several}
             if len(differing) > 1 and not (mode_of(field) or all(map(_is_fraction, differing - {""}))):
                 values[field] |= differing
@@ -158,7 +161,7 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
 
 
 def runs_of_one(checkpoints: Iterable[Checkpoint]) -> Iterator[Reason]:
-    """Tell of runs of one checkpoint each that only numbers tell apart: these may be a metric, as ``test_86``."""
+    """Yield a note on runs of one checkpoint each that differ only in a number: it may be a metric (``test_86``)."""
     alike: dict[tuple[str, ...], list[Checkpoint]] = defaultdict(list)
     for one in checkpoints:
         run, kind = one.series
@@ -173,5 +176,5 @@ def runs_of_one(checkpoints: Iterable[Checkpoint]) -> Iterator[Reason]:
             yield Reason(f"{text}: {hint}", several[0].rule and several[0].rule.place)
 
 
-def _is_fraction(text: str) -> bool:  # of a metric, whatever it is called
+def _is_fraction(text: str) -> bool:  # likely a metric, whatever the field is called
     return not text.isdigit() and as_float(text) is not None

@@ -1,4 +1,4 @@
-"""Pure: which checkpoints are not whole, and what is missing. What is not whole is left alone, and does not count."""
+"""Find which checkpoints are not whole, and what they lack; these are left alone and do not count. Pure."""
 
 from __future__ import annotations
 
@@ -11,90 +11,89 @@ from ckptrules.engine.counted import families, why_too_few
 from ckptrules.engine.cut_short import cut_short
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
-from ckptrules.engine.ruleset import Reason, Rule, RuleSet
+from ckptrules.engine.ruleset import Complete, Reason, Rule, RuleSet
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.sorting import Sorted
 
-SHOWN = 3  # names of missing parts
-OTHERS_HAVE = "which others of its series have"
+SHOWN = 3  # missing parts that a message names
+OTHERS_HAVE = "which others of its series have"  # the end of a reason that only other checkpoints give
 BROKEN = "is broken, "
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
-"""By the name of a checkpoint of parts: the format it is judged by, its parts there, and `families` of its series."""
+"""By the head of a checkpoint of parts: the format that judges it, the parts it has, and `families` of its series."""
 
 
 def unwhole(
     found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
-    """Find what is not whole, by the name that it goes by; and what shows that the newest is not, so it stays.
+    """Return two maps by head: why checkpoints are not whole, and why others stay that show it of the newest.
 
-    Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
-    whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
+    Markers, parts, sizes, ``complete`` of a format and results of verify decide. Checkpoints in use are not among
+    them (``evidence.in_use``): a running training may complete these.
     """
     marked = unfinished(found, listing, rules, evidence)
-    nothing = {one.entry.name for one in found.empty}
-    short, showing = cut_short((*found.checkpoints, *found.empty), {*marked, *evidence.in_use, *nothing})
+    empty = {checkpoint.entry.name for checkpoint in found.empty}
+    short, showing = cut_short((*found.checkpoints, *found.empty), {*marked, *evidence.in_use, *empty})
     return marked | short, showing
 
 
 def unfinished(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
-    """Find what is not whole by itself, or by what it lacks of its format."""
+    """Return why checkpoints are not whole: by a marker, by their parts and content, or by what verify found."""
     markers = markers_in(listing, rules)
-    asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
-    torn = any(entry.torn for entry in listing.entries)
-    if not (markers or asked or found.has_parts or evidence.broken or torn):
+    has_complete = any(rule.complete for rule in (*rules.legacy, *rules.formats))
+    has_torn = any(entry.torn for entry in listing.entries)
+    if not (markers or has_complete or found.has_parts or evidence.broken or has_torn):
         return {}
-    every = found.every
-    needs = parts_needed(every, rules)
-    folders = {folder for one in every for folder in folders_of(one)}.union(listing.part_folders)
-    said = {
-        one.entry.name: why_unfinished(
-            (*one.names, *(in_part_folder(name)[1] for name in one.names), one.target), markers
+    needs = parts_needed(found.every, rules)
+    folders = {folder for one in found.every for folder in folders_of(one)}.union(listing.part_folders)
+    reasons = {}
+    for one in found.every:
+        names = (*one.names, *(in_part_folder(name)[1] for name in one.names), one.target)
+        reasons[one.entry.name] = (
+            why_unfinished(names, markers)
+            or (Reason(f"is not whole: {one.flaw}", one.named_by.place) if one.flaw else None)
+            or why_torn(one, folders)
+            or why_incomplete(one, needs, evidence.inside)
+            or why_broken(one, evidence.broken)
+            or why_lacking_inside(one)
         )
-        or (Reason(f"is not whole: {one.flaw}", one.named_by.place) if one.flaw else None)
-        or why_torn(one, folders)
-        or why_incomplete(one, needs, evidence.inside)
-        or why_broken(one, evidence.broken)
-        or why_lacking_inside(one)
-        for one in every
-    }
-    return {name: reason for name, reason in said.items() if reason}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def markers_in(listing: Listing, rules: RuleSet) -> dict[str, Reason]:
-    """Map what stands before the ending of a marker to what the marker says."""
+    """Map the name of each marker, without its ending, to the reason that it gives."""
     return {
         entry.name.removesuffix(ending.text): Reason(f"is not finished, as {entry.name} says", ending.place)
-        for ending in reversed(rules.unfinished)  # the first says it, as of names
+        for ending in reversed(rules.unfinished)  # so that the first ending in the rules wins
         for entry in listing.entries
         if entry.name.endswith(ending.text)
     }
 
 
 def why_unfinished(names: Iterable[str], markers: Mapping[str, Reason]) -> Reason | None:
-    """Return what a marker says of any of some names."""
+    """Return the reason of the first marker that stands beside one of these names; None without one."""
     if not markers:
         return None
     return next((markers[stem] for name in names for stem in stems_of(name) if stem in markers), None)
 
 
 def parts_needed(checkpoints: Sequence[Checkpoint], rules: RuleSet) -> Needs:
-    """Find for each checkpoint all parts that are seen in its series, under old names and new ones."""
-    seen: dict[tuple[object, ...], set[str]] = defaultdict(set)
-    found = {}
+    """Return `Needs`: for each checkpoint the parts that any checkpoint of its series has, under old or new names."""
+    of_series: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    needs = {}
     read = reader(rules, sum(len(one.parts) for one in checkpoints))
     for one in checkpoints:
         if one.rule and one.parts:
             rule, texts = as_renamed(one, one.rule, read)
-            seen[rule.id, one.series] |= families(texts)
-            found[one.entry.name] = rule, texts, seen[rule.id, one.series]
-    return found
+            of_series[rule.id, one.series] |= families(texts)
+            needs[one.entry.name] = rule, texts, of_series[rule.id, one.series]
+    return needs
 
 
 def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str]]:
-    """Return the format that a checkpoint of parts is judged by, and what it captures as ``part``.
+    """Return the format that judges a checkpoint of parts, and the ``part`` texts that this format captures.
 
-    That is the one of its new names, unless its own says what makes it complete: else the first that is left under its
-    old name would be judged by itself alone, when the others of its series have got their new ones.
+    A format with ``complete`` judges its own names. Otherwise the format of the new names judges, so that a checkpoint
+    that keeps its old name is still compared with the renamed ones of its series.
     """
     if not rule.complete:
         claims = [read(in_part_folder(part.target)[1], part.entry.kind == "directory").claim for part in one.parts]
@@ -105,12 +104,12 @@ def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str
 
 
 def folders_of(one: Checkpoint) -> set[str]:
-    """Return the part folders that hold some of a checkpoint."""
+    """Return the part folders that hold parts of a checkpoint."""
     return {in_part_folder(part.entry.name)[0] for part in one.parts} - {""}
 
 
 def why_torn(one: Checkpoint, folders: set[str]) -> Reason | None:
-    """Say which part folders hold nothing of a checkpoint, of those that hold any."""
+    """Return which part folders hold no part of a checkpoint; None where all do, or none."""
     have = folders_of(one)
     if not have or have == folders:
         return None
@@ -118,85 +117,94 @@ def why_torn(one: Checkpoint, folders: set[str]) -> Reason | None:
 
 
 def why_lacking_inside(one: Checkpoint) -> Reason | None:
-    """Say which shards a folder lacks, where these count themselves."""
-    found = next((entry for entry in (one.entry, *(part.entry for part in one.parts)) if entry.torn), None)
-    if found is None:
+    """Return which shards or ranks are missing in a folder, by the names inside (``Entry.torn``); None if none are."""
+    torn = next((entry for entry in (one.entry, *(part.entry for part in one.parts)) if entry.torn), None)
+    if torn is None:
         return None
-    where = f" in {found.name}" if one.parts else ""
-    return Reason(f"is not whole: it has {found.torn}{where}", one.named_by.place)
+    where = f" in {torn.name}" if one.parts else ""
+    return Reason(f"is not whole: it has {torn.torn}{where}", one.named_by.place)
 
 
 def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset[str]]) -> Reason | None:
-    """Say what a checkpoint lacks by its format; without ``complete``, by the other checkpoints of its series."""
+    """Return what a checkpoint lacks: by the counts in its names, by ``complete``, or else by others of its series."""
     if one.rule is None or not (one.rule.complete or one.parts):
         return None
     rule, texts, needed = needs.get(one.entry.name, (one.rule, set(), set()))
     count = number(one.fields.get("parts"))
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
-    if said := why_too_few(texts):
-        return Reason(f"is not whole: it has {said}", rule.place)
+    if too_few := why_too_few(texts):
+        return Reason(f"is not whole: it has {too_few}", rule.place)
     if rule.complete:
-        met = frozenset[str]().union(*(inside.get(name, ()) for name in one.names))
-        if rule.has_parts:
-            met |= {pattern for pattern in rule.complete.all if any(fnmatchcase(text, pattern) for text in texts)}
-        elif one.entry.kind != "directory":
-            return None
-        lacks = [pattern for pattern in rule.complete.all if pattern not in met]
-        if lacks:
-            return Reason(f"is not whole: it lacks {_listed(lacks)}", rule.complete.place)
-        is_folder = "directory" in {one.entry.kind, *(part.entry.kind for part in one.parts)}
-        if is_folder and rule.complete.any and not met.intersection(rule.complete.any):
-            return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
-        return None
+        return _why_not_complete(one, rule, rule.complete, texts, inside)
     if count is None and (lacks := sorted(needed - families(texts))):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
 
 
+def _why_not_complete(
+    one: Checkpoint, rule: Rule, complete: Complete, texts: set[str], inside: Mapping[str, frozenset[str]]
+) -> Reason | None:
+    met = frozenset[str]().union(*(inside.get(name, ()) for name in one.names))
+    if rule.has_parts:
+        met |= {pattern for pattern in complete.all if any(fnmatchcase(text, pattern) for text in texts)}
+    elif one.entry.kind != "directory":
+        return None
+    if lacks := [pattern for pattern in complete.all if pattern not in met]:
+        return Reason(f"is not whole: it lacks {_listed(lacks)}", complete.place)
+    is_folder = "directory" in {one.entry.kind, *(part.entry.kind for part in one.parts)}
+    if is_folder and complete.any and not met.intersection(complete.any):
+        return Reason(f"is not whole: it has none of {_listed(complete.any)}", complete.place)
+    return None
+
+
 def as_sentence(fault: str) -> str:
-    """Write a fault as a sentence: of a checkpoint, where it speaks of none of its parts."""
+    """Return a fault as a sentence, with ``it`` before a fault that has no subject."""
     return fault if fault.startswith("its ") else f"it {fault}"
 
 
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
-    """Return what is known to be wrong with the content of a checkpoint, or of a part of it, and who found it."""
+    """Return what is wrong with the content of a checkpoint or of one part, and who found it; None where nothing is."""
     name = next((name for name in one.names if name in broken), None)
     where = f" ({name})" if one.parts else ""
     return Reason(f"{BROKEN}{broken[name]}{where}") if name else None
 
 
 def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:
-    """Yield the lines that would settle what a checkpoint needs, where only others tell that it lacks something."""
-    if not any(reason.text.endswith(OTHERS_HAVE) for reason in marked.values()):
+    """Yield the ``complete`` lines that would decide, for formats where only other checkpoints show what is missing."""
+    torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
+    if not torn:
         return
-    asked: dict[str, tuple[Rule, set[str]]] = {}
+    needed_by: dict[str, tuple[Rule, set[str]]] = {}
     for name, (rule, _, needed) in parts_needed(found.every, rules).items():
-        if name in marked and marked[name].text.endswith(OTHERS_HAVE):
-            asked.setdefault(rule.id, (rule, set()))[1].update(needed)
-    for rule, texts in asked.values():
+        if name in torn:
+            needed_by.setdefault(rule.id, (rule, set()))[1].update(needed)
+    for rule, texts in needed_by.values():
         line = f"complete: {{all: [{', '.join(map(in_yaml, sorted(texts)))}]}}"
         yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)
 
 
 def lacks_shown(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: RuleSet) -> dict[Reason, list[str]]:
-    """Map what only others show that it lacks to these: without them, it would count as whole."""
+    """Return, for each series with a torn checkpoint, the complete ones, by the reason why one of them must stay.
+
+    Without them, the torn one would count as whole.
+    """
     torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
     if not torn:
         return {}
     series = {one.entry.name: one.series for one in every}
-    shown: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    lacking: dict[tuple[object, ...], Reason] = {}
+    complete: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    reasons: dict[tuple[object, ...], Reason] = {}
     for name, (rule, texts, needed) in parts_needed(every, rules).items():
         if name in torn:
-            lacking[rule.id, series[name]] = Reason(f"it alone shows what {name} lacks", rule.place)
+            reasons[rule.id, series[name]] = Reason(f"it alone shows what {name} lacks", rule.place)
         elif name not in marked and families(texts) == needed:
-            shown[rule.id, series[name]].append(name)
-    return {why: shown[key] for key, why in lacking.items() if shown[key]}
+            complete[rule.id, series[name]].append(name)
+    return {why: complete[key] for key, why in reasons.items() if complete[key]}
 
 
 def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
-    """Return the patterns that a path fits, looking no further than is needed."""
+    """Return the patterns that any of the paths fits; paths are read only until every pattern has one."""
     every = frozenset(patterns)
     left = set(every)
     for path in paths:
