@@ -1,4 +1,4 @@
-"""What all lines of a policy are made of: what is said of a checkpoint, ranks, and times that cannot be. Pure."""
+"""Give policy lines what they share: opinions on checkpoints, ranks, and a test for impossible file times. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ckptrules.engine.entries import Entry, HardLinks, Spot
 from ckptrules.engine.measures import NS
 from ckptrules.engine.shapes import Shape
 
-SKEW_NS = 60 * NS  # what the clocks of two machines may differ by
+SKEW_NS = 60 * NS  # by which the clocks of two machines may differ
 
 
 class Opinion(NamedTuple):
-    """What a line says of one checkpoint; ``would`` is the value with which it would keep it.
+    """What a line says of one checkpoint.
 
-    ``note`` is what people are told also where they do not ask for reasons.
+    ``would`` is the value with which the line would keep it. ``note`` is shown even if nobody asks for reasons.
     """
 
     keeps: bool
@@ -27,11 +27,11 @@ class Opinion(NamedTuple):
 
 
 class Others(NamedTuple):
-    """What stays in any case beside the candidates, as protected names do.
+    """The checkpoints that stay in any case and are no candidates, for example protected ones.
 
-    ``size`` is the bytes of all of it, ``shared`` the files with several names among it. ``names`` are the whole ones
-    that tell no rank and count for the floor, the newest first. ``disputed`` are whole ones in conflict: they have a
-    rank for the floor alone.
+    ``size`` is their total in bytes, ``shared`` are their files with several names. ``names`` are those that are whole
+    but have no rank, the newest first; the floor counts them. ``disputed`` are those that are whole and in conflict;
+    only the floor ranks them.
     """
 
     size: int = 0
@@ -40,7 +40,7 @@ class Others(NamedTuple):
     disputed: tuple[Checkpoint, ...] = ()
 
     def and_also(self, entries: Collection[Entry]) -> Others:
-        """Return it with the bytes of more that stays."""
+        """Return it with the bytes of more entries."""
         size = self.size + sum(entry.size for entry in entries)
         return self._replace(size=size, shared=(*self.shared, *(link for one in entries for link in one.shared)))
 
@@ -50,10 +50,11 @@ Key = TypeVar("Key", str, Spot)
 
 
 class Around(NamedTuple):
-    """What a line may know besides the checkpoints: the time, and what stays in any case.
+    """What a line may know besides the checkpoints.
 
-    ``now_ns`` is the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young. ``zone``
-    says what day and hour a time is. ``tree`` is what lines that go by the whole tree say, by their value.
+    ``now_ns`` is the present time in nanoseconds since 1970; 0 makes everything young. ``stays`` is what stays in any
+    case. ``zone`` gives the day and hour of a time. ``tree`` holds the opinions of lines that were applied to the whole
+    tree, by the value of the line and then by name.
     """
 
     now_ns: int
@@ -63,24 +64,25 @@ class Around(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line that a policy may have: how it is written, and what it keeps. `ckptrules.engine.lines` lists them.
+    """One kind of policy line: its key, its syntax, and what it keeps. `ckptrules.engine.lines` lists them.
 
     Attributes:
-        key: how it is called in a rule file.
-        shape: what may stand behind the key.
-        judge: takes the value, the checkpoints (any order, distinct names) and what is around them; says of each name
-            whether it keeps it, and why.
-        read: turns what stands in the file into the value; it was checked by the shape.
-        keeps_all: the value with which it keeps every checkpoint, so that all other lines are useless beside it.
-        by_files: whether it goes by times or sizes of files, which may change while no name does.
-        is_last: whether it judges after the others what none of them keeps.
-        by_tree: takes the value; whether it goes by all directories together, which is worked out before.
-        ranked: takes the value, what it said, the checkpoints and the time; names those that stay because of their rank
-            among all: each takes the place of another.
-        is_exceeded: takes the value and the bytes that stay in any case; whether these alone are more than it allows.
+        key: its key in a rule file.
+        shape: the values that may follow the key.
+        judge: takes the value, the checkpoints (any order, distinct names) and an `Around`; returns an opinion on each
+            name.
+        read: turns the data in the file, which fit the shape, into the value.
+        keeps_all: the value that keeps every checkpoint, and so makes all other lines useless.
+        by_files: whether it depends on times or sizes of files, which may change while no name does.
+        is_last: whether it judges only what no other line keeps.
+        by_tree: takes the value; returns whether the line applies to all directories together. Such a line is decided
+            before, and read from ``Around.tree``.
+        ranked: takes the value, the opinions, the checkpoints and the time; returns the names that stay because of
+            their rank: without one of them, another would stay.
+        is_exceeded: takes the value and the bytes that stay in any case; returns whether these exceed the limit.
         all_or_none: takes the value, three or more checkpoints, and whether the line keeps all of them or none; returns
-            what people are told behind that fact, or None where the meaning of the line makes it no news.
-        lasts: takes the value; for how many nanoseconds it keeps a file that is written now, or None for ever.
+            the text that a note adds to this fact, or None where the line means just that.
+        lasts: takes the value; returns for how many nanoseconds it keeps a file written now, or None for ever.
     """
 
     key: str
@@ -98,52 +100,52 @@ class Line(NamedTuple):
 
 
 def kept_by(_: Any, judged: Judged, __: Sequence[Checkpoint], ___: int) -> list[str]:
-    """Name all that a line keeps: each of them takes the place of another."""
-    return [name for name, said in judged.items() if said.keeps]
+    """Return all names that a line keeps, as the value of ``Line.ranked``."""
+    return [name for name, opinion in judged.items() if opinion.keeps]
 
 
 def untold(fields: Iterable[str], checkpoints: Iterable[Checkpoint]) -> str | None:
-    """Say that no name tells any of some numbers, so that a line keeps all; None where one does."""
-    names = [f"an {field}" if field == "epoch" else f"a {field}" for field in fields]
-    told = any(getattr(checkpoint, field) is not None for checkpoint in checkpoints for field in fields)
-    return None if told else f": no name tells {' or '.join(names)}"
+    """Return a text that no name has any of these numbers, so that a line keeps all; None where a name has one."""
+    nouns = [f"an {field}" if field == "epoch" else f"a {field}" for field in fields]
+    has_one = any(getattr(checkpoint, field) is not None for checkpoint in checkpoints for field in fields)
+    return None if has_one else f": no name tells {' or '.join(nouns)}"
 
 
 def yes(why: str, note: str = "") -> Opinion:
-    """Say that a line keeps it, and why."""
+    """Return the opinion that a line keeps a checkpoint."""
     return Opinion(keeps=True, why=why, note=note)
 
 
 def no(why: str, would: Any = None) -> Opinion:
-    """Say that a line does not keep it, and with which value it would."""
+    """Return the opinion that a line does not keep a checkpoint; with the value ``would``, it would."""
     return Opinion(keeps=False, why=why, would=would)
 
 
 def place_of(place: int, count: int) -> str:
-    """Write a place among those that a line keeps."""
+    """Write a place among the ``count`` that a line keeps: ``1 of 3 (2 left)``."""
     return f"{place} of {count} ({count - place} left)"
 
 
 def is_misdated(time_ns: int, now_ns: int) -> bool:
-    """Say whether a file time cannot be: it lies ahead, or before 1970. Where no time is known, any can be."""
+    """Return whether a file time is impossible: over a minute ahead, or before 1970. If ``now_ns`` is 0, none is."""
     return now_ns > 0 and not 0 <= time_ns <= now_ns + SKEW_NS
 
 
 def misdated_of(checkpoints: Iterable[Checkpoint], now_ns: int) -> list[Checkpoint]:
-    """Return those whose file time cannot be."""
+    """Return the checkpoints with an impossible file time."""
     return [checkpoint for checkpoint in checkpoints if is_misdated(checkpoint.entry.mtime_ns, now_ns)]
 
 
 def newest_time(checkpoints: Iterable[Checkpoint], now_ns: int) -> int:
-    """Return the newest file time that can be, or now where none can."""
+    """Return the newest possible file time, or the present time where there is none."""
     times = [checkpoint.entry.mtime_ns for checkpoint in checkpoints]
     return max((time for time in times if not is_misdated(time, now_ns)), default=now_ns)
 
 
 def both_ranks(checkpoints: Sequence[Checkpoint], now_ns: int = 0) -> tuple[dict[str, int], dict[str, int]]:
-    """Rank the checkpoints, the newest first: by epoch and step, and by file time.
+    """Return two ranks of each checkpoint, 1 for the newest: by epoch and step, and by file time.
 
-    What has a time that cannot be takes no rank from the others: they are ranked as if it were not so new.
+    A checkpoint with an impossible time lowers no other: the others are ranked as if it were older than they are.
     """
     by_order = sorted(checkpoints, key=lambda c: c.age_order, reverse=True)
     by_time = sorted(by_order, key=lambda c: c.entry.mtime_ns, reverse=True)
@@ -156,7 +158,7 @@ def both_ranks(checkpoints: Sequence[Checkpoint], now_ns: int = 0) -> tuple[dict
 
 
 def numbered(checkpoints: Iterable[Checkpoint]) -> dict[str, int]:
-    """Give names the numbers from 1, in the order in which they come."""
+    """Map names to numbers from 1, in the given order."""
     return {checkpoint.entry.name: number for number, checkpoint in enumerate(checkpoints, start=1)}
 
 

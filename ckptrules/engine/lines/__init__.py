@@ -1,4 +1,4 @@
-"""The lines that a policy may have: one file each, and its name in this table."""
+"""List the kinds of policy lines: each has its own file, and the name of that file in this table."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ FILES = (
 LINES: Mapping[str, Line] = {
     line.key: line for file in FILES for line in import_module(f"ckptrules.engine.lines.{file}").LINES
 }
-IN_POLICIES = {key: line for key, line in LINES.items() if key != "budget"}  # which stands at the top of a rule file
+IN_POLICIES = {key: line for key, line in LINES.items() if key != "budget"}  # `budget` is a key of the rule file itself

@@ -1,4 +1,4 @@
-"""`budget`: what no line of any policy keeps goes, the worst or oldest first, until the whole tree fits."""
+"""`budget`: delete what no policy line keeps, the worst or oldest first, until the whole tree fits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ OLDEST = "oldest"
 
 
 def budget(limit: Budget, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    """Keep what has a part in the budget, as it was worked out for the whole tree, and what came after that."""
-    shared_out, late = around.tree.get(limit, {}), yes("had no need of a part in the budget, or came later")
-    return {c.entry.name: shared_out.get(c.entry.name, late) for c in checkpoints}
+    """Keep what the decision for the whole tree keeps, and what came after that decision."""
+    decided, late = around.tree.get(limit, {}), yes("had no need of a part in the budget, or came later")
+    return {c.entry.name: decided.get(c.entry.name, late) for c in checkpoints}
 
 
 _METRIC = Keys(

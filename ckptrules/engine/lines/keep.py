@@ -1,4 +1,4 @@
-"""`keep`: all, or nothing but what is protected."""
+"""`keep`: keep everything, or only what is protected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ckptrules.engine.shapes import Choice
 
 
 def keep(word: str, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
-    """Keep all, or none but the protected; these never come here."""
-    said = yes("the policy keeps all") if word == "all" else no("not protected")
-    return {checkpoint.entry.name: said for checkpoint in checkpoints}
+    """Keep all candidates, or none: protected checkpoints are no candidates."""
+    opinion = yes("the policy keeps all") if word == "all" else no("not protected")
+    return {checkpoint.entry.name: opinion for checkpoint in checkpoints}
 
 
 SHAPE = Choice("protected: only what is protected stays; all: everything does.", {w: w for w in ("protected", "all")})

@@ -1,4 +1,4 @@
-"""`keep_best`: the best by a metric."""
+"""`keep_best`: keep the best by a metric."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ckptrules.engine.judging import Around, Judged, Key, Line, Opinion, kept_by
 from ckptrules.engine.ruleset import Best
 from ckptrules.engine.shapes import MODE, Either, Keys, ListOf, Number, Text
 
-DIGITS = 6  # of a metric, for people
-MANY = 10**DIGITS  # from here on a number would be written with an exponent
+DIGITS = 6  # of a metric in messages
+MANY = 10**DIGITS  # numbers from here on would be written with an exponent
 
 
 def keep_best(best: Best, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    """Keep the best by a metric, of this directory or of many; what was not ranked among these is kept."""
+    """Keep the best by a metric, of this series or of all experiments that ``across`` fits; keep what has no rank."""
     if not best.across:
         return best_of(best, {checkpoint.entry.name: checkpoint for checkpoint in checkpoints})
     note = f"what is not whole or of no experiment '{best.across}' stays, as nobody ranked it"
@@ -25,7 +25,10 @@ def keep_best(best: Best, checkpoints: Sequence[Checkpoint], around: Around) -> 
 
 
 def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opinion]:
-    """Keep the best by a metric; of equal ones the newer. NaN and infinity are never best; what tells none stays."""
+    """Keep the best by a metric, of equal ones the newer. NaN and infinity are never the best.
+
+    A checkpoint without the metric is kept: nobody knows how good it is.
+    """
     texts = {key: metric_of(checkpoint, best.metric) for key, checkpoint in checkpoints.items()}
     rated = [
         (value, checkpoint.age_order, key)
@@ -36,7 +39,7 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
     short = shortened(text for text in texts.values() if text)
     among = f" across '{best.across}'" if best.across else ""
 
-    def say(name: Key) -> Opinion:
+    def opinion_on(name: Key) -> Opinion:
         if as_float(texts[name]) is None:
             lack = f"no {best.metric} in its name or a sidecar"
             return yes(
@@ -50,13 +53,13 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
             return yes(f"{what} best {place_of(places[name], best.top)}{among}")
         return no(f"{what} not of the best {best.top}{among}", best._replace(top=places[name]))
 
-    return {name: say(name) for name in texts}
+    return {name: opinion_on(name) for name in texts}
 
 
 def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
-    """Return a metric as its name has it: a group of that name, or the pair of groups ``metric`` and ``value``.
+    """Return a metric as text: from the name of the checkpoint, else from its sidecars; None where neither has it.
 
-    What a name does not tell, a sidecar may.
+    In the name it is the group of that name, or the group ``value`` beside a group ``metric`` with that text.
     """
     fields = checkpoint.fields
     by_name = fields.get(metric, fields.get("value") if fields.get("metric") == metric else None)
@@ -64,21 +67,21 @@ def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
 
 
 def shortened(texts: Iterable[str]) -> dict[str, str]:
-    """Map metrics to what people read of them: six digits, but all of them where two would look the same."""
-    short = {text: six_digits(text) for text in texts}
-    count = Counter(short.values())
-    return {text: one if count[one] == 1 else text for text, one in short.items()}
+    """Map metrics to their texts in messages: six digits, or all of them where two would look the same."""
+    rounded = {text: six_digits(text) for text in texts}
+    count = Counter(rounded.values())
+    return {text: short if count[short] == 1 else text for text, short in rounded.items()}
 
 
 def six_digits(text: str) -> str:
-    """Write a number with a fraction in six digits; a text that is none, or is short, stays."""
+    """Round a number with a fraction to six digits; return any other text as it is."""
     value = as_float(text)
     is_long = value is not None and "." in text and abs(value) < MANY and sum(map(str.isdigit, text)) > DIGITS
     return f"{value:.{DIGITS}g}" if is_long else text
 
 
 def goodness(text: str | None, mode: str) -> float | None:
-    """Read a metric so that more is better; what is not finite is the worst. None where it is no number."""
+    """Return a metric as a number of which more is better; NaN and infinity are the worst. None if it is no number."""
     value = as_float(text)
     if value is not None and not math.isfinite(value):
         return -math.inf
@@ -86,7 +89,7 @@ def goodness(text: str | None, mode: str) -> float | None:
 
 
 def as_float(text: str | None) -> float | None:
-    """Read a metric; ``nan`` and ``inf`` are numbers too, ``1_000`` is none."""
+    """Return a metric as a number, which may be NaN or infinite; None if it is none, as ``1_000``."""
     try:
         return float(text) if text and text.isascii() and "_" not in text else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""`keep_every_epochs` and `keep_every_steps`: multiples of a number, or what is nearest to them."""
+"""`keep_every_epochs` and `keep_every_steps`: keep multiples of a number, or the checkpoints nearest to them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Field = Literal["epoch", "step"]
 
 
 def keep_every(field: Field) -> Callable[[Every, Sequence[Checkpoint], Around], Judged]:
-    """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on); an offset moves them all.
+    """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on), moved by the offset.
 
-    With ``nearest``, each checkpoint belongs to the multiple that is nearest to it, halves to the upper one, and to
-    none where that is 0 or comes before the offset. The closest of each multiple stays, of equally close ones the
-    later; those of one epoch and step stay together.
+    With ``nearest``, each checkpoint belongs to its nearest multiple (halfway: to the upper one). One whose nearest
+    multiple is 0 or below the offset belongs to none. The closest of each multiple is kept, of equally close ones the
+    later; checkpoints of one epoch and step are kept together.
     """
 
     def judge(every: Every, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
-        told = {c.entry.name: value for c in checkpoints if (value := getattr(c, field)) is not None}
-        said = {c.entry.name: yes(f"no {field} in its name") for c in checkpoints if c.entry.name not in told}
+        values = {c.entry.name: value for c in checkpoints if (value := getattr(c, field)) is not None}
+        without = {c.entry.name: yes(f"no {field} in its name") for c in checkpoints if c.entry.name not in values}
         if every.nearest:
-            return {**said, **_nearest(field, every, [c for c in checkpoints if c.entry.name in told])}
-        return {**said, **{name: _multiple(field, every, value) for name, value in told.items()}}
+            return {**without, **_nearest(field, every, [c for c in checkpoints if c.entry.name in values])}
+        return {**without, **{name: _multiple(field, every, value) for name, value in values.items()}}
 
     return judge
 
@@ -34,22 +34,21 @@ def keep_every(field: Field) -> Callable[[Every, Sequence[Checkpoint], Around], 
 def _multiple(field: Field, every: Every, value: int) -> Opinion:
     is_one = value >= every.offset and (value - every.offset) % every.every == 0
     if every.offset:
-        said = f"{field} {value} is {'one' if is_one else 'none'} of {_row(every)}"
+        why = f"{field} {value} is {'one' if is_one else 'none'} of {_row(every)}"
     else:
-        said = f"{field} {value} is {'a' if is_one else 'no'} multiple of {every.every}"
-    return yes(said) if is_one else no(said)
+        why = f"{field} {value} is {'a' if is_one else 'no'} multiple of {every.every}"
+    return yes(why) if is_one else no(why)
 
 
 def _nearest(field: Field, every: Every, checkpoints: Sequence[Checkpoint]) -> Judged:
     closest: dict[int, Checkpoint] = {}
-    # by name, so that which of equal ones is told depends on no order of the listing
-    for checkpoint in sorted(checkpoints, key=lambda c: c.entry.name):
+    for checkpoint in sorted(checkpoints, key=lambda c: c.entry.name):  # of equal ones, a message names the first
         multiple = multiple_of(every, getattr(checkpoint, field))
         best = closest.setdefault(multiple, checkpoint)
         if _rank(checkpoint, field, multiple) > _rank(best, field, multiple):
             closest[multiple] = checkpoint
 
-    def say(checkpoint: Checkpoint) -> Opinion:
+    def opinion_on(checkpoint: Checkpoint) -> Opinion:
         value = getattr(checkpoint, field)
         multiple = multiple_of(every, value)
         if multiple <= 0:
@@ -59,28 +58,28 @@ def _nearest(field: Field, every: Every, checkpoints: Sequence[Checkpoint]) -> J
             return yes(f"{field} {value} is nearest to {multiple}")
         return no(f"{field} {value} is not the nearest to {multiple}: {best.entry.name} is")
 
-    return {checkpoint.entry.name: say(checkpoint) for checkpoint in checkpoints}
+    return {checkpoint.entry.name: opinion_on(checkpoint) for checkpoint in checkpoints}
 
 
 def multiple_of(every: Every, value: int) -> int:
-    """Return the multiple, moved by the offset, that a number is nearest to; 0 or less where it belongs to none."""
+    """Return the nearest multiple of a number, moved by the offset; 0 or less where it belongs to none."""
     nth = (2 * (value - every.offset) + every.every) // (2 * every.every)
     return every.offset + nth * every.every if nth >= 0 else 0
 
 
 def _rank(checkpoint: Checkpoint, field: Field, multiple: int) -> tuple[int, int, int]:
-    """Return what is higher the closer it is to a multiple, and of equally close ones the later."""
+    """Return a rank that is higher for a checkpoint closer to the multiple, and for the later of equally close ones."""
     return (-abs(getattr(checkpoint, field) - multiple), *checkpoint.age_order[:2])
 
 
 def _row(every: Every) -> str:
-    """Write the first of the numbers that are meant: ``500, 1500, …``."""
+    """Write the first multiples: ``500, 1500, …``."""
     first = every.offset or every.every * every.nearest
     return f"{first}, {first + every.every}, …"
 
 
 def _all_or_none(field: Field, every: Every, checkpoints: Sequence[Checkpoint], *, keeps_all: bool) -> str:
-    """Say why the line keeps all, or what would keep some."""
+    """Return why the line keeps all, or which line would keep some."""
     if keeps_all:
         return untold([field], checkpoints) or ""
     if every.nearest:
@@ -90,13 +89,13 @@ def _all_or_none(field: Field, every: Every, checkpoints: Sequence[Checkpoint], 
     return f": {others[0]} would keep {field} {last}, {others[1]} what is nearest to each"
 
 
-def read(said: Any) -> Every:
-    """Take what stands behind the key: a number, or a mapping."""
-    return Every(said) if isinstance(said, int) else Every(**said)
+def read(data: Any) -> Every:
+    """Read the value of the key, a number or a mapping."""
+    return Every(data) if isinstance(data, int) else Every(**data)
 
 
 def line(field: Field) -> Line:
-    """Describe the line for epochs, or for steps."""
+    """Return the line for epochs, or for steps."""
     number = Number(f"Keep the {field}s that are a multiple of this.", 1)
     record = Keys(
         f"Keep the {field}s that are a multiple of a number, moved by an offset, or what is nearest to these.",

@@ -1,4 +1,4 @@
-"""`keep_last`: the newest."""
+"""`keep_last`: keep the newest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ FIELDS = (*NUMBERS, "time")
 def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
     """Keep the newest by epoch and step and, where file times disagree, the newest by these as well.
 
-    Where no name tells a number, the time in the names stands in its place. Equal ones stay or go together, and count
-    as one: two files of each step are no two steps.
+    Where no name has a number, the time in the names counts instead. Checkpoints of equal epoch and step have one rank:
+    two files of each step are not two steps.
     """
-    told = {field for field in FIELDS for c in checkpoints if getattr(c, field) is not None}
-    field = next((field for field in FIELDS if field in told), "step")
+    field = next((field for field in FIELDS if any(getattr(c, field) is not None for c in checkpoints)), "step")
     ranked = [c for c in checkpoints if getattr(c, field) is not None]
     order = {c.entry.name: _order(c) for c in ranked}
     newest = numbered(sorted(ranked, key=lambda c: order[c.entry.name], reverse=True))
@@ -40,7 +39,7 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
     times = {c.entry.name: (c.entry.mtime_ns, *order[c.entry.name]) for c in ranked}
     by_time, twins = _tied(both_ranks(ranked, around.now_ns)[1], times)
 
-    def say(checkpoint: Checkpoint) -> Opinion:
+    def opinion_on(checkpoint: Checkpoint) -> Opinion:
         name = checkpoint.entry.name
         if name not in by_order:
             return yes(f"no {field} in its name")
@@ -51,18 +50,18 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
             return yes(f"newest {place} by file time{shared}", BOTH_ENDS if field in NUMBERS else BOTH_TIMES)
         return no(f"not of the newest {count}", min(by_order[name], by_time[name]))
 
-    return {checkpoint.entry.name: say(checkpoint) for checkpoint in checkpoints}
+    return {checkpoint.entry.name: opinion_on(checkpoint) for checkpoint in checkpoints}
 
 
 def _order(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Return epoch and step; in place of the step the time where the name tells neither, nor a number."""
+    """Return epoch and step; a name with neither, and without a number, gives its time instead of the step."""
     epoch, step = checkpoint.age_order[:2]
     time = checkpoint.time if epoch < 0 and step < 0 else None
     return epoch, step if time is None else time
 
 
 def _tied(ranks: Mapping[str, int], numbers: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], dict[str, int]]:
-    """Give those of equal numbers one rank (1, 1, 2), and say how many they are."""
+    """Return the ranks with equal numbers at one rank (1, 1, 2), and for each name how many have that rank."""
     equals: dict[tuple[int, ...], list[str]] = {}
     for name, own in numbers.items():
         equals.setdefault(own, []).append(name)
@@ -72,11 +71,11 @@ def _tied(ranks: Mapping[str, int], numbers: Mapping[str, tuple[int, ...]]) -> t
 
 
 def _shared(equal: int, checkpoint: Checkpoint) -> str:
-    """Say with how many others a checkpoint shares its rank, and by which numbers."""
+    """Write with how many others a checkpoint shares its rank, and which numbers they share."""
     if equal == 1:
         return ""
-    told = [f"{field} {value}" for field in NUMBERS if (value := getattr(checkpoint, field)) is not None]
-    return f", with {equal - 1} more of {' and '.join(told) or 'this time'}"
+    numbers = [f"{field} {value}" for field in NUMBERS if (value := getattr(checkpoint, field)) is not None]
+    return f", with {equal - 1} more of {' and '.join(numbers) or 'this time'}"
 
 
 SHAPE = Number("Keep so many of the newest, by epoch and step; equal ones stay together.", 1)

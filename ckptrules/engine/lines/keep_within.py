@@ -1,4 +1,4 @@
-"""`keep_within`: what was written within a time."""
+"""`keep_within`: keep what is younger than a given age."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FROM_NEWEST = " from newest"
 
 
 def keep_within(within: Within, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    """Keep what was written within a time before now, or before the newest of them was.
+    """Keep what was written within a time before now, or before the newest checkpoint was written.
 
-    A time that cannot be is no newest, and says nothing of the age: such a checkpoint stays.
+    A checkpoint dated before 1970 has no age, and is kept. One with an impossible time never counts as the newest.
     """
     now_ns = around.now_ns
     end = newest_time(checkpoints, now_ns) if within.from_newest else now_ns
     old = "older than the newest" if within.from_newest else "old"
 
-    def say(age_ns: int) -> Opinion:
+    def opinion_at(age_ns: int) -> Opinion:
         age = human_time(age_ns // NS)
         if age_ns <= within.seconds * NS:
             return yes(f"{age} {old}, within {within.time} ({human_time(within.seconds - age_ns // NS)} left)")
@@ -32,13 +32,13 @@ def keep_within(within: Within, checkpoints: Sequence[Checkpoint], around: Aroun
 
     unknown = {c.entry.name for c in checkpoints if c.entry.mtime_ns < 0} if now_ns else ()
     return {
-        name: yes("its time is before 1970") if name in unknown else say(max(end - mtime_ns, 0))
+        name: yes("its time is before 1970") if name in unknown else opinion_at(max(end - mtime_ns, 0))
         for name, mtime_ns in ((c.entry.name, c.entry.mtime_ns) for c in checkpoints)
     }
 
 
 def ranked(within: Within, _: Judged, checkpoints: Sequence[Checkpoint], now_ns: int) -> Iterator[str]:
-    """Name the newest of them where ages are counted from its time."""
+    """Yield the newest names, where ages are counted from them."""
     if within.from_newest:
         newest = newest_time(checkpoints, now_ns)
         yield from (c.entry.name for c in checkpoints if c.entry.mtime_ns == newest)

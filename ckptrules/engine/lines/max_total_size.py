@@ -1,4 +1,4 @@
-"""`max_total_size`: what nobody keeps goes oldest first, until the rest fits."""
+"""`max_total_size`: delete what no other line keeps, the oldest first, until the rest fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ckptrules.engine.shapes import Text, fault_of
 
 
 def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    """Keep the newest of what may go, as long as it fits beside what must stay, each file counted once."""
+    """Keep the newest candidates that fit beside what must stay; a file with several names counts once."""
     by_order, by_time = both_ranks(checkpoints, around.now_ns)
     names = sorted(by_order, key=lambda name: (min(by_order[name], by_time[name]), by_order[name]))
     entries = {checkpoint.entry.name: checkpoint.entry for checkpoint in checkpoints}
@@ -21,26 +21,26 @@ def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Arou
 
 
 def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: str = "") -> dict[Key, Opinion]:
-    """Keep the first of what may go, as long as it fits beside what must stay, each file counted once.
+    """Keep the first entries that fit beside what must stay; a file with several names counts once.
 
-    The entries come in the order in which they are to stay; messages call the limit as ``called`` says.
+    ``entries`` come in the order in which they should stay. ``called`` is the name of the limit in messages.
     """
     where = called or str(limit)
     used = taken(stays.size, stays.shared)
     counted = {link[:2] for link in stays.shared}
     staying = set(counted)
-    said = {}
+    opinions = {}
     for name, entry in entries.items():
         own, shared = entry.size, entry.shared
         used += taken(own, shared, counted)
         if used <= limit.size:
-            said[name] = yes(f"fits in {where} ({human_size(limit.size - used)} left)")
+            opinions[name] = yes(f"fits in {where} ({human_size(limit.size - used)} left)")
             staying.update(link[:2] for link in shared)
         elif own and own == sum(link.size * link.here for link in shared if link[:2] in staying):
-            said[name] = yes("takes no room: its bytes have another name that stays")
+            opinions[name] = yes("takes no room: its bytes have another name that stays")
         else:
-            said[name] = no(f"does not fit in {where}", Bytes(used, written(used)))
-    return said
+            opinions[name] = no(f"does not fit in {where}", Bytes(used, written(used)))
+    return opinions
 
 
 LINES = (

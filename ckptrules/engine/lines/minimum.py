@@ -1,4 +1,4 @@
-"""`min_epoch` and `min_step`: a number and all later ones."""
+"""`min_epoch` and `min_step`: keep what has reached a number."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ckptrules.engine.shapes import Number
 
 
 def minimum(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoint], Around], Judged]:
-    """Make the line that keeps what has reached a number; a name without one is kept: nobody knows how old it is."""
+    """Make the line that keeps what has reached a number; a name without one is kept, as nobody knows its age."""
 
-    def say(limit: int, reached: int | None) -> Opinion:
+    def opinion_on(limit: int, reached: int | None) -> Opinion:
         if reached is None:
             return yes(f"no {field} in its name")
         return yes(f"{field} >= {limit}") if reached >= limit else no(f"{field} < {limit}", reached)
 
-    return lambda limit, checkpoints, _: {c.entry.name: say(limit, getattr(c, field)) for c in checkpoints}
+    return lambda limit, checkpoints, _: {c.entry.name: opinion_on(limit, getattr(c, field)) for c in checkpoints}
 
 
 def line(field: Literal["epoch", "step"]) -> Line:
-    """Describe the line for epochs, or for steps."""
+    """Return the line for epochs, or for steps."""
     return Line(
         f"min_{field}",
         Number(f"Keep every checkpoint of this {field} or later.", 0),
