@@ -16,7 +16,7 @@ from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
+from ckptrules.run.options import EXPERIMENTS, JSON, Common, Migrating, OptionError, a_page, flag, option, some_text
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
@@ -64,8 +64,17 @@ def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
 
 
 def prepare_again(session: Session, options: Options) -> Prepared:
-    """Draw what is drawn already."""
+    """Draw what is drawn already.
+
+    Raises:
+        OptionError: nothing can be drawn of it, or something is asked for beside it.
+    """
     shown, path = session.style(options), str(options.plan)
+    if beside := [
+        *sorted(options.typed().keys() - {"plan", "out", "open", *Common.known()}),
+        *session.selected("page"),
+    ]:
+        raise OptionError(f"page draws {path} as it is, whatever '{beside[0]}' says", "leave that out")
     try:
         page = draw(read_data(path))
     except PageError as error:

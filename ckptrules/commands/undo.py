@@ -117,7 +117,7 @@ def found_out(session: Session, options: Options) -> tuple[Run | None, list[str]
     """
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     if run is None:
-        return None, [], ()
+        return None, session.selected("undo"), ()  # doit wants a task for each of these words
     changed = sorted({intent.experiment for _, intent in run.intents})
     listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
     meant = chosen_of(session, "undo", options, changed, listed)

@@ -87,6 +87,8 @@ def test_an_earlier_plan_is_drawn_again_without_the_tree(project: Project) -> No
     assert (project.folder / "again.html").read_text() == first
     assert project.doit("page", f"plan={OUT}", "out=third.html") == "Page: third.html\n"
     assert (project.folder / "third.html").read_text() == first
+    for word in ("keep_last=1", "json=other.json"):  # it was drawn as it was, and nothing said so
+        assert "page draws plan.json as it is" in project.doit("page", "plan=plan.json", word, check=3)
 
 
 @pytest.mark.parametrize(
