@@ -28,7 +28,8 @@ Replace: TypeAlias = Callable[[Any, str, Callable[..., Any]], None]  # a name of
 class Fault(NamedTuple):
     """What goes wrong: at which call (counted from 1), and how: killed ``before`` or ``after`` it, or an error number.
 
-    A signal is named, as ``SIGINT``: it comes before a change, which is done all the same. A read can only fail.
+    A signal is named, as ``SIGINT``: it comes before a change, which is done all the same. Where its answer is ``lost``,
+    it is done, and fails. A read can only fail.
     ``later reads`` are those after the first change of what people have, or of the trash. One that ``lasts`` fails for all
     later reads of the same path as well, or for all later changes by the same call.
     """
@@ -114,6 +115,11 @@ def _put_the_fault_in(
                 if isinstance(fault.how, int):
                     broken.extend([function] * fault.lasts)
                     raise OSError(fault.how, os.strerror(fault.how))
+                if fault.how == "lost":
+                    answer = function(*args, **kwargs)
+                    if function is really_open:
+                        os.close(answer)
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
                 if fault.how.startswith("SIG"):
                     os.kill(os.getpid(), signal.Signals[fault.how])
                     return function(*args, **kwargs)

@@ -17,7 +17,7 @@ from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents, tracked
 
 pytestmark = pytest.mark.whole
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EXDEV, errno.EMFILE)
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EXDEV, errno.EMFILE, "lost")
 on_old_systems_too = pytest.mark.parametrize("undisturbed", [False, True], ids=["", "old system"], indirect=True)
 
 
@@ -62,7 +62,7 @@ def test_an_undo_killed_at_any_change(undisturbed: Undisturbed) -> None:
 
 
 @pytest.mark.parametrize("errors", [ERRORS[:3], ERRORS[3:]], ids=str)
-def test_refused_at_any_change(undisturbed: Undisturbed, errors: tuple[int, ...]) -> None:
+def test_refused_at_any_change(undisturbed: Undisturbed, errors: tuple[int | str, ...]) -> None:
     for at in [(at, error) for at in undisturbed.instants for error in errors]:
         undisturbed.begin()
         ended = undisturbed.run(*undisturbed.command, fault=Fault(*at))
