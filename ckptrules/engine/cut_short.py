@@ -14,10 +14,11 @@ from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
 ROLES = frozenset(
-    "model net weights params state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
-    "generator discriminator enc dec encoder decoder actor critic student teacher".split()
+    "model net nets weights params state optimizer optim optims opt ema scheduler sched scaler g d netg netd gen dis "
+    "disc generator discriminator enc dec encoder decoder actor critic student teacher".split()
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
+SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -95,7 +96,7 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     found: dict[tuple[str, ...], str] = {}
     for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
         name, ending = entry.name, ENDING.search(entry.name)
-        pieces = [word for word in _WORD.findall(name.casefold()) if word in ROLES]
+        pieces = _roles(_WORD.findall(name.casefold()))
         found[*pieces, ending[0] if ending else ""] = name
         found |= {(*pieces, path): f"{name}/{path}" for path in entry.model_parts}
     return found
@@ -103,5 +104,16 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
 
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
-    """Return the words of a run's name that say which training it is: all except `ROLES`."""
-    return tuple(word for word in _WORD.findall(run.casefold()) if word not in ROLES)
+    """Return the words of a run's name that say which training it is: all except those of `_roles`."""
+    words = _WORD.findall(run.casefold())
+    roles = _roles(words)
+    return tuple(word for word in words if word not in roles)
+
+
+def _roles(words: Sequence[str]) -> list[str]:
+    """Return the words of a name that say what a file holds."""
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word in ROLES or (word in SIDES and before in ("g", "d"))
+    ]

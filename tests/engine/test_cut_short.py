@@ -134,12 +134,23 @@ retention: {default: {keep_last: 1}}
 formats: [{id: x, match: '(?:model|optim)_(?P<epoch>\d+)\.pth', examples: {model_1.pth: {epoch: 1}}}]
 """
 
+DRAFTED = r"""
+layout: ['*']
+retention: {default: {keep_last: 1}}
+formats:
+  - {id: x, match: '(?P<number>\d+)_(?P<run>\w+)\.ckpt', examples: {1_nets.ckpt: {number: 1}}}
+  - {id: y, match: '(?P<run>\w+)_(?P<number>\d+)\.pth', examples: {G_AB_1.pth: {number: 1}}}
+"""
+
 
 @pytest.mark.parametrize(
     ("rules", "form", "roles"),
     [
         (RULES, "epoch_{0}_{1}.pth", ("student", "teacher")),
         (load_rules({"rules/x.yaml": UNTOLD}), "{1}_{0}.pth", ("model", "optim")),  # no field tells the two apart
+        (load_rules({"rules/x.yaml": DRAFTED}), "{0}_{1}.ckpt", ("nets", "optims")),  # of StarGAN v2
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("G_AB", "G_BA")),  # of PyTorch-GAN, as the next
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("generator", "D_VAE")),
     ],
 )
 def test_one_of_two_without_the_other_is_not_whole(rules: RuleSet, form: str, roles: tuple[str, ...]) -> None:
