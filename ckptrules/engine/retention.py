@@ -1,4 +1,4 @@
-"""Pure: a policy → which checkpoints stay, with the reason of every line, never just yes or no."""
+"""Apply a policy to checkpoints: which stay, with the reason that each line gives. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import SKEW_NS, Around, Judged, Others, both_ranks, is_misdated, misdated_of, yes
+from ckptrules.engine.judging import SKEW_NS, Around, Judged, Opinion, Others, both_ranks, is_misdated, misdated_of, yes
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS, human_size, human_time, taken
 from ckptrules.engine.ruleset import Assignment, Location, MaxDelete, Policy, PolicyLine, Reason, RuleSet
 
-SERIES = 3  # of so many checkpoints it is news that a line keeps all or none
+SERIES = 3  # the least number of checkpoints for a note that a line keeps all or none
 
 
 class Verdict(NamedTuple):
-    """What a policy decides: every name stands in exactly one of the first two, with at least one reason.
+    """The decision of a policy: every name is either in ``keep`` or in ``remove``, with at least one reason.
 
-    ``saves`` are, for a name that goes, the lines each of which would keep it; ``notes`` are for the whole directory.
-    ``rests_on`` are names that stay, each of which has others go: were it not there, one of these would stay.
-    ``withheld`` say that nothing goes, as nothing that stays is verified. ``keeps`` counts what each line keeps.
+    ``saves`` are, for each removed name, the lines that would each keep it. ``notes`` are on the whole directory.
+    ``rests_on`` are names that stay and let others go: without one of them, another would stay. ``withheld`` are texts
+    that nothing goes, as nothing that stays is verified. ``keeps`` is how many names each line keeps.
     """
 
     keep: Mapping[str, tuple[Reason, ...]]
@@ -37,10 +37,10 @@ NOTHING = Verdict({}, {})
 
 
 def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Judged:
-    """Keep the newest by their numbers, so many that with those of the others that have none there are ``count``.
+    """Keep the newest by their numbers, so that ``count`` remain together with the others that have no rank.
 
-    What stays for another reason takes its rank and no more: else an old one in conflict would cost the newest. Those
-    that only their names tell apart share the best rank of theirs: a run gives them other names.
+    A checkpoint in conflict takes only its own rank: else an old one would cost the newest. Checkpoints that differ in
+    nothing but their names share the best of their ranks, since a rename must not change which of them stay.
     """
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
     ranked = [*checkpoints, *others.disputed]
@@ -63,44 +63,50 @@ def apply_policy(
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
-    The candidates come in any order and have distinct names. Those of them that are ``held`` stay in any case; they
-    take their rank among the others.
+    ``checkpoints`` come in any order and have distinct names. Those that are ``held`` stay in any case, and are ranked
+    among the others.
     """
     others, now_ns = around.stays, around.now_ns
     first = [line for line in policy.lines if not LINES[line.key].is_last]
-    said = [(line, LINES[line.key].judge(line.value, checkpoints, around)) for line in first]
-    kept = _kept(said)
+    judgements = [(line, LINES[line.key].judge(line.value, checkpoints, around)) for line in first]
+    kept = _kept(judgements)
     lowest = floor(policy.keep_at_least, checkpoints, others, now_ns)
-    ranked = [LINES[line.key].ranked(line.value, judged, checkpoints, now_ns) for line, judged in said]
+    ranked = [LINES[line.key].ranked(line.value, judged, checkpoints, now_ns) for line, judged in judgements]
     rests_on = {*lowest, *held, *(name for names in ranked for name in names)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
-    said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
-    kept = _kept(said) | held.keys()
+    judgements.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
+    kept = _kept(judgements) | held.keys()
     stays = others.and_also([c.entry for c in checkpoints if c.entry.name in kept])
     for line in [line for line in policy.lines if LINES[line.key].is_last]:  # the budget comes after all of the policy
         rest = [c for c in checkpoints if c.entry.name not in kept]
-        said.append((line, LINES[line.key].judge(line.value, rest, around._replace(stays=stays))))
-        kept |= _kept(said)
+        judgements.append((line, LINES[line.key].judge(line.value, rest, around._replace(stays=stays))))
+        kept |= _kept(judgements)
     stay = [c.entry.name for c in checkpoints if c.entry.name in kept]
     go = [c.entry.name for c in checkpoints if c.entry.name not in kept]
     ranking = both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0]
     return Verdict(
-        {name: (held[name],) if name in held else _reasons(name, said, keeps=True) for name in stay},
-        {name: _reasons(name, said, keeps=False) for name in go},
-        {name: _saves(name, said) for name in go},
-        tuple(_notes(policy, checkpoints, said, stays, now_ns)),
+        {name: (held[name],) if name in held else _reasons(name, judgements, keeps=True) for name in stay},
+        {name: _reasons(name, judgements, keeps=False) for name in go},
+        {name: _saves(name, judgements) for name in go},
+        tuple(_notes(policy, checkpoints, judgements, stays, now_ns)),
         (*others.names[: policy.keep_at_least], *(c.entry.name for c in others.disputed), *ranking),
-        keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | {floor_line: len(lowest)},
+        keeps={
+            **{line: sum(opinion.keeps for opinion in judged.values()) for line, judged in judgements},
+            floor_line: len(lowest),
+        },
     )
 
 
 def assignment(rules: RuleSet, experiment: str) -> Assignment | None:
-    """Find the first pattern in ``experiments`` that fits an experiment."""
+    """Return the first row of ``experiments`` that fits an experiment; None where no row does."""
     return next((one for one in rules.experiments if one.pattern.fits(experiment)), None)
 
 
 def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Policy | None:
-    """Find the policy of an experiment: the one that is assigned to it, or the one asked for; and the budget."""
+    """Return the policy of an experiment with the budget as its last line: the assigned one, or else the one asked for.
+
+    None where no policy is assigned, and none has the name that was asked for.
+    """
     policy = rules.policies[assigned.policy] if assigned else rules.policies.get(asked)
     if policy is None:
         return None
@@ -112,7 +118,7 @@ def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Poli
 
 
 def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -> Verdict:
-    """Let one of each group stay, the last, where all would go."""
+    """Return the verdict with the last name of each group kept, where it would remove all names of the group."""
     kept = {names[-1]: (why,) for why, names in groups.items() if names and verdict.remove.keys() >= set(names)}
     remove = {name: why for name, why in verdict.remove.items() if name not in kept}
     saves = {name: lines for name, lines in verdict.saves.items() if name not in kept}
@@ -120,25 +126,25 @@ def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -
 
 
 def with_line(policy: Policy, key: str, value: int, *others: str) -> Policy:
-    """Return the policy with a line in place of those of its key and of some others: what an option asks for."""
+    """Return the policy with one line instead of those with its key or one of the others, as an option asks for."""
     lines = tuple(line for line in policy.lines if line.key not in (key, *others))
     return policy._replace(lines=(PolicyLine(key, value, None), *lines))
 
 
 def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:
-    """Return the lines of a policy that go by all directories together."""
+    """Return the lines of a policy that apply to all directories together."""
     return tuple(line for line in policy.lines if LINES[line.key].by_tree(line.value))
 
 
 def reads_files(policy: Policy) -> bool:
-    """Say whether a policy goes by times or sizes of files, which may change while no name does."""
+    """Return whether a policy depends on times or sizes of files, which may change while no name does."""
     return any(LINES[line.key].by_files for line in policy.lines)
 
 
 def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | None:
-    """Return when the first file gets older than a line that goes by the clock allows; None where that cannot be.
+    """Return when a verdict may change with the clock alone, in nanoseconds since 1970; None where it cannot.
 
-    A time that lies ahead holds until it is there.
+    That is when the first file gets older than a line allows, or when an impossible time ahead becomes possible.
     """
     lasts = [LINES[line.key].lasts(line.value) for line in policy.lines]
     limits = [limit for limit in lasts if limit is not None]
@@ -151,7 +157,10 @@ def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | N
 
 
 class Excess(NamedTuple):
-    """That a run would delete more than it may: so many of so many checkpoints; ``limit`` is what it goes beyond."""
+    """How far a run would exceed ``max_delete``.
+
+    It would delete ``deletions`` of ``checkpoints``, but only ``allowed`` by the ``limit``, a key and its value.
+    """
 
     deletions: int
     checkpoints: int
@@ -165,7 +174,7 @@ class Excess(NamedTuple):
 
 
 def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
-    """Say whether plans together delete more than one run may."""
+    """Return by how much plans together delete more than one run may; None where they do not."""
     deletions = checkpoints = 0
     for plan in plans:
         goes = sum(action.kind == "trash" for action in plan.actions)
@@ -181,33 +190,33 @@ def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
 
 # --- inside -----------------------------------------------------------------------------------------------------------
 
-_Said = Iterable[tuple[PolicyLine, Judged]]
+_Judgements = Iterable[tuple[PolicyLine, Judged]]
 
 
-def _kept(said: _Said) -> set[str]:
-    return {name for _, judged in said for name, one in judged.items() if one.keeps}
+def _kept(judgements: _Judgements) -> set[str]:
+    return {name for _, judged in judgements for name, opinion in judged.items() if opinion.keeps}
 
 
-def _reasons(name: str, said: _Said, *, keeps: bool) -> tuple[Reason, ...]:
-    return tuple(
-        Reason(judged[name].why, line.place) for line, judged in said if name in judged and judged[name].keeps == keeps
-    )
+def _opinions(name: str, judgements: _Judgements) -> Iterator[tuple[PolicyLine, Opinion]]:
+    yield from ((line, judged[name]) for line, judged in judgements if name in judged)
 
 
-def _saves(name: str, said: _Said) -> tuple[PolicyLine, ...]:
-    return tuple(
-        line._replace(value=judged[name].would)
-        for line, judged in said
-        if name in judged and judged[name].would is not None
-    )
+def _reasons(name: str, judgements: _Judgements, *, keeps: bool) -> tuple[Reason, ...]:
+    opinions = _opinions(name, judgements)
+    return tuple(Reason(opinion.why, line.place) for line, opinion in opinions if opinion.keeps == keeps)
+
+
+def _saves(name: str, judgements: _Judgements) -> tuple[PolicyLine, ...]:
+    opinions = _opinions(name, judgements)
+    return tuple(line._replace(value=opinion.would) for line, opinion in opinions if opinion.would is not None)
 
 
 def _notes(
-    policy: Policy, checkpoints: Sequence[Checkpoint], said: _Said, stays: Others, now_ns: int
+    policy: Policy, checkpoints: Sequence[Checkpoint], judgements: _Judgements, stays: Others, now_ns: int
 ) -> Iterator[Reason]:
-    told = {Reason(one.note, line.place) for line, judged in said for one in judged.values() if one.note}
-    yield from sorted(told, key=str)
-    yield from _all_or_none(said, checkpoints, policy)
+    notes = {Reason(one.note, line.place) for line, judged in judgements for one in judged.values() if one.note}
+    yield from sorted(notes, key=str)
+    yield from _all_or_none(judgements, checkpoints, policy)
     yield from _time_notes(policy, checkpoints, now_ns)
     must = taken(stays.size, stays.shared)
     for line in policy.lines:
@@ -216,24 +225,24 @@ def _notes(
 
 
 def _time_notes(policy: Policy, checkpoints: Sequence[Checkpoint], now_ns: int) -> Iterator[Reason]:
-    """Tell which file times do not count, where a line would go by them."""
-    found = sorted(misdated_of(checkpoints, now_ns), key=lambda checkpoint: checkpoint.entry.name)
+    """Yield a note on impossible file times, where a line would use them."""
+    misdated = sorted(misdated_of(checkpoints, now_ns), key=lambda checkpoint: checkpoint.entry.name)
     ranking = (line for line in policy.lines if LINES[line.key].by_files and getattr(line.value, "from_newest", True))
-    if found and (line := next(ranking, None)):
-        entry, more = found[0].entry, len(found) - 1
+    if misdated and (line := next(ranking, None)):
+        entry, more = misdated[0].entry, len(misdated) - 1
         ahead = (entry.mtime_ns - now_ns) // NS
         when = f"{human_time(ahead)} ahead" if ahead > 0 else "before 1970"
         others = f", like {more} more" if more else ""
         yield Reason(f"{entry.name} is dated {when}{others}: such a time does not count", line.place)
 
 
-def _all_or_none(said: _Said, checkpoints: Sequence[Checkpoint], policy: Policy) -> Iterator[Reason]:
-    """Tell of lines that tell nothing apart, where that is news."""
-    for line, judged in said:
+def _all_or_none(judgements: _Judgements, checkpoints: Sequence[Checkpoint], policy: Policy) -> Iterator[Reason]:
+    """Yield a note on each line that keeps all checkpoints or none, where the line itself does not mean that."""
+    for line, judged in judgements:
         fates = {judged[c.entry.name].keeps for c in checkpoints if c.entry.name in judged}
         if len(checkpoints) < SERIES or len(judged) < len(checkpoints) or len(fates) > 1 or line.key not in LINES:
             continue
         keeps_all = fates.pop()
-        if (news := LINES[line.key].all_or_none(line.value, checkpoints, keeps_all)) is not None:
+        if (addition := LINES[line.key].all_or_none(line.value, checkpoints, keeps_all)) is not None:
             how_many = "all" if keeps_all else "none"
-            yield Reason(f"{line} keeps {how_many} of {len(checkpoints)}{news}", line.place or policy.place)
+            yield Reason(f"{line} keeps {how_many} of {len(checkpoints)}{addition}", line.place or policy.place)

@@ -1,4 +1,4 @@
-"""Pure: what is decided over all directories together: the best across experiments, and what fits in the budget."""
+"""Decide over all directories together: the best across experiments, and what fits in the budget. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ Rank = tuple[float | int | str, ...]  # the higher stays
 
 
 class OwnPlan(NamedTuple):
-    """The checkpoints of one directory, as a plan has them that goes by its own lines alone.
+    """The checkpoints of one directory, by a plan without the lines for the whole tree.
 
-    ``rest`` may go, the others stay. ``whole`` are the names of those that are whole, but for protected ones that tell
-    no number: only these are ranked among others. ``live`` says why all of it stays where a run may go on.
+    ``rest`` are those that no other line keeps, ``stays`` all others. ``whole`` are the names that are ranked: those
+    that are whole, except protected ones without a number. ``live`` is why the directory is left alone where a training
+    may still run, else empty.
     """
 
     directory: str
@@ -36,7 +37,7 @@ class OwnPlan(NamedTuple):
 
 
 class SharedOut(NamedTuple):
-    """What a budget says of each name, by directory, and bytes: of all, of what must stay, of what stays by it."""
+    """The decision of a budget: its opinions by directory, and the bytes of all, of what must stay, of what stays."""
 
     says: Mapping[str, Judged]
     every: int
@@ -45,23 +46,23 @@ class SharedOut(NamedTuple):
 
 
 def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) -> OwnPlan:
-    """Take from a plan what the decisions over the tree go by.
+    """Return what the decisions over the tree need from the plan of one directory.
 
-    It was made without a budget, from this evidence: what no line keeps goes. The listing has times that are believed.
+    The plan was made from this evidence and without a budget, so it deletes what no other line keeps. ``listing`` has
+    believed times.
     """
     found = sort_entries(rules, listing)
     evidence = by_heads(evidence, found)
     goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
     lost = {action.name for action in plan.actions if action.kind == "trash"} - goes
-    there = [with_metrics(one, evidence) for one in found.every]
-    there = [one for one in there if one.entry.name not in lost]
-    out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
-    out |= {one.entry.name for one in found.protected if not one.series[1]}
+    checkpoints = [with_metrics(one, evidence) for one in found.every if one.entry.name not in lost]
+    unranked = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
+    unranked |= {one.entry.name for one in found.protected if not one.series[1]}
     return OwnPlan(
         plan.directory,
-        tuple(one for one in there if one.entry.name in goes),
-        tuple(one for one in there if one.entry.name not in goes),
-        frozenset(one.entry.name for one in there if one.rule and out.isdisjoint(one.names)),
+        tuple(one for one in checkpoints if one.entry.name in goes),
+        tuple(one for one in checkpoints if one.entry.name not in goes),
+        frozenset(one.entry.name for one in checkpoints if one.rule and unranked.isdisjoint(one.names)),
         next((f"{one.text}\n    hint: {one.hint}" for one in plan.problems if one.id == "live_run"), ""),
     )
 
@@ -69,22 +70,22 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
 def of_one(
     rules: RuleSet, listing: Listing, policy: Policy, on_conflict: OnConflict, evidence: Evidence
 ) -> dict[Any, Judged]:
-    """Work out what the lines that go by the whole tree say where it is one directory, which ``across`` fits."""
-    said: dict[Any, Judged] = {}
+    """Return the opinions of the lines for the whole tree, by value of the line, for a tree of one directory."""
+    by_value: dict[Any, Judged] = {}
     alone = policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
     for line in sorted(by_tree(policy), key=lambda line: line.key == "budget"):
-        known = evidence._replace(tree=said)
+        known = evidence._replace(tree=by_value)
         parts = [part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)]
         is_budget = line.key == "budget"
         judged = share_out(line.value, parts, known.now_ns).says if is_budget else best_across(line.value, parts)
-        said = {**said, line.value: judged.get(listing.directory, {})}
-    return said
+        by_value = {**by_value, line.value: judged.get(listing.directory, {})}
+    return by_value
 
 
 def best_across(best: Best, parts: Iterable[OwnPlan]) -> dict[str, Judged]:
-    """Rank what is whole and stays in all directories, and say of each name whether it is among the best.
+    """Rank the whole checkpoints that stay in all directories, and return opinions by directory and name.
 
-    What goes by another policy would cost the best of those that stay. Where the line is asked, nothing goes yet.
+    Checkpoints that another policy deletes are not ranked: one of them could take the place of the best that stays.
     """
     ranked = {
         Spot(part.directory, one.entry.name): one
@@ -96,11 +97,11 @@ def best_across(best: Best, parts: Iterable[OwnPlan]) -> dict[str, Judged]:
 
 
 def share_out(budget: Budget, parts: Sequence[OwnPlan], now_ns: int) -> SharedOut:
-    """Say of all that no line keeps whether it fits beside what stays in any case: the best or newest first.
+    """Decide which checkpoints that no line keeps fit beside all others, the best or newest first.
 
-    Each is judged by the first entry of the order that it tells, and ranked among those that are judged by the same.
-    What tells none stays, as with `keep_best`: a rename may have dropped the metric of the best.
-    Where there are several such lists, they are gone through in step: the best tenth of each before the second.
+    The first entry of the order that a checkpoint has a value for puts it into the list of that entry. Several lists
+    are filled in step: the best tenth of each before the second tenth of any. A checkpoint without any value stays, as
+    with `keep_best`: a rename may have dropped the metric of the best.
     """
     rest = {Spot(part.directory, one.entry.name): one for part in parts for one in part.rest}
     lists = ranked_lists(budget, parts, now_ns)
@@ -110,10 +111,9 @@ def share_out(budget: Budget, parts: Sequence[OwnPlan], now_ns: int) -> SharedOu
     places = {spot: (place, number, len(spots)) for number, spots in lists.items() for place, spot in enumerate(spots)}
     order = sorted(places, key=lambda spot: (places[spot][0] / places[spot][2], places[spot][1], spot))
     entries = {spot: rest[spot].entry for spot in order}
-    said = fitting(budget.total, entries, stays, f"the budget of {budget.total}")
-    left = [rest[spot].entry for spot in order if said[spot].keeps]
-    kept = [*must, *left]
-    judged = {spot: explained(said[spot], budget, rest[spot], *places[spot]) for spot in order}
+    opinions = fitting(budget.total, entries, stays, f"the budget of {budget.total}")
+    kept = [*must, *(rest[spot].entry for spot in order if opinions[spot].keeps)]
+    judged = {spot: explained(opinions[spot], budget, rest[spot], *places[spot]) for spot in order}
     return SharedOut(
         by_directory({**judged, **dict.fromkeys(unjudged, unknown(budget))}),
         *(
@@ -124,14 +124,14 @@ def share_out(budget: Budget, parts: Sequence[OwnPlan], now_ns: int) -> SharedOu
 
 
 def unknown(budget: Budget) -> Opinion:
-    """Keep what tells no metric of the order, and say what would judge it."""
+    """Return the opinion on a checkpoint without any metric of the order: it stays."""
     metrics = " or ".join(metric for metric, _ in budget.order)
     note = f"a checkpoint that tells no {metrics} stays whatever the budget: its order has no 'oldest' at the end"
     return yes(f"tells no {metrics}, and the order of the budget does not end with 'oldest'", note)
 
 
 def explained(opinion: Opinion, budget: Budget, checkpoint: Checkpoint, place: int, number: int, count: int) -> Opinion:
-    """Add by what a checkpoint was judged, and as which of how many."""
+    """Return the opinion with the metric that judged the checkpoint, and its place among how many."""
     by = "age"
     if number < len(budget.order):
         metric = budget.order[number][0]
@@ -141,7 +141,7 @@ def explained(opinion: Opinion, budget: Budget, checkpoint: Checkpoint, place: i
 
 
 def ranked_lists(budget: Budget, parts: Iterable[OwnPlan], now_ns: int) -> dict[int, list[Spot]]:
-    """Sort what may go into lists by the entry of the order that judges it, what is to stay first in each."""
+    """Return what no line keeps, the best first, by the number of the entry of the order that judges it."""
     ranks: dict[int, list[tuple[Rank, Spot]]] = defaultdict(list)
     for part in parts:
         times = times_of(part.rest, now_ns)
@@ -153,7 +153,7 @@ def ranked_lists(budget: Budget, parts: Iterable[OwnPlan], now_ns: int) -> dict[
 
 
 def judged_by(budget: Budget, checkpoint: Checkpoint) -> tuple[int, float]:
-    """Return the number of the entry that judges a checkpoint, and how good it is; by age all are equally good."""
+    """Return the number of the entry that judges a checkpoint, and its value, more is better; by age, all have 0."""
     for number, (metric, mode) in enumerate(budget.order):
         if (value := goodness(metric_of(checkpoint, metric), mode)) is not None:
             return number, value
@@ -161,9 +161,9 @@ def judged_by(budget: Budget, checkpoint: Checkpoint) -> tuple[int, float]:
 
 
 def times_of(checkpoints: Sequence[Checkpoint], now_ns: int) -> dict[str, int]:
-    """Map names to times, none older than that of what comes before it by its numbers: a copy may have any times.
+    """Map names to times in nanoseconds; none is older than that of a checkpoint with lower numbers in its series.
 
-    A time that cannot be counts as now: nobody knows how old that is.
+    File times alone would not do: a copy may have any. An impossible time counts as now, as nobody knows the age.
     """
     times = {
         one.entry.name: now_ns if is_misdated(one.entry.mtime_ns, now_ns) else one.entry.mtime_ns for one in checkpoints
@@ -175,16 +175,16 @@ def times_of(checkpoints: Sequence[Checkpoint], now_ns: int) -> dict[str, int]:
     return times
 
 
-def by_directory(said: Mapping[Spot, Opinion]) -> dict[str, Judged]:
-    """Sort what is said of names by directory."""
-    found: dict[str, dict[str, Opinion]] = defaultdict(dict)
-    for (directory, name), opinion in said.items():
-        found[directory][name] = opinion
-    return dict(found)
+def by_directory(opinions: Mapping[Spot, Opinion]) -> dict[str, Judged]:
+    """Return opinions by directory and name."""
+    judged: dict[str, dict[str, Opinion]] = defaultdict(dict)
+    for (directory, name), opinion in opinions.items():
+        judged[directory][name] = opinion
+    return dict(judged)
 
 
 def budget_note(budget: Budget, shared: SharedOut) -> str:
-    """Say what a budget comes to; it goes by the whole tree, whatever was selected."""
+    """Return a sentence on what the budget keeps of the whole tree, whatever experiments were selected."""
     if shared.must > budget.total.size:
         return (
             f"What must stay takes {human_size(shared.must)}, more than the budget of {budget.total}: "
