@@ -1,4 +1,4 @@
-"""What a plan consists of, and the steps by which it comes true."""
+"""Define plans (actions, rows, problems) and the units and steps that carry them out."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
@@ -8,19 +8,27 @@ from typing import Literal, NamedTuple
 from ckptrules.engine.entries import HardLinks, Identity, Spot
 from ckptrules.engine.ruleset import PolicyLine, Reason
 
-DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
+DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint, or a leftover, is moved to the trash
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 
 
 class Action(NamedTuple):
-    """One change, of a kind that `changes.kinds` knows; ``to`` is the new name, or text of a link, if there is one.
+    """One change of a plan.
 
-    ``with_it`` are the other parts of a checkpoint, ``parts`` in number, and then its sidecars: old and new name of
-    each, the new one empty where they go to the trash. ``keep_in_trash`` says that it waits there in any case. A link
-    that is re-pointed ``follows`` a checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link
-    is, below ``outputs_dir``, where that is not the directory of the plan. A pointer file that is to name another
-    checkpoint (``repoint``) follows in the same way. ``leaves_link`` says that a link stays under the old name.
-    ``saves`` are policy lines each of which would keep what goes.
+    Attributes:
+        kind: a kind that `changes.kinds` knows.
+        name: the present name.
+        to: the new name, or the new text of a link or pointer file; empty for a deletion.
+        size: bytes.
+        reasons: why.
+        with_it: old and new name of the other parts and then of the sidecars; the new one is empty for a deletion.
+        keep_in_trash: whether it stays in the trash whatever ``trash_days`` says.
+        follows: the old name of the renamed checkpoint that a link or pointer file follows.
+        was: the old text in that link or pointer file.
+        directory: of such a link, its directory below ``outputs_dir``; empty for the directory of the plan.
+        leaves_link: whether a link stays under the old name.
+        saves: the policy lines that would each keep a deleted checkpoint.
+        parts: how many of ``with_it`` are parts.
     """
 
     kind: str
@@ -39,12 +47,12 @@ class Action(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names that change with it, as they are before."""
+        """All present names that this action changes."""
         return (self.name, *(old for old, _ in self.with_it))
 
 
 class Kept(NamedTuple):
-    """A name that stays as it is, with the other names that are one checkpoint with it; links and sidecars are none."""
+    """A name that stays as it is; ``with_it`` are the other names of its checkpoint. Links and sidecars are none."""
 
     name: str
     size: int
@@ -59,7 +67,7 @@ class Kept(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A name that is left alone because the rules do not speak of it (``unrecognised``) or say to (``ignored``)."""
+    """A name that is no checkpoint: no rule fits it (``unrecognised``), or a rule says so (``ignored``)."""
 
     name: str
     kind: Literal["unrecognised", "ignored"]
@@ -67,7 +75,7 @@ class Skipped(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something only a person can solve; ``names`` are left untouched. ``remarks``, if any, are on each of them."""
+    """Something that only a person can solve; ``names`` are left alone. ``remarks``, if any, are one for each name."""
 
     id: str
     names: tuple[str, ...]
@@ -77,19 +85,28 @@ class Problem(NamedTuple):
 
 
 def said_of(name: str, fault: str) -> str:
-    """Write a fault behind the name of what has it: ``x.ckpt is cut off``, ``x.ckpt: its header is damaged``."""
+    """Join a name and its fault: ``x.ckpt is cut off``, ``x.ckpt: its header is damaged``."""
     return f"{name}{':' * fault.startswith(('it ', 'its '))} {fault}"
 
 
 class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 
-    ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
-    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that must be whole: those that
-    stay and without which less would go, and the one written last of those that get another name. ``unwhole`` are
-    names that are not: what is made of them may soon be otherwise though no name changes, so that it is not
-    remembered. ``keeps`` counts what each line keeps. ``blind`` says that something goes by the policy though nothing
-    tells which checkpoint is the best; ``best_goes`` are the metrics by which the best of a series goes.
+    Attributes:
+        actions: the changes.
+        kept: the names that stay.
+        skipped: the names that are no checkpoints.
+        problems: what only a person can solve.
+        notes: notes on the directory as a whole.
+        policy: the policy that decided about deletion; None without one.
+        remaining: the number of checkpoints that stay, without those that are not whole or are in use.
+        rests_on: names that must be whole: without one of them less would be deleted, or it is the renamed checkpoint
+            that was written last.
+        unwhole: names that are not whole or are in use. With any of these the plan is not remembered: it may change
+            although no name does.
+        keeps: how many checkpoints each policy line keeps.
+        blind: whether the policy deletes something although nothing says which checkpoint is the best.
+        best_goes: the metrics whose best checkpoint in a series is deleted.
     """
 
     experiment: str
@@ -109,26 +126,26 @@ class Plan(NamedTuple):
 
     @property
     def staying(self) -> set[str]:
-        """Whole checkpoints that stay and that no problem holds."""
+        """Names of whole checkpoints that stay and have no problem."""
         kept = {row.name for row in self.kept if row.is_checkpoint}
         return (kept | {action.name for action in self.actions if action.kind == "rename"}).difference(self.unwhole)
 
     @property
     def going(self) -> set[str]:
-        """All names that go."""
+        """All names that are deleted."""
         return {name for action in self.actions if action.kind in DELETES for name in action.names}
 
     @property
     def not_going(self) -> set[str]:
-        """All names that stay, those that become others among them."""
+        """All names that stay or are renamed."""
         kept = {name for row in self.kept for name in row.names}
         return kept.union(*(action.names for action in self.actions if action.kind == "rename"))
 
 
 class Step(NamedTuple):
-    """One change of one name, with all that is needed to repeat it, and to take it back.
+    """One system call on one name, with all that repeating or undoing it needs.
 
-    What the fields mean, each kind says (`changes.kinds`). Directories are paths below ``outputs_dir``.
+    Each kind (`changes.kinds`) gives the fields their meaning. Directories are paths below ``outputs_dir``.
     """
 
     kind: str
@@ -141,21 +158,21 @@ class Step(NamedTuple):
 
     @property
     def here(self) -> Spot:
-        """Where the change begins."""
+        """The name before the change."""
         return Spot(self.directory, self.name)
 
     @property
     def there(self) -> Spot:
-        """Where it leads, if it leads anywhere else."""
+        """The name after the change."""
         return Spot(self.to_directory, self.to)
 
 
 class Unit(NamedTuple):
-    """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
+    """Steps that are made together or not at all: a checkpoint first, then its parts, sidecars and links.
 
-    ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes. Of a checkpoint that
-    is several files, ``parts`` of the steps behind the first move the others: the first of those, or the last where it
-    is negative, in a unit that takes another back. ``shared`` are the files of it with several names.
+    ``kind`` is that of the action, ``size`` the bytes of the checkpoint. ``parts`` is how many steps after the first
+    move other parts of the checkpoint: the first ones, or the last ones if it is negative, in a unit that undoes
+    another. ``shared`` are files of the checkpoint that have several names.
     """
 
     kind: str
@@ -166,16 +183,16 @@ class Unit(NamedTuple):
 
 
 Piece = bytes | tuple[int, int]
-"""Bytes, or a range of the old file: its first byte, and the one behind its last."""
+"""Bytes, or a range of the old file: its start, and its end (exclusive)."""
 
 
 class Recipe(NamedTuple):
-    """A recipe for a new file, and which texts it changes: old → new."""
+    """How to build a new file from an old one: its ``parts`` in order, and the ``changes`` of texts, old to new."""
 
     parts: tuple[Piece, ...]
     changes: dict[str, str]
 
     @property
     def size(self) -> int:
-        """The bytes that the new file will have."""
+        """The size of the new file in bytes."""
         return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self.parts)

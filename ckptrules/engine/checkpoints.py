@@ -1,4 +1,4 @@
-"""What a checkpoint is: the rules claim names, and files beside it tell more."""
+"""Define claims, checkpoints and evidence: what the rules read from names, and what files add to that."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
@@ -13,14 +13,14 @@ from ckptrules.engine.ruleset import Reason, Rule
 from ckptrules.engine.state_folder import LONGEST_NAME
 
 TIME = r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?"
-NUMBERS = ("epoch", "step", "number")  # the fields by which checkpoints are ordered
+NUMBERS = ("epoch", "step", "number")  # the fields that order checkpoints
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "format", "unrecognised", "ambiguous"]
 
 
 class Claim(NamedTuple):
-    """What the rules say of one name; ``fields`` are the captured groups, still text.
+    """What the rules say of one name; ``fields`` are the captured groups, as text.
 
-    An ambiguous one has them, and the rule, where it may be a part: the checkpoint is left alone with it.
+    An ambiguous claim has a rule and fields only where the name may be a part: then its checkpoint is left alone, too.
     """
 
     kind: ClaimKind
@@ -30,9 +30,10 @@ class Claim(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`.
+    """A claim, and the new name that follows from it.
 
-    ``fields`` are those by which the checkpoint is judged: the captured ones, but epoch and step as in the new name.
+    ``target`` is that name, ``fault`` why there is none, and ``order`` the result of `order_of`. ``fields`` judge the
+    checkpoint: the captured fields, with epoch and step as the new name has them.
     """
 
     claim: Claim
@@ -43,7 +44,11 @@ class Named(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of several names that are one checkpoint: what is there, its new name, and what its format captures of it."""
+    """One of several names of a checkpoint.
+
+    ``entry`` is the file or folder, ``target`` its new name, and ``text`` its part folder and what its format captures
+    as ``part``.
+    """
 
     entry: Entry
     target: str
@@ -51,12 +56,12 @@ class Part(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What a naming rule understands, or a rule protects. ``target`` is the name that it should have.
+    """A name that a format fits or a rule protects, or all names that are parts of one checkpoint.
 
-    ``metrics`` are those that its sidecars and facts tell, as far as they were read. Where its format captures
-    ``part``, the checkpoint is all its ``parts``: it goes by the name of the first of them, and its entry has the size
-    of all and the newest of their times. ``flaw`` says what is wrong with one of them. ``order`` is that of `order_of`,
-    where it was read before: each plan asks for it many times over.
+    ``entry`` is the file or folder; of parts, it has the name of the first, their total size and their newest time.
+    ``target`` is the name that it should have, and ``named_by`` why. ``metrics`` come from sidecars and facts, as far
+    as these were read. ``flaw`` is what is wrong with one of the parts. ``order`` is the result of `order_of`, kept
+    because a plan needs it many times.
     """
 
     entry: Entry
@@ -71,44 +76,45 @@ class Checkpoint(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All its names, the one that it goes by first."""
+        """All names of the checkpoint, its head first."""
         return tuple([part.entry.name for part in self.parts]) if self.parts else (self.entry.name,)
 
     @property
     def series(self) -> tuple[str, str]:
-        """The run that its name tells, and which number, as `series_in` reads them."""
+        """The run and the kind of number in the name, as `series_in` reads them."""
         return series_in(self.fields)
 
     @property
     def epoch(self) -> int | None:
-        """The epoch in the name, or None where the name carries none."""
+        """The epoch in the name; None without one."""
         return number(self.fields.get("epoch"))
 
     @property
     def step(self) -> int | None:
-        """The optimizer step in the name, or None where the name carries none."""
+        """The optimizer step in the name; None without one."""
         return number(self.fields.get("step"))
 
     @property
     def number(self) -> int | None:
-        """The number of unknown unit in the name, or None where the name carries none."""
+        """The number of unknown unit in the name; None without one."""
         return number(self.fields.get("number"))
 
     @property
     def time(self) -> int | None:
-        """The time in the name, as `time_in` reads it, or None where the name carries none."""
+        """The time in the name, as `time_in` reads it; None without one."""
         return time_in(self.fields)
 
     @property
     def age_order(self) -> tuple[int, int, int, str]:
-        """Sorts older before newer: by epoch, then step, then file time. Never by name."""
+        """A sort key for older before newer: epoch, then step, then file time; the name only makes it unique."""
         return (*(self.order or order_of(self.fields)), self.entry.mtime_ns, self.entry.name)
 
 
 class Mention(NamedTuple):
-    """A name that a pointer file names: by ``text``, which is the name, a stem of it, or digits that it tells.
+    """One checkpoint that a pointer file names.
 
-    Without a text it cannot follow. ``protects`` says that what is named stays.
+    ``name`` is the entry, and ``text`` how the file writes it: the name, its stem, or a number in it; empty where the
+    file cannot follow a rename. ``protects`` is whether the entry stays.
     """
 
     name: str
@@ -117,22 +123,29 @@ class Mention(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a plan must know beyond the listing; found out only where it matters.
+    """What a plan must know beyond the listing; looked up only where the plan needs it. Maps are by name.
 
-    ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
-    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are
-    the checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by
-    which ages are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that
-    sidecars and facts tell of a checkpoint, ``pointers`` what each pointer file names, ``notes`` what is odd about
-    these. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
-    whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
-    is wrong with a content, and who has found it. ``zone`` says which day and hour a time is. ``times`` are those
-    that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins`` says why
-    what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which another
-    directory of checkpoints lies. ``tree`` is what the lines that go by the whole tree say of names of this
-    directory, by the value of the line. ``best_unknown`` are files that name the best checkpoint and are not
-    understood. ``best_by`` is the metric, and the end of it, by which files call one the best; of two that disagree
-    neither. ``best_inside`` maps checkpoints to one that calls them the best inside.
+    Attributes:
+        same: a number, equal exactly for identical contents.
+        links: the links of other directories that lead here.
+        in_use: why a checkpoint may still be written to, for the names that were checked.
+        verified: the verified checkpoints; None where deletion does not depend on it.
+        now_ns: the present time in nanoseconds since 1970; 0 makes every file young.
+        metrics: the metrics that sidecars and facts give.
+        pointers: the checkpoints that each pointer file names.
+        notes: what is odd about pointers, sidecars and facts.
+        foreign: the owner of each pointer file that we cannot replace.
+        inside: of a directory whose format has ``complete``, the patterns of it that something inside fits.
+        broken: what is wrong with a content, and who found it.
+        zone: the time zone of days and hours.
+        times: times that facts give, in nanoseconds since 1970; they are believed over the time of the file.
+        pins: why a pinned name stays.
+        spared: why a name is neither deleted nor renamed now.
+        holding: the names that contain another checkpoint directory.
+        tree: the opinions of the lines for the whole tree, by the value of the line and then by name.
+        best_unknown: files that name the best checkpoint and are not understood.
+        best_by: the metric by which files call a checkpoint the best, and ``min`` or ``max``; empty if two disagree.
+        best_inside: the checkpoint whose content calls this one the best.
     """
 
     same: Mapping[str, int] = {}
@@ -158,9 +171,9 @@ class Evidence(NamedTuple):
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
-    """Return epoch and step, the order in which checkpoints were written; -1 for what the name does not carry.
+    """Return epoch and step, the order in which checkpoints were written; -1 for each that is missing.
 
-    Where it carries neither, a ``number`` of unknown unit stands in the place of the step.
+    If both are missing, a ``number`` of unknown unit counts as the step.
     """
     epoch, step = number(fields.get("epoch")), number(fields.get("step"))
     if epoch is None and step is None:
@@ -169,12 +182,12 @@ def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
 
 
 def numbers_told(fields: Mapping[str, str | None]) -> dict[str, int]:
-    """Return the `NUMBERS` that a name tells."""
-    return {key: told for key in NUMBERS if (told := number(fields.get(key))) is not None}
+    """Return those of the `NUMBERS` that the fields of a name have."""
+    return {key: value for key in NUMBERS if (value := number(fields.get(key))) is not None}
 
 
 def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
-    """Return the run that a name tells, and which number it tells: epoch before step before number, or nothing."""
+    """Return the run, and the kind of number (``epoch`` before ``step`` before ``number``); each may be empty."""
     for kind in NUMBERS:
         if number(fields.get(kind)) is not None:
             return fields.get("run", ""), kind
@@ -187,9 +200,9 @@ def series_by(fields: Mapping[str, str], per: Sequence[str]) -> tuple[str, ...]:
 
 
 def time_in(fields: Mapping[str, str]) -> int | None:
-    """Return the time that a name tells, as digits that compare: from the year to the nanosecond.
+    """Return the time in a name as one number that sorts: the digits from year to nanosecond; None without one.
 
-    It must be a day and a time of day, to the second.
+    The text must have a date and a time of day with seconds.
     """
     text = fields.get("timestamp") or fields.get("datetime")
     found = re.fullmatch(TIME, text, re.ASCII) if text else None
@@ -203,5 +216,5 @@ def time_in(fields: Mapping[str, str]) -> int | None:
 
 
 def number(text: str | None) -> int | None:
-    """Read digits as a number; anything else is none (``1e-05`` is not epoch 5), nor is what no name has room for."""
+    """Return ASCII digits as a number; None for other text (``1e-05`` is not epoch 5), or text too long for a name."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= LONGEST_NAME else None

@@ -1,20 +1,20 @@
-"""What lies on the disk, as it was found: names, directories, listings."""
+"""Define what was found on the disk: entries, directories, listings."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-NOT_READ = "what cannot be read"  # in a checkpoint; so nobody knows whether it is whole
+NOT_READ = "what cannot be read"  # begins ``hollow`` of an entry that nobody can look into
 TELLING = tuple(
     ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
 )
-"""Endings of what stays where it is protected, as ``best_metrics.json`` by ``best_*``, and counts for no checkpoint."""
+"""Endings of files that are no checkpoints even if a protected pattern fits: ``best_metrics.json`` by ``best_*``."""
 EntryKind = Literal["file", "directory", "link", "other"]
 
 
 class Spot(NamedTuple):
-    """A name in a directory; the directory is a path below ``outputs_dir``."""
+    """A name in a directory, which is a path below ``outputs_dir``."""
 
     directory: str
     name: str
@@ -26,7 +26,11 @@ class Spot(NamedTuple):
 
 
 class HardLinks(NamedTuple):
-    """A file that has more names than one: which file it is, its bytes, its names, and how many of these are meant."""
+    """A file with several names.
+
+    ``device`` and ``inode`` identify it, ``size`` is in bytes, ``names`` is how many names it has, and ``here`` how
+    many of these belong to the checkpoint.
+    """
 
     device: int
     inode: int
@@ -36,10 +40,10 @@ class HardLinks(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What tells whether a name still stands for what it stood for: the kind, the bytes, and the time in nanoseconds.
+    """What must be unchanged for a name to be the same file: kind, bytes, and time in nanoseconds since 1970.
 
-    Of a directory, the bytes of all files in it (a link counts as one), and the newest of their times (-1 where there
-    is no file). Of a link, the kind alone.
+    A directory has the bytes of all files in it (a link counts as a file) and the newest of their times, -1 without
+    any file. A link has only its kind.
     """
 
     kind: EntryKind
@@ -50,15 +54,19 @@ class Identity(NamedTuple):
 class Entry(NamedTuple):
     """One name found in a checkpoint directory.
 
-    ``size`` is in bytes (of a directory: the sum of the files below it), ``mtime_ns`` in nanoseconds since 1970.
-    For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
-    it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
-    may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
-    `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
-    folder in it is `NOT_READ`. ``torn`` says what its names show to be missing: shards that count themselves, ranks,
-    weights; or what went while it was looked at. ``tells_only`` says that nothing is in it but texts, pictures and the
-    like. ``shared`` are the files of it that have other names. ``model_parts`` are the paths in it of which there is
-    one for each part of the model.
+    Attributes:
+        size: bytes; of a directory, the sum of all files below it.
+        mtime_ns: modification time in nanoseconds since 1970.
+        link_text: the text of a link.
+        sibling: the name in the same directory that a link leads to or through; None where it leads elsewhere.
+        dangling: whether a link leads nowhere.
+        behind: the text of a link after that name (``/`` or ``/shard-0.pt``: a checkpoint may be a directory).
+        known_by: the identity of a directory.
+        hollow: which weights inside a directory have 0 bytes or are a link to nowhere, or which folder is `NOT_READ`.
+        torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
+        tells_only: whether a directory has only texts, pictures and the like in it.
+        shared: its files that have several names.
+        model_parts: paths in a directory that exist once for each part of the model.
     """
 
     name: str
@@ -80,10 +88,10 @@ class Entry(NamedTuple):
 class Item(NamedTuple):
     """One name anywhere below a folder, as a backup keeps it.
 
-    ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
-    since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``checksum``,
-    which names its algorithm; ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its
-    owner, -1 where that is unknown, ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are
+    ``path`` is relative to the folder. ``size`` is in bytes, 0 for links and directories. ``mtime_ns`` is in
+    nanoseconds since 1970, ``mode`` are the permission bits, and ``link`` is the text of a link. ``checksum`` names its
+    algorithm; only a file that was read has one. ``changed`` is whether somebody wrote into the file meanwhile. ``uid``
+    and ``gid`` are -1 where unknown. ``attributes`` are access lists and ``user.*`` attributes in base64. ``holes`` are
     the bytes of a file that take no space on its disk.
     """
 
@@ -102,20 +110,21 @@ class Item(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What ``stat`` says of a directory; it changes whenever a name in the directory does."""
+    """Inode and times of a directory by ``stat``; they change whenever a name in the directory does."""
 
     inode: int
     mtime_ns: int
     ctime_ns: int
 
 
-NO_STAMP = Stamp(0, 0, 0)  # of what nobody has looked at
+NO_STAMP = Stamp(0, 0, 0)  # of a directory that nobody has looked at
 
 
 class Directory(NamedTuple):
-    """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp.
+    """A checkpoint directory before it is read.
 
-    Folders in it that ``part_folders`` fit hold parts of its checkpoints: what is in them is read as if it were here.
+    ``directory`` is its path below ``outputs_dir``. ``part_folders`` are shell patterns of the folders in it that hold
+    parts of its checkpoints; their content is listed with the directory.
     """
 
     experiment: str
@@ -125,9 +134,10 @@ class Directory(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """One checkpoint directory, read. The name of what lies in a part folder begins with that: ``mp_rank_00/x.pt``.
+    """The content of one checkpoint directory.
 
-    ``part_folders`` are these folders, also one that holds nothing.
+    Names in a part folder begin with that folder: ``mp_rank_00/x.pt``. ``part_folders`` are all these folders, empty
+    ones included.
     """
 
     experiment: str
@@ -139,7 +149,7 @@ class Listing(NamedTuple):
 class OutsideLink(NamedTuple):
     """A link in another directory (a path below ``outputs_dir``) that leads to or through a name of this one.
 
-    It has no text, and may be in this directory itself, where it leads here through another link, outside of the tree.
+    A link that leads here through another link outside of the tree has no text, and may be in this directory itself.
     """
 
     directory: str
@@ -147,16 +157,16 @@ class OutsideLink(NamedTuple):
 
 
 def in_part_folder(name: str) -> tuple[str, str]:
-    """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
+    """Split a name of a listing into its part folder, which may be empty, and the name in there."""
     folder, _, base = name.rpartition("/")
     return folder, base
 
 
 def folders_above(path: str) -> list[str]:
-    """Return the paths of the folders that a path lies in, the uppermost first."""
+    """Return the paths of the folders that contain a path, the uppermost first."""
     return [path[:end] for end, letter in enumerate(path) if letter == "/"]
 
 
 def lies_in(path: str, folder: str) -> bool:
-    """Say whether a path is that of a folder, or of something below it."""
+    """Return whether a path is a folder itself, or something below it."""
     return f"{path}/".startswith(f"{folder}/")
