@@ -1,4 +1,4 @@
-"""Pure: a name → the rule that claims it → fields → the name that it should have."""
+"""Read a name by the rules: the rule that claims it, its fields, and the name that it should have. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ckptrules.engine.templates import MissingVariableError, TemplateError, rend
 from ckptrules.engine.words import read_words
 
 Reader = Callable[[str, bool | None], Named]
-IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
-SECONDS = 1.0  # of the processor, that a rule may take for one name
+IN_COMMON = 16_384  # names cached for all directories: runs of one training code save at the same epochs and steps
+SECONDS = 1.0  # processor time that a rule may take for one name
 _BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)(?:\.[A-Za-z]\w*)?")  # protected
-BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
+BRANCH = "_branch_"  # followed by a number, in the name of a group that several branches of a pattern have
 READERS = {"words": read_words}
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
 _METRIC = re.compile(
@@ -38,10 +38,10 @@ class SlowRuleError(Exception):
 
 
 def fits(rule: Rule, name: str) -> dict[str, str] | None:
-    """Match a rule against a whole name, and return the fields that it captures; None where it does not fit.
+    """Return the fields that a rule captures of a whole name; None where it does not fit.
 
     Raises:
-        SlowRuleError: it takes too long; nobody knows whether it fits.
+        SlowRuleError: the rule takes too long, so nobody knows whether it fits.
     """
     if rule.reader:
         return READERS[rule.reader](name)
@@ -51,12 +51,12 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
         raise SlowRuleError(rule, name) from None
     if match is None:
         return None
-    texts = match.groups()  # its groupdict takes as long as the match
+    texts = match.groups()  # groupdict would take as long as the match
     fields = {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
     if "metrics" not in fields:
         return fields
-    metrics = _METRIC.finditer(fields["metrics"])  # each key=value of it is one: -val_loss=0.02-acc=0.9
-    return {**{found[1]: found[2] for found in metrics}, **fields}
+    metrics = _METRIC.finditer(fields["metrics"])  # -val_loss=0.02-acc=0.9
+    return {**{metric[1]: metric[2] for metric in metrics}, **fields}
 
 
 @lru_cache(maxsize=256)
@@ -66,31 +66,31 @@ def groups_of(pattern: re.Pattern[str]) -> tuple[tuple[int, str], ...]:
 
 
 def captures(rule: Rule) -> list[str]:
-    """Return the names of what a rule captures, sorted."""
+    """Return the fields that a rule captures, sorted."""
     return sorted({key for _, key in groups_of(rule.match)})
 
 
 @lru_cache(maxsize=256)
 def bounded(pattern: str) -> Callable[..., Any]:
-    """Return the ``fullmatch`` of a pattern, which takes a ``timeout``: Python's own backtracks for ever."""
+    """Return the ``fullmatch`` of a pattern with a ``timeout``, as Python's own may backtrack for ever."""
     import regex
 
     return cast("Callable[..., Any]", regex.compile(pattern, regex.ASCII | regex.VERSION0).fullmatch)
 
 
 def named(name: str, rules: RuleSet, *, folder: bool | None = None) -> Named:
-    """Decide which rule a name belongs to, and which name it gives. A name in a target format is right as it is.
+    """Return the claim on a name and its new name. A name in a target format keeps its name.
 
-    ``folder`` says whether it is that of a directory; None where that is not known.
+    ``folder`` is whether a directory has the name; None if unknown.
     """
     return reader(rules)(name, folder)
 
 
 def reader(rules: RuleSet, count: int = 0) -> Reader:
-    """Return `named` for these rules. Each name is read once for all experiments that have it.
+    """Return `named` for these rules, with a cache that all directories share.
 
-    ``count`` is how many names the directory at hand has, for all of which it is asked several times: where they are
-    more than is remembered in common, they are remembered by themselves, and the names that they get.
+    ``count`` is how many names the directory has. A directory with more than `IN_COMMON` gets a cache of its own, large
+    enough for its old and new names.
     """
     return _of_one(rules, 2 << count.bit_length()) if count > IN_COMMON else _of_all(rules, IN_COMMON)
 
@@ -100,35 +100,35 @@ def _remembering(rules: RuleSet, most: int) -> Reader:
 
 
 _of_all = lru_cache(maxsize=8)(_remembering)
-_of_one = lru_cache(maxsize=2)(_remembering)  # by the rules, and by those of a question "what if"
+_of_one = lru_cache(maxsize=2)(_remembering)  # for the rules, and for the other rules of a "what if"
 
 
 def _named(name: str, rules: RuleSet, folder: bool | None) -> Named:  # noqa: FBT001 - lru_cache takes what is positional
-    said = claim(name, rules, folder=folder)
-    if said.kind != "legacy":
-        kept = name if said.kind in CHECKPOINTS else ""
-        return Named(said, kept, order=order_of(said.fields), fields=said.fields)
+    claimed = claim(name, rules, folder=folder)
+    if claimed.kind != "legacy":
+        kept = name if claimed.kind in CHECKPOINTS else ""
+        return Named(claimed, kept, order=order_of(claimed.fields), fields=claimed.fields)
     try:
-        target, told = target_name(said, rules)
+        target, new_fields = target_name(claimed, rules)
     except TemplateError as error:
-        return Named(said, fault=str(error))
-    # Epoch and step are those that the new name tells: a later run must not judge it otherwise. A metric that it does
-    # not tell is believed now, since without it everything is kept later.
-    fields = {key: value for key, value in said.fields.items() if key not in ("epoch", "step")} | told
-    return Named(said, target, order=order_of(fields), fields=fields)
+        return Named(claimed, fault=str(error))
+    # Epoch and step are those of the new name, so that the next run judges it alike. A metric that only the old name
+    # has counts now; the next run keeps a checkpoint without it.
+    fields = {key: value for key, value in claimed.fields.items() if key not in ("epoch", "step")} | new_fields
+    return Named(claimed, target, order=order_of(fields), fields=fields)
 
 
 def is_claimed(name: str, rules: RuleSet) -> bool:
-    """Say whether a directory of this name is a checkpoint, or goes with one: what lies in it is not looked at."""
+    """Return whether a directory of this name is a checkpoint or a sidecar, so that no directories are sought in it."""
     try:
-        said = claim(name, rules, folder=True)
-        return said.kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
+        claimed = claim(name, rules, folder=True)
+        return claimed.kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
     except SlowRuleError:
         return True
 
 
 def is_ignored(name: str, rules: RuleSet) -> bool:
-    """Say whether a directory of this name is no checkpoint by the rules."""
+    """Return whether the rules ignore a directory of this name."""
     try:
         return claim(name, rules, folder=True).kind == "ignored"
     except SlowRuleError:
@@ -136,25 +136,24 @@ def is_ignored(name: str, rules: RuleSet) -> bool:
 
 
 def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
-    """Decide which rule a name belongs to.
+    """Return the rule that a name belongs to, and its fields.
 
-    Protected names come first, then what is no checkpoint at all, then the target formats, then the legacy rules and
-    then the formats in their order. A legacy rule or a format in *another file* that fits as well makes the name
-    ambiguous: the order of rules inside a file is the user's choice, the order of files is an accident. What is read of
-    a protected name is read by the first rule that fits it. Packs are asked where none of these says anything, and
-    where it is a format of theirs that is to be renamed.
+    The first that fits decides: protected patterns, patterns of what is no checkpoint, targets, legacy rules, formats.
+    If legacy rules or formats of *two files* fit, the name is ambiguous: users choose the order of rules in a file, but
+    not that of files. The first rule that fits a protected name reads its fields. Packs are asked where the user's
+    rules say nothing, or rename a format of a pack.
     """
-    said = own_claim(name, rules.user or rules, folder=folder)
-    renamed = said.kind == "legacy" and rules.pack_of(said.reason) is not None
-    if not rules.packs or not (said.kind == "unrecognised" or renamed):
-        return said
+    own = own_claim(name, rules.user or rules, folder=folder)
+    renamed = own.kind == "legacy" and rules.pack_of(own.reason) is not None
+    if not rules.packs or not (own.kind == "unrecognised" or renamed):
+        return own
     every = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]
-    theirs = [(pack, one) for pack, one in every if one.kind != "unrecognised"]
-    return said if renamed and may_rename(theirs) else claim_of_packs(theirs) or said
+    of_packs = [(pack, claimed) for pack, claimed in every if claimed.kind != "unrecognised"]
+    return own if renamed and may_rename(of_packs) else claim_of_packs(of_packs) or own
 
 
 def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
-    """Decide which rule a name belongs to, without the packs."""
+    """Return the claim on a name by these rules, without their packs."""
     if rules.may_be_special(name):
         if pattern := first_pattern(name, rules.protected):
             read, best = _reading(name, rules, folder), _BEST.fullmatch(name)
@@ -166,11 +165,11 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
             return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
-    said = _reading(name, rules, folder)
-    for fact in rules.facts if said.kind == "unrecognised" else ():
+    claimed = _reading(name, rules, folder)
+    for fact in rules.facts if claimed.kind == "unrecognised" else ():
         if not (fact.within or fact.inside) and fnmatchcase(name, fact.file):
             return Claim("ignored", Reason(f"tells of checkpoints: '{fact.file}'", fact.place))
-    return said
+    return claimed
 
 
 def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: FBT001 - as above
@@ -188,8 +187,8 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
                 if winner and winner.rule:
                     text = f"rules of two files claim it: {_both(winner.rule, rule)}"
                     part = rule if rule.has_parts else winner.rule if winner.rule.has_parts else None
-                    told = fields if part is rule else winner.fields if part else {}
-                    return Claim("ambiguous", Reason(text, rule.place), part, told)
+                    of_part = fields if part is rule else winner.fields if part else {}
+                    return Claim("ambiguous", Reason(text, rule.place), part, of_part)
                 winner = Claim(kind, Reason(rule.called, rule.place), rule, fields)
         if winner:
             return winner
@@ -200,26 +199,27 @@ def _both(one: Rule, other: Rule) -> str:
     return f"'{one.id}' ({one.place.file_line}) and '{other.id}' ({other.place.file_line})"
 
 
-def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
-    """Return the name that a claimed checkpoint should have, and the fields that it tells.
+def target_name(claimed: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
+    """Return the name that a claimed checkpoint should have, and the fields that a target reads from it.
 
-    Where its rule has no template of its own, the first target gives the name whose variables are all captured.
+    A rule without a template uses the first target whose variables are all captured.
 
     Raises:
-        TemplateError: no template serves, or one gives a name that is unsafe or that no target format reads back as
-            the same fields (so a second run would rename it again), part, run and what policies split by among them.
+        TemplateError: no template can be rendered, or the new name is unsafe, or no target reads the same fields from
+            it. A second run would then rename it again, or two checkpoints that differ in part, run or a field of
+            ``per`` would get one name.
     """
-    if found.rule is None:
+    if claimed.rule is None:
         raise TemplateError("no rule claims it")
-    own = found.rule.template
-    name = _first_rendered([own] if own else [target.template for target in rules.targets], found.fields)
+    own = claimed.rule.template
+    name = _first_rendered([own] if own else [target.template for target in rules.targets], claimed.fields)
     if fault := unsafe_name(name):
         raise TemplateError(fault)
-    read_back = next((told for target in rules.targets if (told := fits(target, name)) is not None), None)
+    read_back = next((fields for target in rules.targets if (fields := fits(target, name)) is not None), None)
     if read_back is None:
         raise TemplateError(f"'{name}' does not fit {'target.match' if len(rules.targets) == 1 else 'any target'}")
     apart = {"part", "run", *(field for policy in rules.policies.values() for field in policy.per)}
-    for key, value in found.fields.items():
+    for key, value in claimed.fields.items():
         if key in read_back and not same_text(read_back[key], value):
             raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
         if value and key in apart and key not in read_back:
@@ -245,10 +245,7 @@ def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
 
 
 def unsafe_name(name: str) -> str:
-    """Say why a name may not be given to a file, or return an empty text.
-
-    Linux and macOS limit a name to 255 bytes.
-    """
+    """Return why no file may get this name; empty if one may. Linux and macOS limit a name to 255 bytes."""
     if name in ("", ".", ".."):
         return f"'{name}' is no file name"
     if "/" in name or "\\" in name:
@@ -262,15 +259,15 @@ def unsafe_name(name: str) -> str:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
+    """Return whether two field texts are equal: ``09`` and ``9`` are one epoch, ``0abc`` and ``abc`` are two hashes."""
     return one == other or (number(one) is not None and number(one) == number(other))
 
 
 def stems_of(name: str) -> list[str]:
-    """Return what the marker of a name may begin with: the name, or what stands in it before a point or a dash."""
+    """Return what a marker of this name may begin with: the name, or its text before any dot or dash."""
     return [name, *(name[:place] for place, letter in enumerate(name) if letter in ".-" and place)]
 
 
 def stem_of(name: str) -> str:
-    """Return a checkpoint's name without its extension: what its sidecars begin with."""
+    """Return a checkpoint's name without its extension: the beginning of the names of its sidecars."""
     return _EXTENSION.sub("", name)

@@ -1,4 +1,4 @@
-"""Pure: what the packs of a directory say of a name, and the rules that they and the user make together."""
+"""Join the packs of a directory with the rules of the user, and decide what several packs say of a name. Pure."""
 
 from __future__ import annotations
 
@@ -9,101 +9,103 @@ from functools import lru_cache
 from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.ruleset import Complete, Pack, Reason, Rule, RuleSet
 
-PACKS_DIFFER = "the packs "
-UNDECIDED = "undecided"  # in place of the id of a format
-Said = Sequence[tuple[Pack, Claim]]
+PACKS_DIFFER = "the packs "  # begins the reason of an ambiguous name
+UNDECIDED = "undecided"  # the id of a rule that stands for the formats of several packs
+Claims = Sequence[tuple[Pack, Claim]]  # of the packs that know a name
 
 
-def claim_of_packs(said: Said) -> Claim | None:
-    """Decide what several packs say of a name; None where none says anything.
+def claim_of_packs(claims: Claims) -> Claim | None:
+    """Join the claims of several packs on a name; None where there is none.
 
-    What one protects or ignores and another claims is left untouched, and what two read otherwise is nothing but a
-    number: in both cases a line in the rules decides, and the reason says which. Where they read the same, the stricter
-    holds: the one with parts, then the one that says what is complete. Packs that know nothing of it are left out.
+    A name that one pack protects or ignores and another claims is ambiguous, and is left alone. A name whose number
+    two packs count differently has only the number on which they agree. In both cases a line in the rules decides,
+    which the reason gives. Where packs agree, the stricter holds: first one with parts, then one with ``complete``.
     """
-    if not said:
+    if not claims:
         return None
-    if len({one.kind for _, one in said}) > 1 and {"format", "ambiguous"} & {one.kind for _, one in said}:
-        return _ambiguous("claim it otherwise", said)
-    if len(said) == 1 or said[0][1].kind != "format":
-        protected = [one for _, one in said if one.kind == "protected"]
-        return max(protected, key=_strictness) if protected else min(said, key=_as_all_packs_do)[1]
-    agreed = agreed_fields(one.fields for _, one in said)
+    every = [one for _, one in claims]
+    kinds = {one.kind for one in every}
+    if len(kinds) > 1 and {"format", "ambiguous"} & kinds:
+        return _ambiguous("claim it otherwise", claims)
+    if len(every) == 1 or every[0].kind != "format":
+        protected = [one for one in every if one.kind == "protected"]
+        return max(protected, key=_strictness) if protected else min(claims, key=_as_all_packs_do)[1]
+    agreed = agreed_fields(one.fields for one in every)
     if agreed is None:
-        return _ambiguous("read it otherwise", said)
-    agreeing = [one for _, one in said if numbers_told(one.fields) == agreed]
-    if agreeing and all(agreed.items() <= numbers_told(one.fields).items() for _, one in said):
+        return _ambiguous("read it otherwise", claims)
+    agreeing = [one for one in every if numbers_told(one.fields) == agreed]
+    if agreeing and all(agreed.items() <= numbers_told(one.fields).items() for one in every):
         return max(agreeing, key=_strictness)
-    if any(one.rule and one.rule.has_parts for _, one in said):
-        return _ambiguous("count it otherwise", said)
-    reason, fields = _undecided("count it otherwise", said), {key: str(n) for key, n in agreed.items()}
-    if runs := {one.fields["run"] for _, one in said if one.fields.get("run")}:
-        fields["run"] = " ".join(sorted(runs))  # what one of them calls two runs is never compared
-    return Claim("format", reason, _rule_of_all([one.rule for _, one in said if one.rule]), fields)
+    if any(one.rule and one.rule.has_parts for one in every):
+        return _ambiguous("count it otherwise", claims)
+    reason, fields = _undecided("count it otherwise", claims), {key: str(n) for key, n in agreed.items()}
+    if runs := {one.fields["run"] for one in every if one.fields.get("run")}:
+        fields["run"] = " ".join(sorted(runs))  # so that two runs by any pack are never compared
+    return Claim("format", reason, _rule_of_all([one.rule for one in every if one.rule]), fields)
 
 
 def is_undecided(rule: Rule | None) -> bool:
-    """Say whether packs count a name otherwise, so that it has only the number on which they agree."""
+    """Return whether packs disagree on the unit of a name's number, so that only the number counts."""
     return rule is not None and rule.id == UNDECIDED
 
 
 def _rule_of_all(rules: Sequence[Rule]) -> Rule:
-    """Return what holds whichever of some formats it is: without anything that one of them asks for, none is whole."""
-    asked = [rule.complete for rule in rules if rule.complete]
-    patterns = tuple(dict.fromkeys(pattern for one in asked for pattern in (*one.any, *one.all)))
-    complete = Complete(patterns, (), asked[0].place) if len(asked) == len(rules) else None
+    """Return a rule that stands for several formats: what has none of the files that any of them needs is not whole."""
+    needs = [rule.complete for rule in rules if rule.complete]
+    patterns = tuple(dict.fromkeys(pattern for one in needs for pattern in (*one.any, *one.all)))
+    complete = Complete(patterns, (), needs[0].place) if len(needs) == len(rules) else None
     return Rule(UNDECIDED, re.compile(""), "", rules[0].place, complete=complete)
 
 
-def may_rename(said: Said) -> bool:
-    """Say whether packs let a name be renamed that a format of one of them knows: all know it, and none keeps it."""
-    decided = claim_of_packs(said)
-    keeps = any(one.kind != "format" or (one.rule and one.rule.keep_name) for _, one in said)
+def may_rename(claims: Claims) -> bool:
+    """Return whether a name may be renamed that formats of packs claim: the packs agree, and none keeps the name."""
+    decided = claim_of_packs(claims)
+    keeps = any(one.kind != "format" or (one.rule and one.rule.keep_name) for _, one in claims)
     return decided is not None and decided.rule is not None and not is_undecided(decided.rule) and not keeps
 
 
 def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | None:
-    """Return the numbers on which readings of one name agree; None where they agree on nothing.
+    """Return the numbers on which all readings of one name agree; None where they contradict each other.
 
-    Where only the unit differs, that is a ``number``.
+    If they differ only in the unit, the result is a ``number``.
     """
-    found = [numbers_told(fields) for fields in readings]
-    common = set.intersection(*(set(one) for one in found))
-    if any(one[key] != found[0][key] for one in found for key in common):
+    every = [numbers_told(fields) for fields in readings]
+    common = set.intersection(*(set(one) for one in every))
+    if any(one[key] != every[0][key] for one in every for key in common):
         return None
-    if common or not any(found):
-        return {key: value for key, value in found[0].items() if key in common}
-    values = {tuple(one.values()) for one in found}
-    return {"number": next(iter(found[0].values()))} if len(values) == 1 and len(found[0]) == 1 else None
+    if common or not any(every):
+        return {key: value for key, value in every[0].items() if key in common}
+    values = {tuple(one.values()) for one in every}
+    return {"number": next(iter(every[0].values()))} if len(values) == 1 and len(every[0]) == 1 else None
 
 
-def _ambiguous(how: str, said: Said) -> Claim:
-    """Leave a name alone, and with it the checkpoint that it would be a part of."""
-    part = next((one for _, one in said if one.rule and one.rule.has_parts), None)
-    return Claim("ambiguous", _undecided(how, said), part and part.rule, part.fields if part else {})
+def _ambiguous(how: str, claims: Claims) -> Claim:
+    """Return the claim that leaves a name alone, and with it the checkpoint that the name may be a part of."""
+    part = next((one for _, one in claims if one.rule and one.rule.has_parts), None)
+    return Claim("ambiguous", _undecided(how, claims), part and part.rule, part.fields if part else {})
 
 
-def _as_all_packs_do(said: tuple[Pack, Claim]) -> bool:
-    """Say whether a pack knows a name only as a usual tracker: those stand where its first format does."""
-    pack, one = said
+def _as_all_packs_do(claimed: tuple[Pack, Claim]) -> bool:
+    """Return whether a pack knows a name only as a tracker of all packs: these have the place of its first format."""
+    pack, one = claimed
     return one.reason.place in [rule.place for rule in pack.rules.formats[:1]]
 
 
-def _strictness(said: Claim) -> tuple[bool, bool, bool, int]:
-    rule = said.rule
+def _strictness(claimed: Claim) -> tuple[bool, bool, bool, int]:
+    rule = claimed.rule
     if rule is None:
         return False, False, False, 0
-    return rule.has_parts, rule.complete is not None, bool(rule.keep_name), len(said.fields)
+    return rule.has_parts, rule.complete is not None, bool(rule.keep_name), len(claimed.fields)
 
 
-def _undecided(what: str, said: Said) -> Reason:
-    names = [pack.name for pack, _ in said]
+def _undecided(what: str, claims: Claims) -> Reason:
+    names = [pack.name for pack, _ in claims]
     lines = " or ".join(f"packs: [{name}]" for name in names)
-    return Reason(f"{PACKS_DIFFER}{' and '.join(names)} {what}; {lines} decides", said[0][1].reason.place)
+    return Reason(f"{PACKS_DIFFER}{' and '.join(names)} {what}; {lines} decides", claims[0][1].reason.place)
 
 
 def with_packs(rules: RuleSet, picked: Sequence[Pack]) -> RuleSet:
-    """Join the packs that were picked for a directory to the rules of the user."""
+    """Return the rules of the user joined with the packs that were picked for a directory."""
     if not rules.packs:
         return rules
     joined = _joined(rules, tuple(pack.name for pack in picked))

@@ -1,4 +1,4 @@
-"""What rules are, once they are checked and compiled; where each stands, and what is wrong with one."""
+"""Define checked and compiled rules, their places in the rule files, and the faults of a rule."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
@@ -14,7 +14,7 @@ from ckptrules.engine.shapes import in_line, in_yaml
 
 
 class Location(NamedTuple):
-    """Where a rule stands: a file as the user would name it, line and column counted from 1; a folder has neither."""
+    """Where a rule stands: a file as the user names it, line and column from 1. A folder has neither."""
 
     file: str
     line: int = 0
@@ -30,7 +30,7 @@ class Location(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """One thing wrong with a rule file: the place, one fact, and perhaps a hint."""
+    """One fault of a rule file: the place, one fact, and perhaps a hint."""
 
     place: Location
     fact: str
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
 
 class RuleError(Exception):
-    """The rules cannot be used; ``faults`` holds everything found, in the order of files and lines."""
+    """The rules cannot be used; ``faults`` are all that were found, in order of files and lines."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults))
@@ -53,14 +53,14 @@ class RuleError(Exception):
 
 
 class Reason(NamedTuple):
-    """Why something is so, and which rule says it."""
+    """Why something is so, and the place of the rule that says it."""
 
     text: str
     place: Location | None = None
 
 
 def is_pattern(text: str) -> bool:
-    """Say whether a text is more than a name for the shell."""
+    """Return whether a text has wildcards of the shell."""
     return not {"*", "?", "["}.isdisjoint(text)
 
 
@@ -70,21 +70,21 @@ def pattern_of(text: str) -> str:
 
 
 class Pattern(NamedTuple):
-    """A shell pattern: ``best-*.ckpt``; of one of pointer files, ``protects`` says that what they name stays."""
+    """A shell pattern: ``best-*.ckpt``. For pointer files, ``protects`` is whether the checkpoints they name stay."""
 
     text: str
     place: Location
     protects: bool = True
 
     def fits(self, name: str) -> bool:
-        """Say whether it fits a whole name, in whichever form of Unicode the two are written."""
+        """Return whether the pattern fits a whole name, regardless of the Unicode form of either."""
         if fnmatchcase(name, self.text):
             return True
         return not name.isascii() and fnmatchcase(*(unicodedata.normalize("NFC", text) for text in (name, self.text)))
 
 
 class Leftover(NamedTuple):
-    """A shell pattern of names that are no checkpoints, and after how many seconds these go; ``after`` as written."""
+    """A shell pattern of leftovers, and the age at which they are deleted: ``seconds``, and ``after`` as written."""
 
     text: str
     seconds: int
@@ -93,7 +93,7 @@ class Leftover(NamedTuple):
 
 
 class Complete(NamedTuple):
-    """What makes a checkpoint complete: something that fits one of ``any``, and something for each of ``all``."""
+    """What makes a checkpoint complete: files that fit at least one pattern of ``any``, and every one of ``all``."""
 
     any: tuple[str, ...]
     all: tuple[str, ...]
@@ -101,13 +101,18 @@ class Complete(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """Where files know more of checkpoints, and which row tells of which.
+    """A file that knows more of checkpoints than their names, and how its rows are matched to checkpoints.
 
-    ``file`` is a path from the checkpoint directory or, with ``within``, from inside each folder checkpoint; its parts
-    are shell patterns. ``rows`` is the key of the list of rows, if it stands below one. ``by`` are pairs of our field
-    and their key; their number is ours and ``offset``. ``best`` is the key of a text that names the best checkpoint,
-    ``score`` that of the number by which it is the best, ``time`` that of a time. With ``inside`` the
-    file is a checkpoint itself, and ``best`` a path of keys in its state.
+    Attributes:
+        file: a path of shell patterns, from the checkpoint directory.
+        within: whether the path starts inside each folder checkpoint instead.
+        rows: the key of the list of rows; empty if the rows stand at the top.
+        by: pairs of our field and the key of the file.
+        offset: by how much numbers in the file are higher than ours.
+        best: the key of a text that names the best checkpoint.
+        time: the key of a time.
+        score: the key of the number that makes a checkpoint the best.
+        inside: whether the file is a checkpoint itself; ``best`` is then a path of keys in its state.
     """
 
     file: str
@@ -123,7 +128,7 @@ class Fact(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What a name becomes, or which fields are read of it (None: not captured)."""
+    """The new name of an example, or the fields that are read from it (None: not captured)."""
 
     place: Location
     becomes: str = ""
@@ -131,14 +136,20 @@ class Example(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
+    """A naming format.
 
-    The template is empty where the first target that serves gives the name, and in a format that is never renamed.
-    ``examples`` are names that it fits, and ``near_misses`` such that it must not fit; the rules are tested with all of
-    them before they are used. ``folder`` says whether it fits directories or files (None: both), ``keep_name`` what a
-    rename would break, ``live`` what any change would break while its run goes on, ``called`` what messages call it.
-    Where there is a ``reader``, that reads the name, and ``match`` says only what it captures. ``pack`` is the pack
-    that it is of, unless it is renamed: what is renamed is of one run with what has its new name.
+    Attributes:
+        match: the pattern, which must fit the whole name.
+        template: the Jinja2 template of the new name; empty where a target gives the name, or nothing is renamed.
+        examples: names that it must fit. Rules are tested with them and the near misses before they are used.
+        near_misses: names that it must not fit.
+        folder: whether it fits folders or files; None for both.
+        keep_name: what a rename would break.
+        live: what any change would break while the training runs.
+        complete: what makes a checkpoint complete.
+        called: its name in messages.
+        reader: the function that reads names instead of ``match``, which then only lists the fields.
+        pack: its pack; empty for a format that is renamed, as old and new names are of one run.
     """
 
     id: str
@@ -157,21 +168,21 @@ class Rule(NamedTuple):
 
     @property
     def has_parts(self) -> bool:
-        """Whether what it fits is one of several files of a checkpoint."""
+        """Whether the names that it fits are parts of a checkpoint."""
         return "part" in self.match.groupindex
 
 
 def asked_inside(rule: Rule | None) -> tuple[str, ...]:
-    """Return the patterns that a format asks for inside a directory."""
+    """Return the patterns of ``complete`` that must be looked up inside a folder checkpoint."""
     if rule is None or rule.complete is None:
         return ()
     return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
 class Every(NamedTuple):
-    """What ``keep_every_epochs`` and ``keep_every_steps`` ask for: ``offset``, ``offset + every`` and so on.
+    """The value of ``keep_every_epochs`` and ``keep_every_steps``: ``offset``, ``offset + every`` and so on.
 
-    ``nearest`` takes what is nearest to each of them.
+    With ``nearest``, the checkpoint nearest to each of these numbers.
     """
 
     every: int
@@ -185,7 +196,7 @@ class Every(NamedTuple):
 
 
 class Best(NamedTuple):
-    """What ``keep_best`` asks for; with ``across``, of all experiments together that this shell pattern fits."""
+    """The value of ``keep_best``: the best ``top``, of one series or of all experiments that ``across`` fits."""
 
     metric: str
     mode: Literal["max", "min"]
@@ -198,7 +209,7 @@ class Best(NamedTuple):
 
 
 class Within(NamedTuple):
-    """A time before now, or before the newest checkpoint; ``time`` is how it was written."""
+    """The value of ``keep_within``: an age, counted from now or from the newest checkpoint; ``time`` is as written."""
 
     seconds: int
     time: str
@@ -209,7 +220,7 @@ class Within(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """A size, and how it was written."""
+    """A size in bytes, and its text in the rule file."""
 
     size: int
     text: str
@@ -219,9 +230,10 @@ class Bytes(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What the whole tree may take; who stays is judged by the first of some metrics that it tells.
+    """The most that the whole tree may take.
 
-    What tells none of them is judged ``by_age``, or stays.
+    ``order`` are metrics: the first that a checkpoint has judges it. ``by_age`` is whether age judges a checkpoint
+    without any of them; otherwise it stays.
     """
 
     total: Bytes
@@ -235,7 +247,7 @@ class Budget(NamedTuple):
 
 
 class PolicyLine(NamedTuple):
-    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or one of the four above."""
+    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or a class above."""
 
     key: str
     value: Any
@@ -246,7 +258,7 @@ class PolicyLine(NamedTuple):
 
 
 class PolicyExample(NamedTuple):
-    """A directory and what a policy keeps of it; the policies are tested with them before they are used."""
+    """A directory, and what a policy must keep of it. Policies are tested with their examples before they are used."""
 
     given: tuple[Entry, ...]
     kept: frozenset[str]
@@ -255,11 +267,10 @@ class PolicyExample(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """A named retention policy. A checkpoint stays when any line keeps it.
+    """A named retention policy: a checkpoint stays if any line keeps it.
 
-    ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say. ``picked`` says
-    why it is this policy that is gone by. The policy is applied to each set of checkpoints that agree in the fields
-    ``per``.
+    ``keep_at_least`` checkpoints of each series remain whatever the lines say. ``picked`` is why an experiment has this
+    policy. ``per`` are fields that split a series.
     """
 
     name: str
@@ -273,14 +284,14 @@ class Policy(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Which policy the experiments have that a pattern fits."""
+    """The policy of the experiments that a pattern fits."""
 
     pattern: Pattern
     policy: str
 
 
 class MaxDelete(NamedTuple):
-    """How many checkpoints one run may delete, and how many of a hundred; None where there is no such limit."""
+    """The most checkpoints that one run may delete, as a number and in percent; None for no such limit."""
 
     checkpoints: int | None
     percent: int | None
@@ -289,23 +300,33 @@ class MaxDelete(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _match_of(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Compile a pattern at the first name that is asked of: a run that has nothing to do reads none."""
+    """Compile a pattern when it first meets a name: a run without work reads no names."""
     return re.compile(pattern).match
 
 
 class RuleSet(NamedTuple):
-    """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
+    """All rules, checked and compiled.
 
-    ``targets`` are the formats that names should have, the first that serves before the others; where there is none,
-    nothing is renamed. ``formats`` are recognised and keep their names. ``part_folders`` fit the folders beside each
-    other that hold the parts of one checkpoint.
-    ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged, and
-    ``shared`` is the kind of a shared file system for which these were chosen, as nobody said them; else it is empty.
-    ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
-    endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
-    ``leftovers`` fit what is no checkpoint and goes when it is old. ``budget`` is a line of every policy.
-    ``packs`` are asked where these rules say nothing of a name. Where the packs of one directory were joined to the
-    rules of the user, ``user`` is these alone. ``layout_of_packs`` says that the user gives no layout.
+    Attributes:
+        targets: formats that names should have; the first whose variables a name has gives its new name. Without a
+            target nothing is renamed.
+        legacy: formats of old names.
+        sidecars: suffixes of files that belong to a checkpoint.
+        settle: seconds that a checkpoint must be unchanged before it is touched.
+        naming_digest: a text that changes exactly when a naming rule does.
+        pointers: patterns of text files that name a checkpoint.
+        facts: files that know more of checkpoints.
+        unfinished: endings of markers beside what is not finished.
+        formats: formats that keep their names.
+        part_folders: patterns of neighbouring folders that hold the parts of one checkpoint.
+        special: a regular expression that fits every name that a shell pattern or an ending here may fit.
+        leftovers: patterns of names that are no checkpoints, and are deleted when they are old.
+        budget: a line that every policy gets.
+        packs: rules that are asked where these rules say nothing of a name.
+        user: the rules of the user alone, where the packs of a directory were joined to them.
+        layout_of_packs: whether the user gives no layout.
+        says_settle: whether the user gives ``settle``.
+        shared: the kind of shared file system that ``settle`` was chosen for; empty if the user chose it or none is.
     """
 
     files: tuple[str, ...]
@@ -337,22 +358,23 @@ class RuleSet(NamedTuple):
     shared: str = ""
 
     def __hash__(self) -> int:
-        """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""
+        """Hash the naming rules only; comparison tells rules apart that differ elsewhere."""
         return hash(self.naming_digest)
 
     def may_be_special(self, name: str) -> bool:
-        """Say whether a shell pattern or an ending may fit a name: of most names this one look says that none does."""
+        """Return whether a shell pattern or an ending may fit a name; for most names, this one test says no."""
         return not name.isascii() or _match_of(self.special)(name) is not None
 
     def pack_of(self, reason: Reason) -> "Pack | None":
-        """Return the pack by whose rules a name is known, given why it is."""
+        """Return the pack whose rule gave this reason; None if it was no pack."""
         return next((pack for pack in self.packs if reason.place and pack.file == reason.place.file), None)
 
 
 class Pack(NamedTuple):
-    """What is known of the checkpoints of one framework: rules of its own, and the marks by which it is known.
+    """The rules for the checkpoints of one framework.
 
-    ``file`` is how messages call the file. ``evidence`` says which marks were found in a directory.
+    ``file`` is its file as messages name it. ``marks`` show that the framework was at work, and ``evidence`` is which
+    of them were found in a directory.
     """
 
     name: str
