@@ -1,4 +1,4 @@
-"""Pure: what belongs to a checkpoint and goes with it, all or none."""
+"""Find the sidecars of checkpoints, and their new names: a checkpoint and its sidecars change together. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ Pairs = Mapping[str, Sequence[tuple[str, str]]]  # by the name of the checkpoint
 
 
 class Sidecar(NamedTuple):
-    """A name that belongs to a checkpoint: what it ends in, whether it belongs to others as well, and to which part."""
+    """A file that belongs to a checkpoint.
+
+    ``suffix`` is the ending of its name, ``shared`` whether it belongs to other checkpoints as well, and ``owner`` the
+    name of the checkpoint or part that it belongs to.
+    """
 
     name: str
     suffix: str
@@ -30,11 +34,11 @@ class Sidecar(NamedTuple):
 def find_sidecars(
     heads: Mapping[str, str], names: Collection[str], suffixes: Sequence[str]
 ) -> dict[str, tuple[Sidecar, ...]]:
-    """Find what belongs to each checkpoint, or to a part of it: names that are its own, with another ending.
+    """Return the sidecars by head: names with one of the suffixes after the stem of a checkpoint or part.
 
-    ``heads`` maps each name of a checkpoint to the one that it goes by.
+    ``heads`` maps each name of a checkpoint to its head.
     """
-    found: dict[str, tuple[Sidecar, ...]] = {}
+    sidecars: dict[str, tuple[Sidecar, ...]] = {}
     by_stem: dict[str, list[str]] = defaultdict(list)
     candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
     for owner in heads if candidates else ():
@@ -44,37 +48,37 @@ def find_sidecars(
         belongs_to = {heads[owner]: owner for owner in by_stem.get(name.removesuffix(suffix), ())}
         for head, owner in belongs_to.items():
             own = Sidecar(name, suffix, len(belongs_to) > 1, owner)
-            found[head] = (*found.get(head, ()), own)
-    return found
+            sidecars[head] = (*sidecars.get(head, ()), own)
+    return sidecars
 
 
 def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Find what belongs to checkpoints by its name although no rule says so: name → owner, and the suffix to add.
+    """Map names that look like sidecars, though no suffix fits, to their owner and the suffix that the rules lack.
 
-    The name is that of the checkpoint with another ending, or with one more: ``x.yaml`` or ``x.ckpt.json``.
+    Such a name is that of a checkpoint with another ending, or with one more: ``x.yaml`` or ``x.ckpt.json``.
     """
     by_start = {start: owner for owner in owners for start in (stem_of(owner), owner)}
-    found = {}
+    owned = {}
     for name in names:
         dots = [place for place, letter in enumerate(name) if letter == "." and name[:place] in by_start]
         if dots:
             owner = by_start[name[: dots[-1]]]
-            found[name] = owner, name[len(stem_of(owner)) :]
-    return found
+            owned[name] = owner, name[len(stem_of(owner)) :]
+    return owned
 
 
 def line_for(suffixes: Iterable[str]) -> str:
-    """Write the line of a rule file that takes names with these suffixes along."""
+    """Return the line of a rule file that makes names with these suffixes sidecars."""
     return f"sidecars: [{', '.join(sorted(set(map(in_line, suffixes))))}]"
 
 
 def suffix_of(name: str, suffixes: Sequence[str]) -> str:
-    """Return the longest of some suffixes that a name ends in, or nothing."""
+    """Return the longest of the suffixes that a name ends in; empty without one."""
     return max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
 
 
 def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, list[tuple[str, str]]]:
-    """Map each checkpoint to old and new name of its other parts and then its sidecars; protected ones keep theirs."""
+    """Return the `Pairs` of other parts and then sidecars by head; those of a protected checkpoint keep their names."""
     pairs = {owner: [(own.name, own.name) for own in owned] for owner, owned in sidecars.items()}
     for checkpoint in checkpoints:
         head, target, parts = checkpoint.entry.name, checkpoint.target, checkpoint.parts
@@ -87,7 +91,7 @@ def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, l
 
 
 def too_long(pairs: Pairs) -> dict[str, Problem]:
-    """Find the checkpoints with a sidecar whose new name no file system would take, and tell so."""
+    """Return a problem for each checkpoint with a sidecar whose new name would be too long for a file system."""
     text = f"has a sidecar that would be longer than {LONGEST_NAME} bytes"
     return {
         name: Problem("bad_target", (name,), text, "shorten the suffix, or the template")
@@ -99,27 +103,27 @@ def too_long(pairs: Pairs) -> dict[str, Problem]:
 def take_along(
     action: Action, pairs: Sequence[tuple[str, str]], sidecars: Sequence[Sidecar], listing: Listing
 ) -> Action:
-    """Add its other parts and sidecars to what happens to a checkpoint.
+    """Return the action on a checkpoint with its other parts and sidecars.
 
-    A sidecar that others share stays when this one goes.
+    A sidecar that others share stays when this checkpoint is deleted.
     """
     if not pairs:
         return action
-    alone = {sidecar.name for sidecar in sidecars if sidecar.shared}
+    shared = {sidecar.name for sidecar in sidecars if sidecar.shared}
     trashed = action.kind == "trash"
-    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in alone))
+    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in shared))
     parts = len(pairs) - len(sidecars)
     beside = {old for old, _ in with_it[parts:]}
     size = sum(entry.size for entry in listing.entries if entry.name in beside) if beside else 0
     return action._replace(with_it=with_it, parts=parts, size=action.size + size)
 
 
-def kept_sidecars(sidecars: Owned, listing: Listing, others: Collection[str]) -> list[Kept]:
-    """List the sidecars that stay as they are."""
+def kept_sidecars(sidecars: Owned, listing: Listing, have_rows: Collection[str]) -> list[Kept]:
+    """Return the rows of the sidecars that stay as they are and have no row yet."""
     sizes = {entry.name: entry.size for entry in listing.entries} if sidecars else {}
     belongs_to = {sidecar.name: owner for owner, owned in sorted(sidecars.items()) for sidecar in owned}
     return [
         Kept(name, sizes[name], (Reason(f"belongs to {owner}"),))
         for name, owner in belongs_to.items()
-        if name not in others
+        if name not in have_rows
     ]

@@ -1,4 +1,4 @@
-"""Pure: files that are one of several (``model-00001-of-00003.safetensors``, ``rng_state_3.pth``), and the missing."""
+"""Find missing files of numbered sets, such as ``model-00001-of-00003.safetensors`` or ``rng_state_3.pth``. Pure."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ OF_A_PROCESS = re.compile(
     r"|__(\d+)_0\.distcp|rank(\d+)\.pt)",  # torch.distributed.checkpoint, OLMo
     re.ASCII,
 )
-"""Paths of which each process of a run writes one, also one that has nothing to say."""
+"""Files that every process of a training writes, even one without any data."""
 OF_A_MODEL_PART = re.compile(
     r"(?:.*/)?mp_rank_(\d+)(?:_model_states\.pt|(?:_(\d+))?/model_optim_rng\.pt)", re.ASCII
-)  # DeepSpeed, Megatron: no grid where a third number says the part of the experts
+)  # DeepSpeed, Megatron: where a third number (the part of the experts) stands, the numbers are no full grid
 OF_A_WORLD = re.compile(r"(?:.*/)?\w+_world_size_(?P<world>\d+)_rank_(\d+)\.pt", re.ASCII)  # verl
 ONE_OF_SEVERAL = (OF_A_PROCESS, OF_A_MODEL_PART, OF_A_WORLD)
-NOT_OF_EACH = "metadata.json"  # of Megatron: beside it, not each process has written a .distcp
+NOT_OF_EACH = "metadata.json"  # of Megatron: beside this file, some processes may have written no .distcp
 
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 
 
 def why_too_few(texts: Iterable[str]) -> str:
-    """Say how many parts are there of those that their own texts count (``00001-of-00003``); nothing where all are."""
+    """Return how many parts exist of a set whose names give the count (``00001-of-00003``); empty if all do."""
     found: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for text in texts:
         if match := _NTH.fullmatch(text):
@@ -46,14 +46,14 @@ def why_too_few(texts: Iterable[str]) -> str:
 
 
 def families(texts: Iterable[str]) -> set[str]:
-    """Return texts of parts; those that count themselves as a shell pattern, as a resume may count otherwise."""
+    """Return the texts of parts, with ``00001-of-00003`` as one pattern: a resumed training may have another count."""
     return {_NTH.sub(r"\1*\3*\5", text) for text in texts}
 
 
 def why_ranks_lack(paths: Collection[str]) -> str:
-    """Say which files of a checkpoint that is a folder are there for some ranks only; nothing where none is missing.
+    """Return which files of a folder checkpoint exist for some ranks only; empty if none is missing.
 
-    Ranks may begin at any number: a disk of one node holds those of its own processes.
+    Ranks may begin at any number: the local disk of a node holds only the files of its own processes.
     """
     not_of_each = {path.removesuffix(NOT_OF_EACH) for path in paths if path.endswith(NOT_OF_EACH)}
     found: dict[tuple[re.Pattern[str], str], set[tuple[int, ...]]] = defaultdict(set)
@@ -80,5 +80,5 @@ def why_ranks_lack(paths: Collection[str]) -> str:
 
 
 def _span(ranks: Iterable[tuple[int, ...]]) -> int:
-    """Return how many ranks lie between the lowest and the highest, by each of their numbers."""
+    """Return how many ranks there are from the lowest to the highest, as a grid over all their numbers."""
     return prod(max(numbers) - min(numbers) + 1 for numbers in zip(*ranks, strict=True))

@@ -1,4 +1,4 @@
-"""Pure: where a run deletes its checkpoints by a list of its own, nothing is touched while it may go on."""
+"""Find trainings that keep their own list of checkpoints and may still run: nothing of theirs is touched. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.naming import fits
 from ckptrules.engine.ruleset import Reason, RuleSet
 
-OVER = 3600  # seconds after its newest file, from which on a run is taken for over
+OVER = 3600  # seconds after its newest file after which a training counts as over
 CHANGED = frozenset({"rename", "trash"})  # kinds of actions on checkpoints
 
 
 def live_run(plan: Plan, listing: Listing, rules: RuleSet, now_ns: int) -> tuple[Problem, Reason] | None:
-    """Tell that a run may go on which would miss what a plan touches, and why that stays; None where there is no such.
+    """Return the problem that a training may still run and would miss what the plan changes, and the reason for rows.
 
-    The formats of such runs are asked, whichever rule decided about a name. Where somebody says how long a checkpoint
-    must be unchanged (``settle``), that is asked of each, and this is not.
+    None where no ``live`` format fits a changed name, the newest file is older than `OVER`, or the user gives
+    ``settle``, which then decides for each checkpoint.
     """
-    asked = [rule for rule in (*rules.legacy, *rules.formats) if rule.live]
-    if not asked or (rules.settle and not rules.shared):
+    live = [rule for rule in (*rules.legacy, *rules.formats) if rule.live]
+    if not live or (rules.settle and not rules.shared):
         return None
     names = [in_part_folder(name)[1] for action in plan.actions if action.kind in CHANGED for name in action.names]
-    rule = next((rule for rule in asked for name in names if fits(rule, name) is not None), None)
+    rule = next((rule for rule in live for name in names if fits(rule, name) is not None), None)
     if rule is None:
         return None
     newest = max(entry.mtime_ns for entry in listing.entries)

@@ -1,4 +1,4 @@
-"""The rows of a plan: what goes, what gets another name, what follows that, and what stays."""
+"""Make the rows of a plan: links and pointer files that follow a rename, and names that stay. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ckptrules.engine.sorting import Sorted, is_left_link, name_of
 def relink_actions(
     actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink], rules: RuleSet
 ) -> list[Action]:
-    """Re-point the links whose target gets another name; a relative link stays relative.
+    """Return the actions that re-point links whose target is renamed; a relative link stays relative.
 
-    What a link leads to stays. One that would then pass for one that we have left under an old name, and hold nothing
-    back, is told from these by its text.
+    A link with a legacy name that leads to its own new name is a left link, which holds no checkpoint. A link that
+    would become one by following gets ``./`` before its text, so that it still holds.
     """
     if not links and not elsewhere:
         return []
@@ -45,7 +45,7 @@ def relink_actions(
 
 
 def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[Mention]]) -> list[Action]:
-    """Let the pointer files name what gets another name by that."""
+    """Return the actions that write the new names of renamed checkpoints into pointer files."""
     texts = by_name(pointers)
     return [
         Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
@@ -62,11 +62,11 @@ def kept(
     relinked: Collection[str],
     busy: Mapping[str, Reason],
 ) -> tuple[Kept, ...]:
-    """List what stays as it is: protected names, living links, names already right."""
-    rows = [
-        stay(one, one.named_by, *(Reason(why.text) for why in [busy.get(one.entry.name)] if why))
-        for one in found.protected
-    ]
+    """Return the rows of what stays as it is: protected names, links that are not re-pointed, names already right."""
+    rows = []
+    for one in found.protected:
+        why_busy = busy.get(one.entry.name)
+        rows.append(stay(one, one.named_by, *([Reason(why_busy.text)] if why_busy else [])))
     rows += [
         Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
     ]
@@ -78,20 +78,19 @@ def kept(
     return tuple(rows)
 
 
-def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
-    """Yield the parts of checkpoints of which only the name that they go by is told of."""
+def kept_parts(found: Sorted, have_rows: Collection[str]) -> Iterator[Kept]:
+    """Yield a row for each part that has none yet and is not the head of its checkpoint."""
     for one in found.every:
         for part in one.parts:
-            if part.entry.name not in told and part.entry.name != one.entry.name:
+            if part.entry.name not in have_rows and part.entry.name != one.entry.name:
                 yield Kept(part.entry.name, part.entry.size, (Reason(f"is a part of {one.entry.name}"),))
 
 
 def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:
-    """Say that a checkpoint stays as it is."""
+    """Return the row of a checkpoint that stays as it is."""
     return Kept(checkpoint.entry.name, checkpoint.entry.size, reasons, checkpoint.names[1:], is_checkpoint=True)
 
 
 def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:
-    """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
-    said = verdict.keep.get(checkpoint.entry.name, ())
-    return tuple(dict.fromkeys((checkpoint.named_by, *said))) if said else (checkpoint.named_by,)
+    """Return the reason for a checkpoint's name, and the reasons of the policy to keep it, if there is a policy."""
+    return tuple(dict.fromkeys((checkpoint.named_by, *verdict.keep.get(checkpoint.entry.name, ()))))

@@ -1,4 +1,4 @@
-"""Pure: what other lines would come to: the lines of a policy, and the policy or the rules without one of them."""
+"""Make variants of a policy or of rules, to show what each line and each protection changes. Pure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from ckptrules.engine.actions import DELETES, Plan
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.ruleset import Pattern, Policy, PolicyLine, RuleSet
 
-COUNTS = (1, 2, 3, 5)  # values of keep_last that one may wonder about
+COUNTS = (1, 2, 3, 5)  # values of keep_last to compare
 FLOOR = "keep_at_least"
 PROTECTED, PINS, POINTERS = "protected", "pins", "pointers"
 
 
 class InUse(NamedTuple):
-    """A line of the rules, and the policy that it is of, if it is of one."""
+    """A line of the rules, and the name of its policy; None for the budget."""
 
     policy: str | None
     line: PolicyLine
 
 
 class Other(NamedTuple):
-    """Another policy for a directory, and what its lines that go by the whole tree say there, by their value."""
+    """Another policy for a directory, and the opinions of its lines for the whole tree, by value."""
 
     policy: Policy | None
     tree: Mapping[Any, Judged] = {}
 
 
 class WhatIf(NamedTuple):
-    """By what a directory is planned as well: as its policy deletes, by other options, without each of its lines."""
+    """Further policies that a directory is planned by.
+
+    ``base`` is its own, as if it deleted. ``rows`` are policies of other options, ``lines`` its own without one line.
+    """
 
     base: Other
     rows: tuple[Other, ...]
@@ -37,10 +40,7 @@ class WhatIf(NamedTuple):
 
 
 def in_use(policy: Policy | None) -> list[InUse]:
-    """Return the lines of a policy, its floor too where the rules say it; the budget is of none.
-
-    ``keep: protected`` says that nothing else stays: it is no line that could keep something.
-    """
+    """Return the lines of a policy that can keep something, with the floor if the rules give one."""
     if policy is None:
         return []
     lines = [line for line in policy.lines if line[:2] != ("keep", PROTECTED)]
@@ -57,13 +57,13 @@ def without(policy: Policy, line: PolicyLine) -> Policy:
 
 
 def unprotected(rules: RuleSet, pattern: Pattern) -> RuleSet:
-    """Return rules without one of the patterns that protect names."""
+    """Return rules without one of the protected patterns."""
     left = tuple(one for one in rules.protected if one != pattern)
     return rules._replace(protected=left, user=rules.user and unprotected(rules.user, pattern))
 
 
 def with_more(plan: Plan, other: Plan) -> Plan:
-    """Return a plan by which goes as well what goes by another one only."""
+    """Return a plan that also deletes what only another plan deletes."""
     goes = plan.going
     more = (action for action in other.actions if action.kind in DELETES and action.name not in goes)
     return plan._replace(actions=(*plan.actions, *more))
