@@ -1,4 +1,4 @@
-"""Pure: the numbers in the names of checkpoints against those inside them, as far as somebody has looked."""
+"""Compare the numbers in the names of checkpoints with those inside, where the content was read. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple, TypeVar
 from ckptrules.engine.checkpoints import Checkpoint, numbers_told
 
 Inside = Mapping[str, int | None]
-"""What stands in a checkpoint: ``epoch`` and ``step``, or `COUNTS`, each if anything is known of it."""
-COUNTS = ("iterations", "epochs")  # of PyTorch-Ignite: a number in a name is either of the two
+"""Numbers inside a checkpoint: ``epoch`` and ``step``, or `COUNTS`; None where unknown."""
+COUNTS = ("iterations", "epochs")  # of PyTorch-Ignite: the number in a name is one of the two
 
 T = TypeVar("T")
 
 
 class Compared(NamedTuple):
-    """How the numbers in names compare with those inside: of how many, how many are equal, how many one less."""
+    """How many checkpoints were compared, in how many the numbers are equal, and in how many the name is one less."""
 
     opened: int = 0
     equal: int = 0
@@ -24,12 +24,12 @@ class Compared(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether all of them are equal, or all one less."""
+        """Whether all numbers are equal, or all are one less."""
         return self.opened in (self.equal, self.one_less)
 
     @property
     def text(self) -> str:
-        """It in words; nothing where nothing could be compared."""
+        """The comparison in words; empty where nothing could be compared."""
         if self.opened == 0:
             return ""
         if self.opened == self.one_less:
@@ -38,17 +38,17 @@ class Compared(NamedTuple):
 
 
 def compare(rows: Iterable[tuple[Mapping[str, str], Inside]]) -> Compared:
-    """Compare the fields of names with what stands inside, where both tell a number."""
+    """Compare the fields of names with the numbers inside, for checkpoints that have both."""
     every = [pairs.values() for fields, inside in rows if (pairs := _pairs(fields, inside))]
     return Compared(
         len(every),
-        sum(all(said == other for said, other in pairs) for pairs in every),
-        sum(all(said + 1 == other for said, other in pairs) for pairs in every),
+        sum(all(named == inside for named, inside in pairs) for pairs in every),
+        sum(all(named + 1 == inside for named, inside in pairs) for pairs in every),
     )
 
 
 def in_words(fields: Mapping[str, str], inside: Inside) -> str:
-    """Say what stands inside a checkpoint, and whether its name says so; nothing where nothing is known of it."""
+    """Write the numbers inside a checkpoint, and whether its name agrees; empty if nothing inside is known."""
     text = ", ".join(f"{key} {value}" for key, value in inside.items() if value is not None)
     compared = compare([(fields, inside)])
     if not compared.opened:
@@ -59,25 +59,26 @@ def in_words(fields: Mapping[str, str], inside: Inside) -> str:
 
 
 def first_middle_last(rows: Sequence[T]) -> list[T]:
-    """Return three of some rows, or all where these are fewer."""
+    """Return the first, the middle and the last row, or all rows if there are fewer than three."""
     return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []
 
 
 def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, Inside]) -> str:
-    """Tell of a checkpoint whose number is not the one inside; nothing where there is no such.
+    """Return a sentence on the checkpoint whose name differs most from the number inside; empty where names are right.
 
-    Some count from 1 inside, also only now and then. Where all differ by as much, their order is right.
+    Names that all differ by the same are right, as their order is. So are names that are sometimes one less: some
+    programs count from 1 inside.
     """
     differs: dict[str, dict[int, str]] = defaultdict(dict)
     for one in checkpoints:
-        for key, (said, other) in _pairs(one.fields, inside.get(one.entry.name, {})).items():
-            differs[key].setdefault(other - said, f"{one.entry.name} says {key} {said} and holds {other}")
+        for key, (named, held) in _pairs(one.fields, inside.get(one.entry.name, {})).items():
+            differs[key].setdefault(held - named, f"{one.entry.name} says {key} {named} and holds {held}")
     found = (texts[max(texts, key=abs)] for texts in differs.values() if len(texts) > 1 and texts.keys() - {0, 1})
     return next(found, "")
 
 
 def _pairs(fields: Mapping[str, str], inside: Inside) -> dict[str, tuple[int, int]]:
-    said = numbers_told(fields)
-    if said.get("number", -1) in [inside.get(key) for key in COUNTS]:
-        return {"number": (said["number"], said["number"])}
-    return {key: (said[key], value) for key, value in inside.items() if key in said and value is not None}
+    named = numbers_told(fields)
+    if named.get("number", -1) in [inside.get(key) for key in COUNTS]:
+        return {"number": (named["number"], named["number"])}
+    return {key: (named[key], value) for key, value in inside.items() if key in named and value is not None}

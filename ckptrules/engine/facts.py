@@ -1,4 +1,4 @@
-"""Pure: files that know more of checkpoints than their names: which row tells of which, and what it tells."""
+"""Read facts: match the rows of files to checkpoints, and take metrics, times and the best from them. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ckptrules.engine.measures import NS
 from ckptrules.engine.pointers import mentioned, stems
 from ckptrules.engine.ruleset import Fact
 
-LAST_SECOND = 253_402_300_800  # of the year 9999
+LAST_SECOND = 253_402_300_800  # the end of the year 9999
 LONGEST = 4096  # characters of a text that names a checkpoint
 Metrics = Mapping[str, Mapping[str, str]]  # by the name of a checkpoint
-Names = Mapping[str, Mapping[str, str]]  # and the fields that the rules read of each
+Names = Mapping[str, Mapping[str, str]]  # the fields of each checkpoint, by its name
 
 
 class Telling(NamedTuple):
-    """What one file tells: metrics and times (ns since 1970) by the name of the checkpoint, and a text for the best.
+    """The content of one file of facts.
 
-    ``score`` is the number by which that is the best, as a text. ``owner`` is the folder checkpoint that the file lies
-    in, if it does, ``path`` where it lies, from its directory.
+    ``path`` is its path from the checkpoint directory, ``owner`` the folder checkpoint that contains it, if any.
+    ``metrics`` and ``times`` (nanoseconds since 1970) are by the name of the checkpoint. ``best`` is the text that
+    names the best checkpoint, ``score`` the number that makes it the best, as text.
     """
 
     fact: Fact
@@ -38,29 +39,27 @@ class Telling(NamedTuple):
 
 
 def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Telling:
-    """Find what a file tells of which checkpoints: of several rows for one, the later adds to the earlier.
+    """Return what a file says of the checkpoints in ``names``; later rows add to earlier ones.
 
-    A row of a number below 0 proves that the file counts otherwise than ``offset`` says: no row is believed.
-
-    One that lies in a folder checkpoint (``owner``) tells of this one only. ``names`` are the checkpoints of the
-    directory.
+    A file inside a folder checkpoint (``owner``) is about that checkpoint only. If a row has a number below ``offset``,
+    the file counts in another way, and no row is believed.
     """
-    meant = {owner: names[owner]} if owner else names
-    keys = _by_key(fact, meant) if fact.by or owner else {}
-    apart = {fact.time, *(theirs for _, theirs in fact.by)}
+    about = {owner: names[owner]} if owner else names
+    keys = _by_key(fact, about) if fact.by or owner else {}
+    no_metrics = {fact.time, *(theirs for _, theirs in fact.by)}
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
     best = score = ""
     for row, is_row in _rows(fact, documents):
         if fact.best and fact.best in row:
             best = _as_text(row[fact.best]) or best
-        if fact.score and (fact.score in row or "metrics" in row):  # of thousands of rows one tells it
+        if fact.score and (fact.score in row or "metrics" in row):  # only one of thousands of rows may have it
             score = numbers(row).get(fact.score, score)
         key = _key_of(fact, row) if is_row else None
         if fact.offset and any(isinstance(part, int) and part < 0 for part in key or ()):
-            keys, metrics, times = {}, {}, {}  # which one it calls the best still counts
+            keys, metrics, times = {}, {}, {}  # but the best that it names still counts
         for name in keys.get(key, ()) if key is not None else ():
-            metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
+            metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in no_metrics)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
     return Telling(fact, path, owner, metrics, times, best, score)
@@ -69,11 +68,11 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
 def joined(
     tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = (), per: Sequence[str] = ()
 ) -> Evidence:
-    """Join what files tell: of two that tell one thing the first counts.
+    """Join what files say into evidence: where two files contradict each other, the first counts.
 
-    Of files inside the checkpoints only those of the newest of a series say which one is the best: each earlier one
-    said so of those before it. What is ``out``, as it is not whole, does not silence these. What a file calls the best
-    stays, as what a pointer file names; but such a file does not follow.
+    Of the files inside checkpoints, only those of the newest checkpoint of a series say which one is the best: older
+    ones knew only what came before. A checkpoint in ``out`` is not whole, and does not count as the newest. ``per`` are
+    fields that split a series. The best checkpoint is held as if a pointer file named it.
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
@@ -106,31 +105,31 @@ def joined(
 
 
 def _scored(telling: Telling, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
-    """Yield the metrics by which a file may call a checkpoint the best, each with the end of it that is the best.
+    """Yield the metrics, each with ``max`` or ``min``, that may be the reason why a file names its best checkpoint.
 
-    It is a metric of that checkpoint that equals the score, and that no other one exceeds, or goes below.
+    The metric of that checkpoint equals the score, and is the highest or the lowest of all, not both.
     """
     for mention in _named(telling.best, names) if telling.score else ():
         for metric, text in metrics.get(mention.name, {}).items():
-            told = [float(row[metric]) for row in metrics.values() if metric in row]
-            ends = [mode for mode, best in (("max", max(told)), ("min", min(told))) if float(text) == best]
+            values = [float(row[metric]) for row in metrics.values() if metric in row]
+            ends = [mode for mode, best in (("max", max(values)), ("min", min(values))) if float(text) == best]
             if float(text) == float(telling.score) and len(ends) == 1:
                 yield metric, ends[0]
 
 
 def merged(metrics: Metrics, more: Metrics) -> Metrics:
-    """Add what files tell to what sidecars tell, which are nearer to a checkpoint and count first."""
+    """Join the metrics of sidecars with those of facts (``more``); where both have one, the sidecar counts."""
     return {**metrics, **{name: {**row, **metrics.get(name, {})} for name, row in more.items()}}
 
 
 def believed(listing: Listing, times: Mapping[str, int]) -> Listing:
-    """Put the times that files tell in the place of those of the file system."""
+    """Return the listing with the times that facts give instead of those of the file system."""
     entries = (entry._replace(mtime_ns=times.get(entry.name, entry.mtime_ns)) for entry in listing.entries)
     return listing._replace(entries=tuple(entries)) if times else listing
 
 
 def numbers(row: object) -> dict[str, str]:
-    """Return the numbers at the top of a mapping or below ``metrics``, as texts."""
+    """Return the numbers of a mapping, and of the mapping at its key ``metrics``, as texts."""
     if not isinstance(row, dict):
         return {}
     inner = row.get("metrics")
@@ -139,7 +138,7 @@ def numbers(row: object) -> dict[str, str]:
 
 
 def as_time_ns(value: object) -> int | None:
-    """Read a time: seconds since 1970, or ISO 8601, of the local zone where it names none."""
+    """Return a time in nanoseconds since 1970, read from seconds or ISO 8601 (local without a zone), or None."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError, OverflowError, OSError):
             value = datetime.fromisoformat(value.strip()).timestamp()
@@ -149,7 +148,7 @@ def as_time_ns(value: object) -> int | None:
 
 
 def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield the mappings of a file, and whether each is a row: a document that holds the list of rows is none."""
+    """Yield the mappings of a file, and whether each is a row; a document that contains the list of rows is none."""
     for document in documents:
         if fact.rows and isinstance(document, dict):
             yield document, False
@@ -172,14 +171,14 @@ def _by_key(fact: Fact, names: Names) -> dict[tuple[int | str, ...], list[str]]:
 
 
 def _key_of(fact: Fact, row: Mapping[str, Any]) -> tuple[int | str, ...] | None:
-    """Return what a row tells of, by our fields; None where it lacks one."""
+    """Return the values of a row for our fields; None where one is missing."""
     key: list[int | str] = []
     for ours, theirs in fact.by:
         value = row.get(theirs)
         if ours == "name":
             key.append(_as_text(value).replace("\\", "/").rstrip("/").rpartition("/")[2])
-        elif (said := _as_number(value)) is not None:
-            key.append(said - fact.offset)
+        elif (theirs_number := _as_number(value)) is not None:
+            key.append(theirs_number - fact.offset)
         else:
             return None
     return tuple(key)
@@ -200,13 +199,13 @@ def _as_text(value: object) -> str:
 
 
 def _named(text: str, names: Names) -> tuple[Mention, ...]:
-    """Return the checkpoints that a text names. Only a number stays true when one of them is renamed."""
-    of_base = {in_part_folder(name)[1]: name for name in names}  # what protects one part protects all
+    """Return the checkpoints that a text names. They cannot be renamed, except where the text is only a number."""
+    of_base = {in_part_folder(name)[1]: name for name in names}  # one part is enough: it protects all
     try:
         raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # of JSON, half of a letter: there is no such name
+    except UnicodeEncodeError:  # half of a surrogate pair from JSON: no file has such a name
         return ()
-    said = mentioned(raw, of_base, lambda base: names[of_base[base]])
+    found = mentioned(raw, of_base, lambda base: names[of_base[base]])
     return tuple(
-        Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in said
+        Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in found
     )

@@ -1,4 +1,4 @@
-"""Pure: what looks like a checkpoint, and the ``layout`` that would cover the folders in which it lies."""
+"""Recognise names that look like checkpoints, and propose a ``layout`` that covers their folders. Pure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ ENDINGS = tuple(
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
-# What is written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
+# Files that are being written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
 _UNFINISHED = re.compile(r"\.(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])", re.IGNORECASE)
-# Endings of what tells of checkpoints, or of settings; an array may be weights.
+# Endings of logs, settings and the like; an array (.npy) may be weights.
 BESIDE = (*(ending for ending in TELLING if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
-EXAMPLES = 3  # folders that are shown
+EXAMPLES = 3  # folders that a message shows
 
 
 class PassedOver(NamedTuple):
-    """A folder below ``outputs_dir`` that is passed over: how many names in it look like checkpoints, and one.
+    """A folder below ``outputs_dir`` with names that look like checkpoints, and that no command reads.
 
-    ``is_covered`` says that a layout covers it, and that no rule knows anything in it.
+    ``number`` is how many names look like checkpoints, ``example`` one of them. ``is_covered`` is whether the layout
+    covers the folder, but no rule knows any name in it.
     """
 
     path: str
@@ -39,7 +40,7 @@ class PassedOver(NamedTuple):
 
 
 def looks_like(name: str) -> bool:
-    """Say whether a name looks like a checkpoint: by its ending, or as a word with a number."""
+    """Return whether a name looks like a checkpoint, by its ending or by a word with a number."""
     if name.lower().endswith(ENDINGS):
         return True
     is_other = name.lower().endswith((*BESIDE, ".gz", ".zip")) or _UNFINISHED.search(name)
@@ -47,16 +48,15 @@ def looks_like(name: str) -> bool:
 
 
 def stands_beside(name: str, *, folder: bool) -> bool:
-    """Say whether a name is what frameworks leave beside checkpoints: logs, settings, and folders of other things."""
+    """Return whether a name is one that frameworks write beside checkpoints: logs, settings, other folders."""
     is_log = name.lower().endswith(BESIDE) or name.startswith("events.out.")
     return not looks_like(name) and (folder or is_log)
 
 
 def layout_for(paths: Iterable[str]) -> list[str]:
-    """Return patterns that cover folders, the fewest first: ``a/b/checkpoints`` → ``*/*/checkpoints``.
+    """Return patterns that cover folders, the shortest first: ``a/b/checkpoints`` → ``*/*/checkpoints``.
 
-    The last part stays as it is where it says what is in it (`HOLDERS`), or where several folders share it
-    and no number in it tells them apart, as in ``seed1``.
+    The last part stays if it is one of `HOLDERS`, or if several folders have it and it has no number (``seed1``).
     """
     parts = [path.split("/") for path in paths if path]
     shared = Counter((len(one), one[-1]) for one in parts)
@@ -67,10 +67,10 @@ def layout_for(paths: Iterable[str]) -> list[str]:
 def uncovered_text(
     folders: Sequence[PassedOver], layout: Sequence[str], outputs_dir: str, rules: str, *, more: bool = False
 ) -> str:
-    """Tell what looks like checkpoints and is not covered, with the line that would cover it; else nothing.
+    """Return a message on folders that no command reads, with the line that would cover them; empty without folders.
 
-    The folders have their names as they are to be shown. ``rules`` says what is to be edited: the rule file, or how to
-    get one; ``more``, that not all folders were looked at.
+    ``folders`` have printable names. ``rules`` is the file to edit, or how to get one. ``more`` is whether some folders
+    were not looked at.
     """
     unread = [one for one in folders if one.is_covered]
     outside = [one for one in folders if not one.is_covered]
@@ -91,7 +91,7 @@ def uncovered_text(
 
 
 def _listed(title: str, folders: Sequence[PassedOver], outputs_dir: str) -> list[str]:
-    """Return lines that name the first of some folders; none where there is none."""
+    """Return the title and lines that name the first folders; empty without folders."""
     lines = [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
     if more := folders[EXAMPLES:]:
         lines.append(f"    and in {len(more)} other folder{'s' * (len(more) > 1)}: {sum(one.number for one in more)}")

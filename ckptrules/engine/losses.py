@@ -1,4 +1,4 @@
-"""Pure: what a policy takes away that a person may not have meant: the best, nearly all, or whatever is large."""
+"""Find deletions that the user of a policy may not have meant: the best, nearly all, all that is large. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.metrics import metrics_of, mode_of
 from ckptrules.engine.ruleset import Policy, Reason
 
-SMALLER = 0.9  # times the size of the smallest that goes; states of one run have nearly the same
-SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left
+SMALLER = 0.9  # of the smallest deleted size; less is suspicious, as the states of one run have nearly one size
+SERIES = 3  # the least number of checkpoints for a note that one or none is left
 
 
 class Rated(NamedTuple):
-    """What one name says of one metric; ``text`` is the number as it stands there."""
+    """The value of one metric for one name; ``text`` is the number as it is written."""
 
     value: float
     text: str
@@ -26,14 +26,14 @@ class Rated(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What goes that a person may miss, as notes, and the metrics by which the best goes."""
+    """Notes on deletions that a person may miss, and the metrics whose best checkpoint is deleted."""
 
     notes: tuple[Reason, ...]
     metrics: tuple[str, ...]
 
 
 class Extreme(NamedTuple):
-    """The highest or the lowest by a metric; ``is_best`` where it is known which of the two is the best."""
+    """The highest or lowest checkpoint by a metric; ``is_best`` if it is known to be the best."""
 
     metric: str
     name: str
@@ -44,29 +44,29 @@ class Extreme(NamedTuple):
 def losses(
     policy: Policy, series: Sequence[Checkpoint], protected: Iterable[Checkpoint], goes: Collection[str], of: str = ""
 ) -> Losses:
-    """Tell what goes of a series that a person may miss.
+    """Return what a person may miss of the deletions in one series.
 
-    The series are its whole checkpoints, the older first. What is protected stays in any case, and may tell a metric.
-    ``of`` tells the series from others, for the end of a sentence.
+    ``series`` are its whole checkpoints, older first. ``protected`` ones stay in any case, and may have a metric.
+    ``goes`` are the deleted names. ``of`` names the series at the end of a sentence, if there are several.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
     extremes = [*_extremes_that_go(policy, series, protected, goes)]
-    found = [Reason(text, policy.place) for text in _told(extremes)]
+    notes = [Reason(text, policy.place) for text in _sentences(extremes)]
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
-        found.append(Reason(f"{what} checkpoints{of} go", policy.place))
+        notes.append(Reason(f"{what} checkpoints{of} go", policy.place))
     gone = [checkpoint.entry.size for checkpoint in series if checkpoint.entry.name in goes]
     most = max((checkpoint.entry.size for checkpoint in left), default=0)
     if left and gone and most < SMALLER * min(gone):
         sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"
-        found.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
-    return Losses(tuple(found), tuple(one.metric for one in extremes if one.is_best))
+        notes.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
+    return Losses(tuple(notes), tuple(one.metric for one in extremes if one.is_best))
 
 
 def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:
-    """Say whether a policy lets checkpoints go without knowing which one is the best.
+    """Return whether a policy deletes checkpoints although nothing says which one is the best.
 
-    ``others`` may say which one is the best by being called so: what is protected, links, pointer files.
+    ``others`` are protected names, links and pointer files: ``best`` in one of them says it.
     """
     if any(line.key == "keep_best" for line in policy.lines) or any("best" in name.lower() for name in others):
         return False
@@ -89,11 +89,11 @@ def _extremes_that_go(
                     yield Extreme(metric, first[-1].name, f"{what.format(metric)} ({text})", bool(mode))
 
 
-def _told(extremes: Iterable[Extreme]) -> Iterator[str]:
-    said: dict[str, list[str]] = defaultdict(list)
+def _sentences(extremes: Iterable[Extreme]) -> Iterator[str]:
+    words: dict[str, list[str]] = defaultdict(list)
     for one in extremes:
-        said[one.name].append(one.words)
-    for name, texts in said.items():
+        words[one.name].append(one.words)
+    for name, texts in words.items():
         yield f"the {' and the '.join(texts)}, {name}, goes"
 
 

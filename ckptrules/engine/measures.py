@@ -1,4 +1,4 @@
-"""Pure: ``7d`` → seconds, ``200GB`` → bytes, and back into words; sums of bytes in which a file counts once."""
+"""Read and write times and sizes (``7d``, ``200GB``), and add up bytes so that each file counts once. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ckptrules.engine.entries import HardLinks
 
 NS = 1_000_000_000  # a second in nanoseconds
 SECONDS = {"y": 31_536_000, "mo": 2_592_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-ROUNDS_UP = 999.5  # from here on three digits would show 1000
+ROUNDS_UP = 999.5  # three digits would show this as 1000
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 BYTES = {unit: 1000**power for power, unit in enumerate(UNITS)} | {
     unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB", "PiB"), start=1)
@@ -24,7 +24,7 @@ def seconds(text: str) -> int:
     """Read a time such as ``7d``. A month (``mo``) has 30 days, a year (``y``) 365; ``m`` are minutes.
 
     Raises:
-        ValueError: it is none, or no time at all (``0d``); the message says what is wanted.
+        ValueError: the text is no time, or 0; the message says what is wanted.
     """
     match = _TIME.fullmatch(text)
     if match is None or int(match[1]) == 0:
@@ -36,7 +36,7 @@ def size(text: str) -> int:
     """Read a size such as ``200GB``.
 
     Raises:
-        ValueError: it is none, or less than a byte; the message says what is wanted.
+        ValueError: the text is no size, or less than a byte; the message says what is wanted.
     """
     match = _SIZE.fullmatch(text)
     read = int(float(match[1]) * BYTES[match[2]]) if match else 0
@@ -49,7 +49,7 @@ def rate(text: str) -> int:
     """Read a rate such as ``2GB/s``, in bytes a second.
 
     Raises:
-        ValueError: it is none; the message says what is wanted.
+        ValueError: the text is no rate; the message says what is wanted.
     """
     amount, _, unit = text.rpartition("/")
     try:
@@ -62,7 +62,7 @@ def max_delete(text: str) -> str:
     """Read a limit for deletions: ``25`` or ``20%``.
 
     Raises:
-        ValueError: it is neither; the message says what is wanted.
+        ValueError: the text is neither; the message says what is wanted.
     """
     if _LIMIT.fullmatch(text) is None:
         raise ValueError("a number of checkpoints, 1 or more, or a percentage such as 20%")
@@ -72,7 +72,7 @@ def max_delete(text: str) -> str:
 def taken(sizes: int, links: Collection[HardLinks], counted: set[tuple[int, int]] | None = None) -> int:
     """Return the bytes that names take, given the sum of their sizes: a file with several names counts once.
 
-    ``counted`` are the files with several names that count elsewhere; those of these names are added.
+    Files in ``counted`` (device and inode) were counted before and add nothing. The files of ``links`` are added to it.
     """
     counted = set() if counted is None else counted
     once = {link[:3] for link in links if link[:2] not in counted}
@@ -81,13 +81,13 @@ def taken(sizes: int, links: Collection[HardLinks], counted: set[tuple[int, int]
 
 
 def freed(sizes: int, links: Iterable[HardLinks]) -> int:
-    """Return the bytes that are free when names have gone: a file with other names elsewhere is still there."""
+    """Return the bytes that become free when names are removed: a file with other names elsewhere frees nothing."""
     found = list(links)
     return taken(sizes, found, still_there(found))
 
 
 def still_there(links: Collection[HardLinks]) -> set[tuple[int, int]]:
-    """Return the files that have other names elsewhere when these have gone."""
+    """Return the files (device and inode) that still have other names when these are removed."""
     gone = Counter[tuple[int, int]]()
     for link in links:
         gone[link[:2]] += link.here
@@ -95,19 +95,19 @@ def still_there(links: Collection[HardLinks]) -> set[tuple[int, int]]:
 
 
 def human_time(time: int, *, up: bool = False) -> str:
-    """Write seconds in the largest unit that fits, weeks left out: ``9d``; ``up`` rounds up and not down."""
+    """Write seconds in the largest of d, h, m and s that fits: ``9d``; ``up`` rounds up instead of down."""
     unit = next((unit for unit in "dhm" if time >= SECONDS[unit]), "s")
     whole, rest = divmod(max(time, 0), SECONDS[unit])
     return f"{whole + bool(up and rest)}{unit}"
 
 
 def visible(text: str) -> str:
-    """Make a text of one line safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+    """Return one line of text with control characters, bidi marks and undecodable bytes escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def visible_lines(text: str) -> str:
-    """Do so with a text of several lines."""
+    """Return a text of several lines, each as `visible`."""
     return "\n".join(map(visible, text.split("\n")))
 
 
@@ -118,7 +118,7 @@ def _escaped(character: str) -> str:
 
 
 def written(limit: int) -> str:
-    """Write a size as rules have it, so that it is read as so many bytes or more: ``31.4GB``, else all the bytes."""
+    """Write a size for a rule file, so that it reads back as at least as many bytes: ``31.4GB``, or the exact bytes."""
     text = human_size(limit).replace(" ", "")
     return text if size(text) >= limit else f"{limit}B"
 

@@ -1,4 +1,4 @@
-"""Pure: what the name of a metric tells, which metrics a checkpoint tells, and which end of each is the best."""
+"""Tell from the name of a metric whether high or low is best, and list the metrics of a checkpoint. Pure."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ NO_VALUE = frozenset(
     " gradient growth improved improvement increase increased inverse inverted ratio reduced reduction scale scaler"
     " std threshold variance weight weights".split()
 )
-"""Words for how far a metric has moved, or what it is multiplied with: ``acc_drop``, ``loss_scale``."""
+"""Words for a change or a factor of a metric, instead of its value: ``acc_drop``, ``loss_scale``."""
 _WORD = re.compile(r"[A-Za-z]+\d*")
 _SINGLE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # of `valLossDrop` as well
 
 
 @lru_cache(maxsize=1000)
 def mode_of(metric: str) -> str:
-    """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell.
+    """Return whether the lowest (``min``) or highest (``max``) value of a metric is best; empty if its name is unclear.
 
-    ``neg_loss`` may be a loss with its sign turned, of which the highest is the best, or the loss on negatives. Of
-    ``acc_drop`` and ``loss_improvement`` the words for the metric tell the wrong end, or none. Where words for both
-    ends stand in it (``acc_error``), only a ``dice_loss`` and a ``top1_err`` are clear.
+    ``neg_loss`` is unclear: a loss with its sign turned, or the loss on negatives. So are changes and factors:
+    ``acc_drop``, ``loss_improvement``. Of names with words for both ends (``acc_error``), only those like ``dice_loss``
+    and ``top1_err`` are clear.
     """
     words = [word.lower() for word in _WORD.findall(metric)]
     single = [word.lower() for word in _SINGLE.findall(metric)]
@@ -57,9 +57,9 @@ def _is_high(word: str) -> bool:
 
 
 def metrics_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    """Yield what a name or a sidecar tells: any metric that a name calls so, else what is known to be one."""
+    """Yield the metrics of a name or its sidecars, as texts: those that `mode_of` knows, and the field ``metric``."""
     fields = checkpoint.fields
-    told = {**checkpoint.metrics, **fields}
+    values = {**checkpoint.metrics, **fields}
     if "metric" in fields and "value" in fields:
-        told[fields["metric"]] = fields["value"]
-    yield from ((key, text) for key, text in told.items() if mode_of(key) or key == fields.get("metric"))
+        values[fields["metric"]] = fields["value"]
+    yield from ((key, text) for key, text in values.items() if mode_of(key) or key == fields.get("metric"))

@@ -1,4 +1,4 @@
-"""Pure: pinned checkpoints, which are never deleted, and under which names they stand."""
+"""Find pinned checkpoints, which are never deleted, under their present names. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UNSEEN = "cannot be looked at: "
 
 
 class Pin(NamedTuple):
-    """A checkpoint that is pinned: its path below ``outputs_dir``, its bytes, its time in nanoseconds since 1970.
+    """A pinned checkpoint: its path below ``outputs_dir``, its bytes, and its time in nanoseconds since 1970.
 
-    ``note`` says what it is kept for, in the words of the user. ``place`` is where the pin is written.
+    ``note`` is why the user keeps it. ``place`` is the place of the pin in its file.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Pin(NamedTuple):
 
     @property
     def directory(self) -> str:
-        """The folder that it lies in, a path below ``outputs_dir``."""
+        """The folder of the checkpoint, a path below ``outputs_dir``."""
         return self.path.rpartition("/")[0]
 
     @property
@@ -40,9 +40,9 @@ class Pin(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A pin, and where the checkpoint stands: the directory, a path below ``outputs_dir``, and the name in it.
+    """A pin, and the present place of its checkpoint: a directory below ``outputs_dir``, and the name in it.
 
-    ``fault`` says why nothing that stands there is it; then nothing may be deleted in that directory.
+    ``fault`` is why the checkpoint was not found there; nothing may then be deleted in that directory.
     """
 
     pin: Pin
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 def by_place(pins: Iterable[Pin]) -> dict[str, list[Pin]]:
-    """Group pins by each directory that may be the one that they lie in: it may have folders that hold parts."""
+    """Return pins by directory: each by its folder, and by the folder above, as its own may be a part folder."""
     found: dict[str, list[Pin]] = defaultdict(list)
     for pin in pins:
         found[pin.directory].append(pin)
@@ -66,7 +66,7 @@ def by_place(pins: Iterable[Pin]) -> dict[str, list[Pin]]:
 
 
 def name_in(pin: Pin, found: Directory) -> str:
-    """Return the name that a pinned path has in a checkpoint directory; nothing where it does not lie in that."""
+    """Return the name of a pinned path in the listing of a checkpoint directory; empty if it is not in there."""
     start = f"{found.directory}/".lstrip("/")
     name = pin.path.removeprefix(start)
     folder, _, _ = name.rpartition("/")
@@ -77,10 +77,10 @@ def name_in(pin: Pin, found: Directory) -> str:
 def find_pinned(
     pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], Iterable[str]]
 ) -> Found:
-    """Find what is pinned in one directory: under its name, or under the one that it has got since.
+    """Find a pinned checkpoint in a directory, under the name in the pin or a later one.
 
-    ``entry_of`` returns what stands under a name of it. ``moved`` returns where a path may lead today, by the journals;
-    it is asked only where the name does not lead to it.
+    ``entry_of`` returns the entry of a name in the directory. ``moved`` returns, from the journals, the paths that a
+    path may have today; it is called only if the name in the pin does not lead to the checkpoint.
     """
     start = f"{directory}/".lstrip("/")
     name = pin.path.removeprefix(start)
@@ -93,9 +93,9 @@ def find_pinned(
 
 
 def is_it(pin: Pin, entry: Entry | None) -> bool:
-    """Say whether an entry is what was pinned: a file or directory of its size and time.
+    """Return whether an entry is the pinned checkpoint: a file or directory of its size and time.
 
-    A copy of a tree may have lost the fractions of the seconds.
+    Times may differ in fractions of a second, which a copy of a tree may lose.
     """
     if entry is None or entry.kind not in ("file", "directory") or entry.size != pin.size:
         return False

@@ -1,4 +1,4 @@
-"""Pure: text files that name checkpoints (``last_checkpoint``, ``latest``): which ones, and others in their place."""
+"""Read pointer files (``last_checkpoint``, ``latest``): find the names in them, and replace them. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Mention, numbers_told
 
-LONGEST = 16 * 1024  # bytes; such files have a few lines
-LONGEST_LIST = 64 * 1024  # bytes of a list of checksums: what it held goes to the trash once for each rename
+LONGEST = 16 * 1024  # bytes; pointer files have a few lines
+LONGEST_LIST = 64 * 1024  # bytes of a list of checksums: each rename puts a copy of the file into the trash
 _NO_TEXT = re.compile(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]")
 _CHECKSUM = rb"[0-9A-Fa-f]{32,128}"
 _LIST = re.compile(rb"(?:(?:\\?%b [ *][^\n]+|[\w/-]+ ?\([^\n]+\) = %b|[#;][^\n]*|)\n)*" % (_CHECKSUM, _CHECKSUM))
@@ -27,21 +27,21 @@ _COUNTED = re.compile(
     rb"[ \t]*+[:=][ \t]*+([\"']?)(\d{1,18}(?:\.0*+)?)(?![\w./\\-])\3",
     re.IGNORECASE,
 )
-_FEW = 3  # numbers behind such keys; more are those of a history
-_BETWEEN = b" \t\r\n{}[],;"  # what may stand between numbers where a file holds nothing else
-_MARK = b"\xef\xbb\xbf"  # of UTF-8, which Windows puts in front
+_FEW = 3  # numbers after such keys; a file with more is a history
+_BETWEEN = b" \t\r\n{}[],;"  # what may separate numbers in a file of nothing but numbers
+_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8, which Windows writes
 _KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
-_STARTS, _ENDS = re.compile(rb"(?<![\w.=+\-])"), re.compile(rb"(?![\w=+\-]|\.\w)")  # of a word, whatever it holds
+_STARTS, _ENDS = re.compile(rb"(?<![\w.=+\-])"), re.compile(rb"(?![\w=+\-]|\.\w)")  # of a word
 _LEAD = re.compile(r"[-_.]+[A-Za-z]*[-_.]*$")
 FieldsOf = Callable[[str], Mapping[str, str]]
-Texts = Mapping[str, Sequence["PointerText"]]  # by what they name
-Renames = Mapping[str, str]  # of what is renamed together, all or none: old names, and the new ones
+Texts = Mapping[str, Sequence["PointerText"]]  # by the name that they name
+Renames = Mapping[str, str]  # old to new names of one checkpoint with its parts and sidecars
 
 
 def is_text(content: bytes) -> bool:
-    """Say whether this can be the content of a pointer file: text of some kB, without control bytes.
+    """Return whether this may be the content of a pointer file: text of at most `LONGEST` bytes, no control bytes.
 
-    A list of checksums, and nothing else, may be longer.
+    A file that is only a list of checksums may have `LONGEST_LIST` bytes.
     """
     size = len(content)
     is_short = size <= LONGEST or (size <= LONGEST_LIST and _LIST.fullmatch(content.rstrip(b"\n") + b"\n") is not None)
@@ -49,7 +49,7 @@ def is_text(content: bytes) -> bool:
 
 
 class PointerText(NamedTuple):
-    """A text in a pointer file, and all that it names."""
+    """A text in a pointer file, and all names that it names."""
 
     pointer: str
     text: str
@@ -57,7 +57,7 @@ class PointerText(NamedTuple):
 
 
 class Index:
-    """Finds the names of a directory that a file may name, in a time that does not grow with their number."""
+    """Finds the names of a directory that a file may name, in a time that is independent of their number."""
 
     def __init__(self, names: Iterable[str], fields_of: FieldsOf) -> None:
         self._named: dict[bytes, list[str]] = defaultdict(list)
@@ -66,8 +66,8 @@ class Index:
             fields = fields_of(name)
             for text in {spelled for one in _texts_for(name, fields) for spelled in _spellings(one)}:
                 self._named[text].append(name)
-            for told in _may_be_told(fields):
-                self._telling[told].append(name)
+            for number in _numbers_and_epoch(fields):
+                self._telling[number].append(name)
         self._sizes = sorted({len(text) for text in self._named})
 
     def near(self, content: bytes) -> set[str]:
@@ -83,45 +83,44 @@ class Index:
 
 
 def mentions(content: bytes, name: str) -> bool:
-    """Say whether a file names a checkpoint: as a word, or as a part of a path of this machine or another."""
+    """Return whether a file has a name as a word, or as a part of a path."""
     return any(text in content and _as_word(text).search(content) for text in set(_spellings(name)))
 
 
 def mentioned(
     content: bytes, names: Iterable[str], fields_of: FieldsOf, *, protects: bool = True, called: str = ""
 ) -> tuple[Mention, ...]:
-    """Return which names a file names, and each text that stands there for it.
+    """Return which of ``names`` a file names, and by which texts.
 
-    That is the whole name; or a stem, from which the name goes on with a dot or with what its format captures as
-    ``part``, or the name without that; or numbers that the name tells (`numbers_in`). A stem has a digit and a letter.
-    What stands behind a key (``best=epoch_12.pth``) is meant, and has no text: it cannot follow.
+    A text is the whole name, one of its `stems`, or a number in the name (`numbers_in`). A name after a key
+    (``best=epoch_12.pth``) counts, but gets no text: it cannot follow a rename, since nobody knows where the key ends.
 
-    Where what is named does not stay (``protects``), only whole names count. The file is ``called`` so.
+    Without ``protects``, only whole names count. ``called`` is the name of the file.
     """
     numbers = numbers_in(content, called) if protects else []
     lines = _behind_keys(content) if protects else []
     values = b"\n".join(line[start:] for line, start in lines)
-    beside = sorted(names)
+    every = sorted(names)
     found = []
-    for name in beside:
+    for name in every:
         texts = _texts_for(name, fields_of(name)) if protects else [name]
-        said = [text for text in texts if mentions(content, text)]
-        behind = [] if said else [text for text in texts if mentions(values, text)]
-        meant = [line for line, start in lines if behind and any(mentions(line[start:], text) for text in behind)]
-        if any(not any(mentions(line, other) for other in beside) for line in meant):
-            said = [""]  # it stays, and nothing is written there: who knows where a key ends
-        if not said:
-            told, with_epoch = _told(fields_of(name)), _may_be_told(fields_of(name))
-            said = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else told)]
-        found += [Mention(name, text, protects) for text in said]
+        there = [text for text in texts if mentions(content, text)]
+        in_values = [] if there else [text for text in texts if mentions(values, text)]
+        in_lines = [line for line, start in lines if any(mentions(line[start:], text) for text in in_values)]
+        if any(not any(mentions(line, other) for other in every) for line in in_lines):
+            there = [""]
+        if not there:
+            own, with_epoch = _numbers(fields_of(name)), _numbers_and_epoch(fields_of(name))
+            there = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else own)]
+        found += [Mention(name, text, protects) for text in there]
     return tuple(found)
 
 
 def numbers_in(content: bytes, called: str = "") -> list[tuple[str, bool]]:
-    """Return the whole numbers by which a file may name checkpoints, and whether each may be an epoch beside a step.
+    """Return the whole numbers by which a file may name checkpoints, and whether each is called an epoch.
 
-    Those of a file that holds nothing but numbers: one, one a line, or such behind keys; else what stands behind a key
-    for an epoch or a step. The key says that it is an epoch, or how the file is ``called``.
+    If a file has nothing but numbers (one, one a line, or after keys), all count. In any other file, numbers after a
+    key for epoch or step count. The key, or the name of the file (``called``), calls a number an epoch.
     """
     content = content.removeprefix(_MARK)
     is_bare = not _NUMBER.sub(b"", content).strip(_BETWEEN)
@@ -135,7 +134,7 @@ def numbers_in(content: bytes, called: str = "") -> list[tuple[str, bool]]:
 
 
 def named_alone(content: bytes, fields_of: FieldsOf) -> str:
-    """Return the one name that a file holds and nothing else, if the rules read it; or the one number."""
+    """Return the name or number that is all of a file's content; empty if there is more, or no rule reads the name."""
     words = content.removeprefix(_MARK).decode("utf-8", "surrogateescape").split()
     name = re.split(r"[/\\]", words[0])[-1] if len(words) == 1 else ""
     return name if _is_number(name) or (name and fields_of(name)) else ""
@@ -144,7 +143,7 @@ def named_alone(content: bytes, fields_of: FieldsOf) -> str:
 def stems(name: str, part: str) -> list[str]:
     """Return the stems of a name, the longest first: up to each dot, up to its part, and the name without its part.
 
-    A word that leads to the part belongs to it: of ``ep1-ba9-rank0.pt`` that is ``-rank``.
+    The word before the part belongs to it: ``-rank`` in ``ep1-ba9-rank0.pt``. A stem has a digit and a letter.
     """
     found = {name[:place] for place, letter in enumerate(name) if letter == "."}
     before, there, behind = name.rpartition(part) if part else ("", "", "")
@@ -153,15 +152,15 @@ def stems(name: str, part: str) -> list[str]:
     return sorted(filter(_is_stem, found - {name}), key=lambda stem: (-len(stem), stem))
 
 
-def _told(fields: Mapping[str, str]) -> set[int | None]:
-    """Return the numbers that a name tells: its step and number, and its epoch where it tells no step."""
-    told = numbers_told(fields)
-    return {told.get("step", told.get("epoch")), told.get("number")}
+def _numbers(fields: Mapping[str, str]) -> set[int | None]:
+    """Return the numbers that may stand for a name: its step and number, and its epoch if it has no step."""
+    numbers = numbers_told(fields)
+    return {numbers.get("step", numbers.get("epoch")), numbers.get("number")}
 
 
-def _may_be_told(fields: Mapping[str, str]) -> set[int | None]:
-    """Return also the epoch beside a step, which a file of epochs tells."""
-    return _told(fields) | {numbers_told(fields).get("epoch")}
+def _numbers_and_epoch(fields: Mapping[str, str]) -> set[int | None]:
+    """Return these numbers, and the epoch of a name that has a step as well."""
+    return _numbers(fields) | {numbers_told(fields).get("epoch")}
 
 
 def _texts_for(name: str, fields: Mapping[str, str]) -> list[str]:
@@ -169,23 +168,23 @@ def _texts_for(name: str, fields: Mapping[str, str]) -> list[str]:
 
 
 def _behind_keys(content: bytes) -> list[tuple[bytes, int]]:
-    """Return the lines that begin with a key, each with where its value begins."""
+    """Return the lines that begin with a key, each with the place where its value begins."""
     return [(line, key.end()) for line in content.splitlines() if (key := _KEY.match(line))]
 
 
 def with_other_name(content: bytes, name: str, other: str) -> bytes:
-    """Put another name in the place of one; everything else stays as it is, byte by byte."""
+    """Return the content with one name replaced by another, and every other byte as it was."""
     for text, instead in zip(_spellings(name), cycle(_spellings(other)[:3])):
         content = _as_word(text).sub(instead.replace(b"\\", b"\\\\"), content)
     return content
 
 
 def by_name(pointers: Mapping[str, Sequence[Mention]]) -> Texts:
-    """Map what pointer files name to the texts by which they do."""
+    """Return the texts of pointer files by the names that they name."""
     found: dict[str, list[PointerText]] = defaultdict(list)
-    for pointer, said in pointers.items():
+    for pointer, mentions_there in pointers.items():
         names: dict[str, list[str]] = defaultdict(list)
-        for mention in said:
+        for mention in mentions_there:
             names[mention.text].append(mention.name)
         for text, named in names.items():
             for name in named:
@@ -194,21 +193,21 @@ def by_name(pointers: Mapping[str, Sequence[Mention]]) -> Texts:
 
 
 def repoints(texts: Texts, renames: Renames) -> Iterator[tuple[str, str, str]]:
-    """Yield what is to be put into pointer files by renames that belong together: the file, old text, new text."""
+    """Yield pointer file, old text and new text for each text that these renames change."""
     for pointer, text, names in _touched(texts, renames):
         if new := _new_text(text, names, renames):
             yield pointer, text, new
 
 
 def cannot_follow(texts: Texts, renames: Renames, fields: Mapping[str, str]) -> str:
-    """Return the pointer file that could not follow some renames that belong together, or nothing.
+    """Return the pointer file that could not follow these renames; empty where all could.
 
-    The fields are those that the new names tell.
+    ``fields`` are those of the new name.
     """
     for pointer, text, names in _touched(texts, renames):
         if text in names:
             continue
-        if not (int(text) in _may_be_told(fields) if _is_number(text) else _new_text(text, names, renames)):
+        if not (int(text) in _numbers_and_epoch(fields) if _is_number(text) else _new_text(text, names, renames)):
             return pointer
     return ""
 
@@ -218,7 +217,7 @@ def _touched(texts: Texts, renames: Renames) -> list[PointerText]:
 
 
 def _new_text(text: str, names: Sequence[str], renames: Renames) -> str:
-    """Return what is to stand in the place of a text, or nothing: it stays true, or nothing can stand for all names."""
+    """Return the text that replaces a text; empty if the old one stays true, or no text fits all its names."""
     if not text:
         return ""
     if text in names or _is_number(text):
@@ -244,9 +243,9 @@ def _as_word(text: bytes) -> re.Pattern[bytes]:
 
 
 def _spellings(name: str) -> tuple[bytes, ...]:
-    """Return a name as it is, and as JSON and YAML write what is not ASCII; then in other forms of Unicode.
+    """Return a name as it is and as JSON and YAML escape it, then the same for the other Unicode forms.
 
-    A disk, an archive or a copy may have composed the letters of a name, or taken them apart.
+    A disk, an archive or a copy may have changed the Unicode form of a name.
     """
     if name.isascii():
         return (name.encode(),) * 3

@@ -1,4 +1,4 @@
-"""How values in a rule file are written: one description gives the checker, and the JSON Schema for editors."""
+"""Describe the values of a rule file; the checker and the JSON Schema for editors are both made from this."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Text(NamedTuple):
-    """Text, ``empty`` only where that is said; ``fault`` returns what is wrong with it, or nothing."""
+    """A text. ``fault`` returns what is wrong with it, or an empty text; ``empty`` is whether it may be empty."""
 
     doc: str
     fault: Callable[[str], str] = lambda _: ""
@@ -16,7 +16,7 @@ class Text(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one; or ``also``, no part of that."""
+    """A whole number from ``minimum`` to ``maximum`` (None: no limit), or the single value ``also`` outside of that."""
 
     doc: str
     minimum: int
@@ -25,14 +25,14 @@ class Number(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of a few words, each of which stands for a value."""
+    """One of several words, mapped to their values."""
 
     doc: str
     words: Mapping[str, Any]
 
 
 class ListOf(NamedTuple):
-    """A list of one shape."""
+    """A list of items of one shape; ``empty`` is whether it may have none."""
 
     doc: str
     item: "Shape"
@@ -40,14 +40,14 @@ class ListOf(NamedTuple):
 
 
 class MapOf(NamedTuple):
-    """A mapping with keys of the user's choice."""
+    """A mapping with any keys, and values of one shape."""
 
     doc: str
     item: "Shape"
 
 
 class Keys(NamedTuple):
-    """A mapping with known keys; ``required`` names those that must be there."""
+    """A mapping with known keys, of which the ``required`` ones must be present."""
 
     doc: str
     keys: Mapping[str, "Shape"]
@@ -55,12 +55,12 @@ class Keys(NamedTuple):
 
 
 class Either(NamedTuple):
-    """One of several shapes, told apart by what stands there: a single value, a list or a mapping."""
+    """One of several shapes; whether the value is single, a list or a mapping decides which."""
 
     shapes: "tuple[Shape, ...]"
 
     def meant(self, kind: type) -> "Shape":
-        """Return the shape for a mapping (``dict``), a ``list`` or a single value; the first where there is none."""
+        """Return the shape for a mapping (``dict``), a ``list`` or a single value; else the first shape."""
         wanted = (Keys, MapOf) if kind is dict else (ListOf,) if kind is list else (Text, Number, Choice)
         return next((shape for shape in self.shapes if isinstance(shape, wanted)), self.shapes[0])
 
@@ -71,17 +71,17 @@ MODE = Choice("Whether the highest is best, or the lowest.", {word: word for wor
 
 
 def in_yaml(text: str) -> str:
-    """Write a text as YAML has it in single quotes; it must be printable."""
+    """Write a printable text as YAML in single quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def in_line(text: str) -> str:
-    """Write a text as YAML has it among others of one line: in quotes where it needs some."""
+    """Write a text as YAML inside a line, in quotes where needed."""
     return text if re.fullmatch(r"[\w.][\w./()@%-]*", text) else in_yaml(text)
 
 
 def fault_of(read: Callable[[str], object]) -> Callable[[str], str]:
-    """Turn a reader that raises ValueError with what a text must be into a function that says what is wrong with it."""
+    """Return a ``fault`` function for a reader that raises ValueError with what a text must be."""
 
     def fault(text: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Pure: the word that somebody may have meant, and hints that say it."""
+"""Suggest the right word for a mistyped one. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Collection, Iterable
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return the word that is nearest to a mistyped one, whatever the case of its letters; or nothing."""
+    """Return the word that is nearest to a mistyped one, regardless of case; empty if none is near."""
     import difflib
 
-    there = {one.lower(): one for one in words}
-    near = difflib.get_close_matches(word.lower(), there, n=1)
-    return there[near[0]] if near else ""
+    by_lower = {one.lower(): one for one in words}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """Return the hint for a mistyped word, or an empty text where nothing is near."""
+    """Return the hint for a mistyped word; empty if no word is near."""
     near = nearest(word, words)
     return f"did you mean '{near}'?" if near else ""
 
 
 def one_of(word: str, words: Collection[str]) -> str:
-    """Return the hint for a mistyped word: the nearest one, or all that there are."""
+    """Return the hint for a mistyped word: the nearest word, or else all words."""
     return closest(word, words) or f"there are: {', '.join(words) or 'none'}"

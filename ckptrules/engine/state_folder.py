@@ -1,4 +1,4 @@
-"""What the state folder is called, and what in its trash."""
+"""Define the names of the state folder and of the files in its trash."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LONGEST_NAME = 255  # bytes
 
 
 def trash_folder(run: str, directory: str) -> str:
-    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
+    """Return the folder in the trash for what a run deletes from a directory; both are paths below ``outputs_dir``."""
     return f"{TRASH}/{run}/{directory}".rstrip("/")
 
 
 def trash_name(name: str) -> str:
-    """Return what a name is called in the trash; where the suffix leaves no room, its end gives way to a checksum."""
+    """Return the name that a name gets in the trash; if that is too long, a checksum replaces its end."""
     raw = name.encode("utf-8", "surrogateescape")
     if len(raw) + len(TRASH_SUFFIX) > LONGEST_NAME:
         end = f"~{hashlib.sha256(raw).hexdigest()[:16]}"
@@ -29,11 +29,11 @@ def trash_name(name: str) -> str:
 
 
 def old_text_name(name: str, number: int) -> str:
-    """Return what the text that a pointer file held is called in the trash; ``number`` counts them from 1."""
+    """Return the name in the trash of an old text of a pointer file; ``number`` counts such texts from 1."""
     return trash_name(f"{name}{OLD_TEXT}-{number}" if number > 1 else name + OLD_TEXT)
 
 
 def pointer_of(name: str) -> str:
-    """Return the pointer file whose old text a name in the trash is, or nothing: that text was deleted by nobody."""
+    """Return the pointer file that a name in the trash is an old text of; empty for a name that was deleted."""
     found = _OLD_TEXT.fullmatch(name)
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""Templates of names: few words of Jinja, strict and bounded."""
+"""Render the templates of names: a small, strict part of Jinja2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Comp
 
 
 class TemplateError(ValueError):
-    """A template that cannot be used; the message is one fact, ``hint`` says what helps (or is empty)."""
+    """A template cannot be used; the message is one fact, and ``hint``, if not empty, is what helps."""
 
     def __init__(self, fact: str, hint: str = "") -> None:
         super().__init__(fact)
@@ -25,7 +25,7 @@ class TemplateError(ValueError):
 
 
 class MissingVariableError(TemplateError):
-    """A variable of the template is not captured of this name."""
+    """The rule captures no value for a variable of the template."""
 
 
 def render(template: str, fields: Mapping[str, str]) -> str:
@@ -49,7 +49,7 @@ def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
     """Compile a template.
 
     Raises:
-        TemplateError: the template is not valid Jinja2, or uses more of it than a name needs.
+        TemplateError: the template is not valid Jinja2, or uses more of Jinja2 than a name needs.
     """
     return _environment().from_string(_tree(template)).render
 
@@ -67,7 +67,7 @@ def _tree(template: str) -> jinja2.nodes.Template:
 
 
 def needed_variables(template: str) -> list[str]:
-    """List the variables that a template cannot do without, sorted: all but those that an ``if`` tests.
+    """Return the variables that a template needs, sorted: all except those that an ``if`` tests.
 
     Raises:
         TemplateError: as `compile_template`.
@@ -80,7 +80,7 @@ def needed_variables(template: str) -> list[str]:
 
 
 def pad(value: object, width: int = 0) -> str:
-    """Write digits with at least ``width`` places: ``pad(6)`` makes ``1932`` into ``001932`` and leaves ``1932000``.
+    """Return digits with zeros in front, up to ``width``: ``pad(6)`` turns ``1932`` into ``001932``.
 
     Raises:
         TemplateError: the value is not made of digits, or the width is not between 0 and 64.
@@ -111,7 +111,7 @@ def _environment() -> jinja2.Environment:
     import jinja2
 
     class Missing(jinja2.StrictUndefined):
-        """What may be tested by ``if``, and nothing else."""
+        """A missing variable, which a template may only test with ``if``."""
 
         def __bool__(self) -> bool:  # type: ignore[override]
             return False
@@ -123,7 +123,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
-    """Allow text, variables, filters and ``a if b else c``: nothing that reaches into objects or repeats."""
+    """Refuse all but text, variables, filters and ``a if b else c``: no loops, and no access to objects."""
     from jinja2 import nodes
 
     for node in tree.find_all(nodes.Node):

@@ -1,4 +1,4 @@
-"""Pure: which files of a checkpoint that is a folder may be its weights."""
+"""Tell which files of a folder checkpoint may be its weights. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BESIDE_WEIGHTS = re.compile(
     r"|\.|.*\.(?:json|jsonl|txt|md|ya?ml|toml|jinja|py|log|csv|lock)$",
     re.IGNORECASE,
 )
-"""The names of what trainers write beside the weights; a file of another name may be weights."""
+"""Names of files that trainers write beside the weights; any other file may be weights."""
 NOTHING_WITHOUT = re.compile(rf"{OPTIMIZER}|(?:adapter_)?config\.json$|training_args\.bin$", re.IGNORECASE)
-"""The names of what is written for weights alone; what else a folder holds may be all that its user wanted."""
-IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # nothing is weights
+"""Names of files that are written only with weights; a folder without any of these may be meant to have no weights."""
+IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # no file in such a folder is weights
 
 
 def may_be_weights(path: str) -> bool:
-    """Say whether a file at this path inside a folder is none of what is known to stand beside weights."""
+    """Return whether a file at this path inside a folder checkpoint may be weights: no known name says otherwise."""
     *folders, name = path.split("/")
     return not (BESIDE_WEIGHTS.match(name) or any(IN_FOLDERS_OF.match(folder) for folder in folders))
 
 
 def lacks_weights(paths: Sequence[str]) -> bool:
-    """Say whether a folder holds what is written for weights, and nothing that may be these."""
+    """Return whether a folder has files that are written only with weights, but no file that may be weights."""
     return not any(map(may_be_weights, paths)) and any(NOTHING_WITHOUT.match(path.rpartition("/")[2]) for path in paths)
