@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "nothing but links": ({}, {"model.safetensors": "-> ../tokenizer.json"}, "not_read: is not verified: its part 'model"),
     "empty weights": (hugging_face(500), {"model.safetensors": b""}, "incomplete: has an empty part: 'model.safetensors'"),
     "empty weights of flax": ({"flax_model.msgpack": b""}, {}, "incomplete: has an empty part"),
+    "weights of flax that are cut off": ({"flax_model.msgpack": weights.flax()[:-1]}, {}, "truncated: its part 'flax_model.msgpack'"),
     "text in place of weights": (ACCELERATE, {"optimizer.bin": b"7"}, "unknown_format: its part 'optimizer.bin' is in no format"),
     "no weights of SpeechBrain": (SPEECHBRAIN, {"model.ckpt": None}, "incomplete: has no weights"),
     "an empty counter of SpeechBrain": (SPEECHBRAIN, {"counter.ckpt": b""}, "incomplete: has an empty part: 'counter.ckpt'"),
@@ -231,6 +232,16 @@ def test_what_frameworks_write_is_whole(name: str, tmp_path: Path) -> None:
 def test_what_is_incomplete_is_told(name: str, tmp_path: Path) -> None:
     files, change, expected = BROKEN[name]
     assert said(tmp_path, {**files, **change}).startswith(expected)
+
+
+def test_a_folder_in_it_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, onerror: Callable[[OSError], None], **__: object) -> Iterator[None]:
+        onerror(OSError(5, "Input/output error"))
+        return iter(())
+
+    monkeypatch.setattr(os, "fwalk", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        said(tmp_path, LORA)
 
 
 def test_epoch_and_step_may_stand_in_different_parts(tmp_path: Path) -> None:
