@@ -100,12 +100,11 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterabl
         OSError: it cannot be read.
         SlowRuleError: a rule needs too long for one of the names.
     """
+    pinned = {name: pin for pin in pins if (name := name_in(pin, found))}
     try:
-        listing = scan(outputs_dir, found)
+        return sorted(_records(outputs_dir, rules, scan(outputs_dir, found), pinned), key=_age)
     except FileNotFoundError:
         return []
-    pinned = {name: pin for pin in pins if (name := name_in(pin, found))}
-    return sorted(_records(outputs_dir, rules, listing, pinned), key=_age)
 
 
 def latest(records: Iterable[Record]) -> Record | None:

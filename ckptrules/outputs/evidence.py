@@ -170,8 +170,11 @@ def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[st
 
 def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
     """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
+    if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
+        return {}
     read = reader(rules, len(listing.entries))
-    asked = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in _folders(listing, rules)}
+    folders = [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
+    asked = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in folders}
     return {
         name: fitted(
             patterns, (path for path in _paths(directory, name) if holds_something(directory, f"{name}/{path}"))
@@ -183,16 +186,8 @@ def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, f
 
 def inside_of(outputs_dir: str, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
     """Look inside the directories of one that is not open; as `look_inside`."""
-    if not _folders(listing, rules):
-        return {}
     with open_below(outputs_dir, listing.directory) as directory:
         return look_inside(directory, listing, rules)
-
-
-def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
-    if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
-        return []
-    return [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
 
 
 def _paths(directory: int, name: str) -> Iterator[str]:
