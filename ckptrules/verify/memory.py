@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ckptrules.engine.entries import EntryKind, Listing
@@ -83,36 +83,15 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Proof]:
     return known
 
 
-def known_names(outputs_dir: str, listing: Listing) -> dict[str, Proof]:
-    """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed."""
-    return _names_of(outputs_dir, listing, _believed(outputs_dir, listing))
+def known_names(outputs_dir: str, listing: Listing, *, broken: bool = False) -> dict[str, Proof]:
+    """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed.
 
-
-def tells_broken(outputs_dir: str, directory: str) -> bool:
-    """Say whether anything was found broken in a directory, be it still there or not."""
-    with contextlib.suppress(OSError, reading.StateError), Disk(outputs_dir).read(_memory_of(directory)) as lines:
-        return any(b'"broken": ' in line for line in lines)
-    return False
-
-
-def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
-    """Say what was found broken of a directory's checkpoints as they are now, by name; nothing is read beside that."""
-    known = _believed(outputs_dir, listing)
-    broken = {identity: this for identity, this in known.items() if this.broken}
-    return {
-        name: f"as verify found: {as_sentence(this.broken)}"
-        for name, this in _names_of(outputs_dir, listing, broken).items()
-    }
-
-
-def _believed(outputs_dir: str, listing: Listing) -> dict[str, Proof]:
+    Where ``broken``, only of those that were found broken: of others nothing is looked at.
+    """
+    known: dict[str, Proof] = {}
     with contextlib.suppress(reading.StateError):  # `doit verify` tells of it
-        return recall(outputs_dir, listing.directory)
-    return {}
-
-
-def _names_of(outputs_dir: str, listing: Listing, known: Mapping[str, Proof]) -> dict[str, Proof]:
-    """Find out which names stand for what is known."""
+        known = recall(outputs_dir, listing.directory)
+    known = {identity: this for identity, this in known.items() if this.broken or not broken}
     found: dict[str, Proof] = {}
     if known:
         with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
@@ -121,6 +100,19 @@ def _names_of(outputs_dir: str, listing: Listing, known: Mapping[str, Proof]) ->
                     if this := known.get(identity(parts(directory, entry.name, entry.kind), LATER)):
                         found[entry.name] = this
     return found
+
+
+def tells_broken(outputs_dir: str, directory: str) -> bool:
+    """Say whether anything was found broken in a directory, be it still there or not."""
+    with contextlib.suppress(OSError), Disk(outputs_dir).read(_memory_of(directory)) as lines:
+        return any(b'"broken": ' in line for line in lines)
+    return False
+
+
+def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
+    """Say what was found broken of a directory's checkpoints as they are now, by name."""
+    known = known_names(outputs_dir, listing, broken=True)
+    return {name: f"as verify found: {as_sentence(this.broken)}" for name, this in known.items()}
 
 
 def remember(outputs_dir: str, directory: str, identity: str, known: Proof) -> None:
