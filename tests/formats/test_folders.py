@@ -82,6 +82,8 @@ WHOLE: dict[str, Files] = {
     "FSDP, of which a process had nothing to save": {**FSDP, "__2_0.distcp": b""},
     "msgpack": {"flax_model.msgpack": weights.flax(), "batch_stats.msgpack": b"\x80", "config.json": b"{}"},
     "Orbax": {"_CHECKPOINT_METADATA": b"{}", "_METADATA": b"{}", "manifest.ocdbt": b"w", "d/1": b"w"},
+    "Orbax of old": {"checkpoint": weights.flax(), "params.kernel/0.0": b"w"},
+    "shards that are counted from 0": {f"model-0000{n}-of-00002.safetensors": WEIGHTS for n in range(2)},
     "unknown": {"whatever": b"w"},
     "weights in a folder": {"unet/diffusion_pytorch_model.safetensors": WEIGHTS, "optimizer.bin": torch_zip({})},
     "values line by line": {"model.safetensors": WEIGHTS, "log.json": b'{"loss": 1}\n{"loss": 2}\n'},
