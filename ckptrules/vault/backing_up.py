@@ -132,7 +132,7 @@ def _way(order: Order, items: Iterable[Item], hidden: str) -> str:
         return order.mode
     for item in items:
         with contextlib.suppress(SourceError):
-            if item.kind == "file" and item.size:
+            if item.size:
                 probe = f"{hidden}/{MANIFEST}.probe"
                 return "clone" if copying.can_clone(order.outputs_dir, item.path, probe) else "copy"
     return "copy"

@@ -364,6 +364,28 @@ def test_links_follow_a_crash_also_where_the_file_is_another_one_by_now(outputs:
     assert {name: os.readlink(outputs / "exp" / name) for name in ("last", "best")} == {"last": "b", "best": "b"}
 
 
+@pytest.mark.parametrize("make", [relink, unlink, repoint, exchange])
+def test_what_comes_between_the_look_and_the_change_stays(
+    outputs: Path, make: Callable[[Path], Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, rename, came = make(outputs), moving._rename_with, list[int]()  # noqa: SLF001
+    place = outputs / step.here.path
+
+    def come_first(flag: int, *more: int | str) -> None:
+        if not came:
+            is_link = place.is_symlink()
+            place.unlink()
+            place.symlink_to("elsewhere") if is_link else place.write_text("saved just now")
+        came.append(flag)
+        rename(flag, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(moving, "_rename_with", come_first)
+    with Folders(str(outputs)) as folders, pytest.raises(Changed):
+        do_step(folders, step)
+    assert tree(outputs)[step.here.path] in ("-> elsewhere", "saved just now")
+    assert (len(came), list((outputs / ".ckptrules").glob("work/*"))) == (2, [])
+
+
 def test_what_cannot_be_taken_back_holds_nothing_else_back(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No record tells of what a unit that was not done has left: none of its files may stay elsewhere without need."""
     rename = moving.rename

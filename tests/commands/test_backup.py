@@ -627,6 +627,7 @@ def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
     sync, name = os.fsync, moving.rename
 
     def watched(file: int) -> None:
+        assert synced or (tmp_path / ".made.partial").stat().st_mode & 0o077 == 0
         synced.add(os.fstat(file).st_ino)
         sync(file)
 
