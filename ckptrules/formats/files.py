@@ -15,7 +15,7 @@ BLOCK = 4096  # bytes; the least that a crash leaves zeros in place of
 WEB_PAGE = (b"<!doctype html", b"<html")
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
-HEADER_ONLY = re.compile(r".*\.(?:safetensors|h5|hdf5|npy|msgpack|gguf|data-\d{5}-of-\d{5})", re.DOTALL)  # is read
+HEADER_ONLY = re.compile(r".*\.(?:safetensors|h5|hdf5|npy|msgpack|gguf|ply|data-\d{5}-of-\d{5})", re.DOTALL)  # is read
 FORMATS = (
     "torchfile.ZIP",
     "safetensors.SAFETENSORS",
@@ -25,6 +25,7 @@ FORMATS = (
     "msgpacked.MSGPACK",
     "tensorflow.INDEX",
     "tars.TAR",
+    "ply.PLY",
     "gguf.GGUF",
     "packed.GZIP",
     "packed.ZSTD",

@@ -17,7 +17,7 @@ from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
 from ckptrules.storage.streams import holes_of
 
 WEIGHTS = tuple(
-    ".ckpt .pt .pth .bin .safetensors .h5 .hdf5 .npz .npy .msgpack .gguf .distcp .th .t7 .nemo .keras .onnx .pkl "
+    ".ckpt .pt .pth .bin .safetensors .h5 .hdf5 .npz .npy .msgpack .gguf .distcp .th .t7 .nemo .keras .onnx .pkl .ply "
     ".params .pdparams .pdopt .caffemodel .solverstate .index .zip .tar .tgz .gz .bz2 .xz .zst .lz4".split()
 )
 SHARD = re.compile(

@@ -53,6 +53,7 @@ CUT_OFF: dict[str, tuple[bytes, str]] = {
     "a pointer of Git LFS": (LFS, "is a pointer of Git LFS"),
     "a page of the web": (b"\n<!DOCTYPE html>\n<html><title>404</title></html>", "is a page of the web"),
 }
+PLY = b"ply\nformat binary_little_endian 1.0\nelement vertex 4\nproperty float x\nend_header\n" + bytes(16)
 CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
     "a shard": (SHARDED, {TWO: safetensors()[:-1]}, f"its part '{TWO}' is cut off"),
     "an index": (SHARDED, {ONE: None}, f"lacks '{ONE}'"),
@@ -62,6 +63,7 @@ CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
     "the metadata of FSDP": (FSDP, {".metadata": None}, "lacks '.metadata', which is written last"),
     "a shard of FSDP": (FSDP, {"__1_0.distcp": None}, "lacks the shard '__1_0.distcp'"),
     "half a shard of FSDP": (FSDP, {"__1_0.distcp": b"w" * 50}, "its shard '__1_0.distcp' is cut off"),
+    "half of the points of a splat": ({}, {"point_cloud.ply": PLY[:-8]}, "is cut off: it has 89 bytes"),
     "the folder of a tracker": (DEEPSPEED, {"latest": b"global_step352"}, "lacks the folder 'global_step352'"),
 }
 
