@@ -135,7 +135,7 @@ def meant(options: Options, listing: Listing) -> list[str]:
 def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
     """Return what is known of checkpoints by files; nothing where these cannot be read, which the plan tells."""
     try:
-        return deciding.all_told(job, listing).metrics
+        return deciding.all_metrics(job, listing).metrics
     except FAULTS:
         return {}
 

@@ -1,4 +1,4 @@
-"""One checkpoint directory: read, planned, and planned again with what must be known beyond names."""
+"""Plan one checkpoint directory: read it, plan by names, look up the evidence that the plan rests on, plan again."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from ckptrules.storage import reading
 
 
 class Local(tzinfo):
-    """The zone that `date` and `ls` show times in (``TZ``, or that of the machine), for `datetime.fromtimestamp`."""
+    """The local time zone (``TZ``, or that of the machine), in which `date` and `ls` show times."""
 
     def fromutc(self, time: datetime) -> datetime:
-        """Return the local time, in a zone of the offset and the name that hold then."""
+        """Return the local time, with the offset and the zone name of that moment."""
         return time.replace(tzinfo=UTC).astimezone()
 
 
-LOCAL = Local()  # type: ignore[abstract] # no time keeps this zone, so nobody asks it for more
+LOCAL = Local()  # type: ignore[abstract] # `fromutc` gives each time another zone, so no other method is called
 
 
 class Decided(NamedTuple):
-    """A plan, what it was made from, and what it read beyond names (`readings.read_by`).
+    """A plan and its input: the ``listing``, and the evidence that is ``known``.
 
-    ``known`` is what was found out besides.
+    ``read`` notes what the plan was made from besides names (`readings.read_by`); with None, no later run may skip it.
     """
 
     plan: Plan
@@ -65,39 +65,39 @@ class Decided(NamedTuple):
 
 
 def decided_of(job: Job, found: Directory) -> Decided:
-    """Read one checkpoint directory and plan what is to happen in it; say what it was read from."""
+    """Read one checkpoint directory, and plan what happens in it."""
     listing = Listing(found.experiment, found.directory, ())
     try:
         with reading.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = read_directory(directory, found)
             looks, sources = looks_of(job, listing, directory), sources_asked(job, listing)
             contents = readings.marks(directory, [*names_to_read(job, looks), *sources.paths])
-            settled = settle(job, looks, sources)
-            plan, known = with_losses(settled.job, looks, settled.plan, settled.known), settled.known
-            plan = pinning.told(plan, settled.pinned)
-            plan = plan._replace(notes=(*plan.notes, *settled.notes))
+            proven = plan_with_evidence(job, looks, sources)
+            plan, known = with_losses(proven.job, looks, proven.plan, proven.known), proven.known
+            plan = pinning.with_pins(plan, proven.pinned)
+            plan = plan._replace(notes=(*plan.notes, *proven.notes))
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             plan = with_stale_paths(job, listing, directory, plan)
-            looked_at = names_to_compare(job, listing, plan)
-            above = readings.marks(directory, (one for one in known.pointers if one.startswith(ABOVE)))
+            compared = names_to_compare(job, listing, plan)
+            above = readings.marks(directory, (path for path in known.pointers if path.startswith(ABOVE)))
             contents = None if contents is None or above is None else {**contents, **above}
-            if settled.job is not job:  # it goes by less than the policy for now: not to be remembered
+            if proven.job is not job:  # a pin or a backup suspends the policy: the next run must plan again
                 return Decided(plan, listing, None, known)
-            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known)
+            return Decided(plan, listing, readings.read_by(listing, compared, contents, known.links), known)
     except FAULTS as fault:
         return Decided(untouched(found, fault), listing)
 
 
 def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> Plan:
-    """Tell of paths inside that a rename makes stale: Lightning goes by them on resume, and nothing complains."""
+    """Add a note where a rename makes a path inside a checkpoint stale: Lightning resumes by it, without an error."""
     options = job.options
     if options.fix_state or options.leave_links or all(action.kind != "rename" for action in plan.actions):
         return plan
-    from ckptrules.changes.fixing import Ground, stale_name  # not above: it is asked where something gets another name
+    from ckptrules.changes.fixing import Ground, stale_name  # not above: only renames need it
 
-    here = Ground(options.outputs_dir, job.rules, listing, job.header["started_ns"])
-    name = stale_name(here, directory, plan)
+    ground = Ground(options.outputs_dir, job.rules, listing, job.header["started_ns"])
+    name = stale_name(ground, directory, plan)
     text = (
         f"paths inside still tell old names ({name}), and a training resumes by them: after the rename, "
         "'doit fix_state' brings them up to date; what it changes takes its space twice until the trash is emptied"
@@ -106,41 +106,44 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
 
 
 def names_to_read(job: Job, looks: Looks) -> list[str]:
-    """Return the files whose content a plan goes by: what names a checkpoint, and what tells a metric."""
-    files = metric_files(looks.found.sidecars) if asks_for_metrics(job) else {}
-    named = {*pointer_files(looks.listing, job.rules), *one_word_files(looks.listing, job.rules)}
-    return [*sorted(named), *(name for names in files.values() for name in names)]
+    """Return the files whose content a plan depends on: pointer files, trackers, and sidecars with metrics."""
+    metrics = metric_files(looks.found.sidecars) if asks_for_metrics(job) else {}
+    pointers = {*pointer_files(looks.listing, job.rules), *one_word_files(looks.listing, job.rules)}
+    return [*sorted(pointers), *(name for names in metrics.values() for name in names)]
 
 
 def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None:
-    """Return the names of which a plan goes by more than that they are there; None for all."""
+    """Return the names whose size, time or link text a plan depends on; None for all names."""
     if job.options.fix_state or (job.policy and reads_files(job.policy)):
         return None
     skipped = {row.name for row in plan.skipped}
-    old = {name for name in skipped if job.policy and leftover_of(name, job.rules)}
+    leftovers = {name for name in skipped if job.policy and leftover_of(name, job.rules)}
     return [
         entry.name
         for entry in listing.entries
         if (entry.kind == "directory" and entry.name not in skipped)
-        or entry.name in old
+        or entry.name in leftovers
         or (entry.kind == "link" and entry.link_text != entry.sibling)
     ]
 
 
 def looks_of(job: Job, listing: Listing, directory: int) -> Looks:
-    """Return what looks at a directory that was read, by its descriptor, for plans by the rules of a job."""
+    """Return the `Looks` of a directory that was listed and is open, for plans by the rules of a job."""
     return Looks(directory, listing, job.rules, job.links, job.header["started_ns"])
 
 
-def read_files(
+def read_facts_once(
     job: Job, looks: Looks, sources: facts.Sources, out: frozenset[str]
 ) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Read what files tell of checkpoints, and what the newest of these call the best inside, once."""
-    listing, told = looks.listing, looks.told
+    """Read the files of `facts`, and the newest checkpoints where they name the best; return evidence and notes.
+
+    ``out`` are the checkpoints that are not whole. A second call with the same arguments reads nothing.
+    """
+    listing, answers = looks.listing, looks.told
     metrics = asks_for_metrics(job)
     per = job.policy.per if job.policy else ()
     key = sources, metrics, out, per
-    if key not in told:
+    if key not in answers:
         path, names = job.options.outputs_dir, facts.names_of(listing, job.rules)
         found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out, per=per)
         if sources.inside:
@@ -148,12 +151,16 @@ def read_files(
 
             best, more = best_inside(path, listing, sources.inside, job.rules, names, out)
             found, notes = found._replace(best_inside=best), (*notes, *more)
-        told[key] = found, notes
-    return told[key]
+        answers[key] = found, notes
+    return answers[key]
 
 
-class Settled(NamedTuple):
-    """A plan before anything is told beside it: by which job it was made, from what, and what is wrong with files."""
+class Proven(NamedTuple):
+    """A plan with all the evidence that it rests on.
+
+    ``job`` is the job that the ``plan`` was made for: without a policy, where a pin or a backup forbids deletions.
+    ``known`` is the evidence, ``notes`` tell what is wrong with files of facts, ``pinned`` are the pins found here.
+    """
 
     job: Job
     plan: Plan
@@ -162,21 +169,21 @@ class Settled(NamedTuple):
     pinned: Sequence[Found]
 
 
-def settle(job: Job, looks: Looks, sources: facts.Sources) -> Settled:
-    """Plan one directory; where more than names must be known, find that out and plan again."""
+def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> Proven:
+    """Plan one directory, look up what the plan rests on, and plan again until all of that is known."""
     listing = looks.listing
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
     path, deletes = job.options.outputs_dir, job.policy or job.options.on_conflict != "report"
     backups = backups_around(path, listing.directory) if deletes else []
-    if backups or any(one.fault for one in pinned):  # what was pinned may have got another name
+    if backups or any(pin.fault for pin in pinned):  # a pinned checkpoint may lie here under another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     known, notes = with_facts(job, looks, sources, known_at_first(job, looks, pinned))
     looked_at, relied_on = set[str](), set[str]()
-    for proved in dict.fromkeys((None, verified_names(job, listing))):  # first what would go without a proof
-        known = known._replace(verified=proved)
-        plan = planned(job, looks, known)
+    for verified in dict.fromkeys((None, verified_names(job, listing))):  # first look at all that could be deleted
+        known = known._replace(verified=verified)
+        plan = plan_once(job, looks, known)
         while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
-            looked_at |= names  # what is found out may bring other names into play
+            looked_at |= names  # new evidence may change which names the plan touches
             relied_on.update(plan.rests_on)
             evidence = look(looks, plan, known)
             if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
@@ -184,13 +191,13 @@ def settle(job: Job, looks: Looks, sources: facts.Sources) -> Settled:
             if evidence == known:
                 break
             known = evidence
-            plan = planned(job, looks, known)
+            plan = plan_once(job, looks, known)
     text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
-    return Settled(job, plan, known, (*notes, *(Reason(text.format(one, MANIFEST)) for one in backups)), pinned)
+    return Proven(job, plan, known, (*notes, *(Reason(text.format(path, MANIFEST)) for path in backups)), pinned)
 
 
 def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:
-    """Return what is known of a directory before any plan of it."""
+    """Return the evidence that needs no plan: it depends on the job and the directory alone."""
     listing = looks.listing
     return Evidence(
         now_ns=job.header["started_ns"],
@@ -198,7 +205,7 @@ def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:
         inside=looks.inside,
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
-        pins={one.name: one.pin.reason for one in pinned},
+        pins={found.name: found.pin.reason for found in pinned},
         spared=hook.spared(job.options, listing, job.rules),
         holding=job.holding.get(listing.directory, frozenset()),
         tree=job.tree,
@@ -206,7 +213,7 @@ def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:
 
 
 def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Add what files tell of checkpoints, and say what is wrong with the files."""
+    """Add what the files of `facts` tell of checkpoints; the second value are notes of what is wrong with the files."""
     if not (sources.files or sources.inside):
         return known, sources.notes
     listing = looks.listing
@@ -214,9 +221,9 @@ def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) 
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = looks.found
         marked = unwhole(found, listing, job.rules, known)[0].keys() | known.in_use.keys()
-        every = (one for one in found.every if marked.isdisjoint(one.names))
-        out = frozenset(facts.names_of(listing, job.rules)).difference(name for one in every for name in one.names)
-    more, notes = read_files(job, looks, sources, out)
+        whole = (checkpoint.names for checkpoint in found.every if marked.isdisjoint(checkpoint.names))
+        out = frozenset(facts.names_of(listing, job.rules)).difference(*whole)
+    more, notes = read_facts_once(job, looks, sources, out)
     return known._replace(
         metrics=merged(known.metrics, more.metrics),
         times=more.times,
@@ -227,9 +234,10 @@ def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) 
 
 
 def sources_asked(job: Job, listing: Listing) -> facts.Sources:
-    """Find the files whose facts a plan goes by: what names the best always, the rest where the policy asks for it.
+    """Find the files of `facts` that a plan depends on.
 
-    The checkpoints themselves are read only where a policy deletes: no name hangs on what they say.
+    Files that name the best always count. Files with metrics or times count where the policy asks for these.
+    Checkpoints that name the best inside count only where a policy deletes, as no rename depends on them.
     """
     policy, metrics = job.policy, asks_for_metrics(job)
     wanted = [
@@ -248,93 +256,95 @@ def sources_asked(job: Job, listing: Listing) -> facts.Sources:
 
 
 def with_losses(job: Job, looks: Looks, plan: Plan, known: Evidence) -> Plan:
-    """Add notes of what goes by the policy that a person may miss."""
-    goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
-    if not (job.policy and goes):
+    """Add notes on deletions that a person may not have meant, such as the best by a metric."""
+    deleted = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
+    if not (job.policy and deleted):
         return plan
     listing, found = looks.listing, looks.found
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     named = names_of_the_best(job, found, known)
-    if not asks_for_metrics(job):  # else they are known
-        known = all_told(job, listing)
+    if not asks_for_metrics(job):  # else the metrics are known
+        known = all_metrics(job, listing)
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
-    for one in found.checkpoints:
-        if one.entry.name not in out:
-            by_series[series_of(one, job.policy)].append(with_metrics(one, known))
-    shields = [one for one in found.protected if one.entry.name not in out]
-    missed = [
-        losses(job.policy, members, beside, goes, called(series, by_series))
-        for series, members in by_series.items()
-        for beside in [[one for one in shields if counts_in(one, series, by_series, job.policy)]]
-    ]
-    notes = [note for one in missed for note in one.notes]
+    for checkpoint in found.checkpoints:
+        if checkpoint.entry.name not in out:
+            by_series[series_of(checkpoint, job.policy)].append(with_metrics(checkpoint, known))
+    shields = [checkpoint for checkpoint in found.protected if checkpoint.entry.name not in out]
+    missed = []
+    for series, members in by_series.items():
+        protected = [checkpoint for checkpoint in shields if counts_in(checkpoint, series, by_series, job.policy)]
+        missed.append(losses(job.policy, members, protected, deleted, called(series, by_series)))
+    notes = [note for lost in missed for note in lost.notes]
     return plan._replace(
         notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)),
-        best_goes=tuple(sorted({metric for one in missed for metric in one.metrics})),
-        blind=is_blind(job.policy, (one for members in by_series.values() for one in members), named),
+        best_goes=tuple(sorted({metric for lost in missed for metric in lost.metrics})),
+        blind=is_blind(job.policy, (member for members in by_series.values() for member in members), named),
     )
 
 
 def names_of_the_best(job: Job, found: Sorted, known: Evidence) -> list[str]:
-    """Return what may say by its name which checkpoint is the best: what is protected, links, pointer files.
+    """Return the names that may show which checkpoint is the best: protected names, links and pointer files.
 
-    A file of which a fact says that it names the best is called so here, and so is a pin.
+    A pin, and a file that names the best by a fact, count as ``best``, whatever their names.
     """
     links = [*(entry.name for entry in found.links), *(link.entry.name for link in known.links)]
     files = [fact.file for fact in job.rules.facts if fact.best]
-    others = ["best" for path in known.pointers if any(fnmatchcase(path, f"*{file}") for file in files)]
+    trackers = ["best" for path in known.pointers if any(fnmatchcase(path, f"*{file}") for file in files)]
     return [
-        *(one.entry.name for one in found.protected),
+        *(checkpoint.entry.name for checkpoint in found.protected),
         *links,
         *known.pointers,
-        *others,
+        *trackers,
         *(["best"] * bool(known.pins)),
     ]
 
 
 def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequence[Checkpoint]]) -> Iterator[Reason]:
-    """Tell of names that order a series otherwise than what stands inside, as far as `doit verify` has looked."""
+    """Yield notes on names that order a series otherwise than the numbers inside, as `doit verify` has read them."""
     if not was_verified(job.options.outputs_dir, listing.directory):
         return
     from ckptrules.verify import memory
 
     known = memory.known_names(job.options.outputs_dir, listing)
-    inside = {name: this.facts.inside for name, this in known.items()}
+    inside = {name: verified.facts.inside for name, verified in known.items()}
     for members in by_series.values():
         if text := misleading(members, inside):
             yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")
 
 
-def planned(job: Job, looks: Looks, known: Evidence) -> Plan:
-    """Plan one directory by what is known."""
-    asked = Case(job.rules, looks.listing, job.options.on_conflict, known, job.options.leave_links)
-    basis = next((one for one in looks.bases if one.asked == asked), None)
+def plan_once(job: Job, looks: Looks, known: Evidence) -> Plan:
+    """Plan one directory by the evidence so far."""
+    case = Case(job.rules, looks.listing, job.options.on_conflict, known, job.options.leave_links)
+    basis = next((basis for basis in looks.bases if basis.asked == case), None)
     if basis is None:
-        basis = basis_of(asked)
-        looks.bases = [*looks.bases[-1:], basis]  # a plan goes back and forth between two of them
+        basis = basis_of(case)
+        looks.bases = [*looks.bases[-1:], basis]  # plans of a directory need the last two by turns
     return plan_on(basis, job.policy)
 
 
-def all_told(job: Job, listing: Listing) -> Evidence:
-    """Return what facts tell, and the metrics of sidecars with it, whether or not the policy asks for any.
+def all_metrics(job: Job, listing: Listing) -> Evidence:
+    """Return all that files of `facts` and sidecars tell of checkpoints, whether or not the policy asks for it.
 
     Raises:
         OSError: a file of facts cannot be read.
     """
     path, sidecars = job.options.outputs_dir, sort_entries(job.rules, listing).sidecars
-    told = facts.all_facts(path, listing, job.rules)
-    return told._replace(metrics=merged(read_metrics(path, listing, sidecars), told.metrics))
+    known = facts.all_facts(path, listing, job.rules)
+    return known._replace(metrics=merged(read_metrics(path, listing, sidecars), known.metrics))
 
 
 def asks_for_metrics(job: Job) -> bool:
-    """Say whether the policy goes by a metric, or the budget, which may be left out of it for now."""
+    """Say whether the policy or the budget depends on a metric.
+
+    The budget is taken from the rules: the first plan of a directory is made by its policy without the budget.
+    """
     lines = (*job.policy.lines, *filter(None, [job.rules.budget])) if job.policy else ()
     return any(line.key == "keep_best" or (line.key == "budget" and line.value.order) for line in lines)
 
 
 def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
-    """Return which checkpoints were verified; None where nothing depends on it."""
+    """Return the names of verified checkpoints; None unless a deletion asks for them (``verified``)."""
     if not (job.policy and job.options.verified):
         return None
     from ckptrules.verify.check import proved_names
@@ -343,7 +353,7 @@ def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
 
 
 def broken_names(outputs_dir: str, listing: Listing) -> Mapping[str, str]:
-    """Say what `doit verify` found broken, by name; nothing is imported or read where it was never run."""
+    """Return by name why `doit verify` found checkpoints broken."""
     if not was_verified(outputs_dir, listing.directory):
         return {}
     from ckptrules.verify import memory

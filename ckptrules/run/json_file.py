@@ -19,7 +19,7 @@ from ckptrules.report.style import Style
 from ckptrules.report.text import Tally
 from ckptrules.report.what_if import lines_as_data, rows_as_data
 from ckptrules.run import past
-from ckptrules.run.deciding import Decided, all_told, looks_of
+from ckptrules.run.deciding import Decided, all_metrics, looks_of
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, RunContext
@@ -43,7 +43,7 @@ def seen_of(job: Job, decided: Decided) -> Before | None:
     told, pointers, verified = Evidence(metrics=known.metrics), known.pointers, frozenset[str]()
     try:
         with contextlib.suppress(OSError):
-            told = all_told(job, listing)
+            told = all_metrics(job, listing)
         with contextlib.suppress(OSError), reading.open_below(path, listing.directory) as directory:
             pointers = looks_of(job, listing, directory).pointers[0]
         if was_verified(path, listing.directory):

@@ -1,4 +1,4 @@
-"""What is pinned, and where that is now: for all commands that could delete it, or tell of it."""
+"""The pins, and where each pinned checkpoint lies now."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from ckptrules.storage import reading
 
 
 def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
-    """Return what is pinned, read once. A run that changes anything first writes the names of today.
+    """Return the pins, read once. A run that changes anything first updates the names of renamed checkpoints.
 
     Raises:
-        RuleError: nobody can know what is.
+        RuleError: the file of pins cannot be read or is damaged.
     """
     return _read_once(session, options.rules_dir, options.outputs_dir, changes=options.will_change)
 
 
 def read_anew(session: Session) -> None:
-    """Forget what is pinned: another run may have pinned something while this one waited for the lock."""
+    """Forget the pins that were read: another run may have changed them while this one waited for the lock."""
     session.answers.pop(_read_once, None)
 
 
 @once
 def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: bool) -> tuple[Pin, ...]:
-    if changes:  # of an earlier run that was killed
+    if changes:  # a run that was killed after its renames has left old names
         renew(rules_dir, outputs_dir)
     return read_pins(rules_dir)
 
 
 def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> list[Found]:
-    """Find what is pinned in a directory that was read: of its own ``pins``, and of the ``strays``."""
+    """Find the pinned checkpoints of a listed directory: by its own ``pins``, and by the ``strays`` of the tree."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
     follow, here = _paths_of(outputs_dir), listing.directory
     own = [find_pinned(pin, here, entries.get, follow) for pin in pins]
@@ -55,17 +55,18 @@ def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: I
 
 @once
 def strays_of(_: Session, outputs_dir: str, pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
-    """Return the pins that find nothing, or something else: what was pinned may lie in any other directory."""
-    return tuple(one.pin for one in look(outputs_dir, pins) if one.fault)
+    """Return the pins that find nothing, or something else: the pinned checkpoint may lie in any other directory."""
+    return tuple(found.pin for found in look(outputs_dir, pins) if found.fault)
 
 
 def strayed_into(listing: Listing, pins: Iterable[Pin]) -> Iterator[Found]:
-    """Find what has the size and the time of such pins, as where an experiment was renamed by hand."""
-    return (Found(pin, listing.directory, one.name) for pin in pins for one in listing.entries if is_it(pin, one))
+    """Find the entries with the size and the time of a pin, as after an experiment was renamed by hand."""
+    entries = listing.entries
+    return (Found(pin, listing.directory, entry.name) for pin in pins for entry in entries if is_it(pin, entry))
 
 
 def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
-    """Find what is pinned, wherever it is; nothing else is looked at."""
+    """Look for each pinned checkpoint, under its own path and the paths to which runs have moved it."""
 
     def entry_of(folder: str, name: str) -> Entry | None:
         try:
@@ -84,13 +85,13 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
 
 
 def all_pinned(session: Session, options: Common) -> list[Found]:
-    """Find all that is pinned, as it is now: of a pin that finds nothing, or something else, in all directories.
+    """Find all pinned checkpoints; one that is not in its place is looked for in all directories.
 
     Raises:
-        RuleError: nobody can know what is.
+        RuleError: the file of pins cannot be read or is damaged.
     """
     found = list(look(options.outputs_dir, pins_of(session, options)))
-    lost = [one.pin for one in found if one.fault]
+    lost = [pinned.pin for pinned in found if pinned.fault]
     if lost and os.path.isdir(options.outputs_dir):
         for directory in find(session, options):
             with contextlib.suppress(*FAULTS):
@@ -98,80 +99,80 @@ def all_pinned(session: Session, options: Common) -> list[Found]:
     return found
 
 
-def told(plan: Plan, found: Sequence[Found]) -> Plan:
-    """Let a plan say what is pinned, also where nothing is to be deleted, and what of it was not found."""
+def with_pins(plan: Plan, found: Sequence[Found]) -> Plan:
+    """Add to a plan the reason of each pin, and a problem for each pin that does not find its checkpoint."""
     if not found:
         return plan
-    reasons = {one.name: one.pin.reason for one in found}
+    reasons = {pinned.name: pinned.pin.reason for pinned in found}
 
-    def because(row: Any) -> Any:
+    def with_reason(row: Any) -> Any:
         reason = next((reasons[name] for name in row.names if name in reasons), None)
         return row._replace(reasons=(*row.reasons, reason)) if reason and reason not in row.reasons else row
 
     return plan._replace(
-        actions=tuple(because(action) if action.kind == "rename" else action for action in plan.actions),
-        kept=tuple(map(because, plan.kept)),
-        problems=(*plan.problems, *(problem_of(one) for one in found if one.fault)),
+        actions=tuple(with_reason(action) if action.kind == "rename" else action for action in plan.actions),
+        kept=tuple(map(with_reason, plan.kept)),
+        problems=(*plan.problems, *(problem_of(pinned) for pinned in found if pinned.fault)),
     )
 
 
 def first_in(found: Iterable[Found], paths: Sequence[str]) -> Found | None:
-    """Return the first that is pinned under one of some paths or below it, whatever stands there now."""
-    return next((one for one in found if any(lies_in(one.path, path) for path in paths)), None)
+    """Return the first pinned checkpoint at or below one of some paths, whatever is there now."""
+    return next((pinned for pinned in found if any(lies_in(pinned.path, path) for path in paths)), None)
 
 
-def refused(one: Found) -> Problem:
-    """Tell that something stays because it is pinned."""
-    return Problem("pinned", (one.path,), f"stays as it is: {one.pin.reason.text}", unpin(one))
+def refused(pinned: Found) -> Problem:
+    """Return the problem that a pinned checkpoint may not be changed."""
+    return Problem("pinned", (pinned.path,), f"stays as it is: {pinned.pin.reason.text}", unpin(pinned))
 
 
-def unpin(one: Found) -> str:
-    """Write the command that takes a pin away."""
-    return command("unpin", name=one.path)
+def unpin(pinned: Found) -> str:
+    """Return the command that removes a pin."""
+    return command("unpin", name=pinned.path)
 
 
-def problem_of(one: Found) -> Problem:
-    """Tell of a pin that finds nothing, or something else."""
-    text = f"{one.fault}, and is {one.pin.reason.text}; nothing is deleted in that directory"
+def problem_of(pinned: Found) -> Problem:
+    """Return the problem that a pin finds nothing, or something else."""
+    text = f"{pinned.fault}, and is {pinned.pin.reason.text}; nothing is deleted in that directory"
     first = "bring it back, pin it where it is now"
-    if one.fault == OTHER:
-        first = f"{command('pin', name=one.path)} pins what is there now"
-    return Problem("pin", (one.path,), text, f"{first}, or {unpin(one)}")
+    if pinned.fault == OTHER:
+        first = f"{command('pin', name=pinned.path)} pins what is there now"
+    return Problem("pin", (pinned.path,), text, f"{first}, or {unpin(pinned)}")
 
 
-def archived_by(outputs_dir: str, one: Found) -> str:
-    """Return the run that has archived what is pinned and not there, or nothing."""
+def archived_by(outputs_dir: str, pinned: Found) -> str:
+    """Return the run that has archived a pinned checkpoint; an empty text if none has."""
     with contextlib.suppress(OSError):
-        return follower(outputs_dir)(one.pin.path).archived_by if one.fault == GONE else ""
+        return follower(outputs_dir)(pinned.pin.path).archived_by if pinned.fault == GONE else ""
     return ""
 
 
 def astray(session: Session, options: Common, directories: Iterable[Directory]) -> Iterator[str]:
-    """Tell of what is pinned in none of the checkpoint directories that there are, unless it is archived."""
+    """Yield a text for each lost pin that belongs to no checkpoint directory, unless its checkpoint is archived."""
     style, pins = session.style(options), pins_of(session, options)
-    around = by_place(pins)
-    here = {pin.path for found in directories for pin in around.get(found.directory, ()) if name_in(pin, found)}
-    for one in look(options.outputs_dir, [pin for pin in pins if pin.path not in here]):
-        if one.fault and not archived_by(options.outputs_dir, one):
-            problem = problem_of(one)
-            yield f"Problem: {style.name(one.path)} {style.name(problem.text)}\n    hint: {style.name(problem.hint)}"
+    places = by_place(pins)
+    covered = {pin.path for found in directories for pin in places.get(found.directory, ()) if name_in(pin, found)}
+    for lost in look(options.outputs_dir, [pin for pin in pins if pin.path not in covered]):
+        if lost.fault and not archived_by(options.outputs_dir, lost):
+            problem = problem_of(lost)
+            yield f"Problem: {style.name(lost.path)} {style.name(problem.text)}\n    hint: {style.name(problem.hint)}"
 
 
 def renew(rules_dir: str | None, outputs_dir: str) -> str:
-    """Write the names that pinned checkpoints have got; say why that cannot be, or nothing.
+    """Write the new names of renamed checkpoints into the file of pins; return why that failed, or an empty text.
 
-    They are pinned all the same: by the journals, which tell what was renamed.
+    They stay pinned also if it fails: the journals tell the renames.
     """
     try:
         found = list(look(outputs_dir, read_pins(rules_dir)))
-        taken = {one.pin.path for one in found}  # a name that another pin has, which finds nothing there, say
-        names = {one.pin.path: one.path for one in found if not (one.fault or one.path in taken)}
-        if names:  # what has a fault may be of another tree
+        taken = {pinned.pin.path for pinned in found}  # two pins must not get the same path
+        names = {p.pin.path: p.path for p in found if not (p.fault or p.path in taken)}  # a lost pin keeps its path
+        if names:
             change_pins(rules_dir, lambda pins: [pin._replace(path=names.get(pin.path, pin.path)) for pin in pins])
     except (OSError, RuleError) as error:
         why = reading.why_of(error) if isinstance(error, OSError) else str(error)
     else:
-        why = next((f"{one.path} {one.fault}" for one in found if one.fault.startswith(UNSEEN)), "")
+        why = next((f"{pinned.path} {pinned.fault}" for pinned in found if pinned.fault.startswith(UNSEEN)), "")
     return f"{pins_file(rules_dir)} may have old names: {why}. What is pinned stays pinned." if why else ""
 
 

@@ -29,7 +29,7 @@ from ckptrules.outputs.pointers import ABOVE
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import Decided, looks_of, settle, sources_asked
+from ckptrules.run.deciding import Decided, looks_of, plan_with_evidence, sources_asked
 from ckptrules.run.jobs import Job, Pairs, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
@@ -183,7 +183,7 @@ def held(job: Job, looks: Looks) -> Iterator[tuple[InUse, int, Job]]:
 def plan_by(job: Job, looks: Looks, other: Other) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    return settle(job, looks, sources_asked(job, looks.listing)).plan
+    return plan_with_evidence(job, looks, sources_asked(job, looks.listing)).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:

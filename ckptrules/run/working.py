@@ -1,4 +1,4 @@
-"""The work on one checkpoint directory: planned, carried out, told. A run that has nothing to do needs none of it."""
+"""Plan one checkpoint directory, carry the plan out, and report it. Imported only when a directory has changed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 def work_on(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
+    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
     if stopping.stopped():
         return Done(Output(""), failed=True)
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
-    seen = None
+    before = None
     if job.options.tells_data:
         from ckptrules.run.json_file import seen_of  # not above: nothing else needs it
 
-        seen = seen_of(job, decided)
+        before = seen_of(job, decided)
     try:
         if not job.options.dry_run:
             outcome = carry_out(plan, listing, workplace(job), job.rules.trash_days)
@@ -46,11 +46,11 @@ def work_on(job: Job, found: Directory) -> Done:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
-    done = tell(job, outcome.plan, listing, seen)
+    done = report(job, outcome.plan, listing, before)
     if job.options.dry_run:
-        ahead = outlook(plan, listing.entries, done.output.tally, done.output.links)
-        ahead = ahead._replace(unread=unread_of(plan, listing))
-        done = done._replace(output=done.output._replace(outlook=ahead))
+        preview = outlook(plan, listing.entries, done.output.tally, done.output.links)
+        preview = preview._replace(unread=unread_of(plan, listing))
+        done = done._replace(output=done.output._replace(outlook=preview))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 
@@ -61,9 +61,9 @@ def work_on(job: Job, found: Directory) -> Done:
 
 
 def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
-    """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
+    """Return the values by which the next run knows that a directory is up to date; empty if it must plan again."""
     if job.policy and by_tree(job.policy):
-        return {}  # what another directory holds tomorrow may decide otherwise here
+        return {}  # a change in another directory may change this plan
     if outcome.plan.actions and (job.policy or decided.read):
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
@@ -71,8 +71,8 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     understood = outcome.plan.kept or outcome.plan.actions
     if not understood and any(row.kind == "unrecognised" for row in outcome.plan.skipped):
         return {}
-    in_folders = any("/" in entry.name for entry in decided.listing.entries)  # whose stamps nobody notes
-    if in_folders or decided.plan.unwhole or decided.read is None:
+    in_part_folders = any("/" in entry.name for entry in decided.listing.entries)  # the stamp is not of these
+    if in_part_folders or decided.plan.unwhole or decided.read is None:
         return {}
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
@@ -86,19 +86,22 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     return values if understood else {**values, "not_understood": True}
 
 
-def tell(job: Job, done: Plan, listing: Listing, seen: Before | None = None) -> Done:
-    """Tell what came of one directory, and of its checkpoints as they were ``seen`` before."""
-    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+def report(job: Job, plan: Plan, listing: Listing, before: Before | None = None) -> Done:
+    """Report a directory as text, numbers and, if asked for, data.
+
+    ``plan`` is what was done, or would be. ``before`` are the checkpoints as they were before the run, for the data.
+    """
+    state = "problems" if plan.problems else "planned" if job.options.dry_run else "done"
     data, room = None, None
     if job.options.tells_data:
         from ckptrules.report.checkpoints import told_of
         from ckptrules.report.data import plan_as_data
 
-        told = told_of(seen, done) if seen else None
-        data, room = plan_as_data(done, state, listing.entries, told), told and told.room
-    text = experiment_block(done, listing.entries, job.style)
-    output = Output(text, tally(done), data, links=several(done, listing.entries), room=room)
-    return Done(output, failed=bool(done.problems))
+        checkpoints = told_of(before, plan) if before else None
+        data, room = plan_as_data(plan, state, listing.entries, checkpoints), checkpoints and checkpoints.room
+    text = experiment_block(plan, listing.entries, job.style)
+    output = Output(text, tally(plan), data, links=several(plan, listing.entries), room=room)
+    return Done(output, failed=bool(plan.problems))
 
 
 def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
@@ -106,14 +109,14 @@ def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
     names = [row.name for row in plan.skipped if row.kind == "unrecognised"]
     if not names:
         return ()
-    from ckptrules.engine.drafting import unread  # not above: most plans need it not
+    from ckptrules.engine.drafting import unread  # not above: few plans need it
 
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
     return unread((name, name in folders) for name in names)
 
 
 def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
-    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
+    """Update the paths inside checkpoints after their renames, and add that to the outcome."""
     options = job.options
     try:
         more = fixed(job, listing if options.dry_run else scan(options.outputs_dir, found), outcome.plan)
@@ -130,26 +133,26 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
         return Outcome(plan, stamp_after(folders.descriptor(found.directory), plan, listing, changed=True))
 
 
-def fixed(job: Job, listing: Listing, done: Plan) -> Plan:
-    """Bring the paths inside the checkpoints of a directory up to date, or say what that would change.
+def fixed(job: Job, listing: Listing, migrated: Plan) -> Plan:
+    """Update the paths inside the checkpoints of a directory, or in a dry run plan these updates.
 
-    ``done`` is the plan that was carried out before, or in a preview that would be.
+    ``migrated`` is the plan of the renames before, which in a dry run are still to come.
     """
-    from ckptrules.changes.fixing import Ground, fix, foresee  # not above: most plans need it not
+    from ckptrules.changes.fixing import Ground, fix, foresee  # not above: few plans need it
 
     found = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
-    pinned = {one.name: one.pin.reason.text for one in found}
-    here = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
+    pinned = {checkpoint.name: checkpoint.pin.reason.text for checkpoint in found}
+    ground = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
     if job.options.dry_run:
-        return foresee(here, done)
-    return fix(here, workplace(job), stoppable, len(done.staying))
+        return foresee(ground, migrated)
+    return fix(ground, workplace(job), stoppable, len(migrated.staying))
 
 
 def workplace(job: Job) -> Workplace:
-    """Return where this thread works.
+    """Return where this thread makes changes: the folder of the outputs, and a journal of its own.
 
     Raises:
-        OSError: the run was not begun, with lock and number.
+        OSError: the run has no number, so it has not taken the lock.
     """
     if job.number is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -14,7 +14,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
-from ckptrules.run.deciding import looks_of, read_files
+from ckptrules.run.deciding import looks_of, read_facts_once
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import Planning
 from ckptrules.run.records import Journals
@@ -57,6 +57,6 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        read = [read_files(jobs[more["metrics"]], looks, some, more["out"]) for some, more in asked]
+        read = [read_facts_once(jobs[more["metrics"]], looks, some, more["out"]) for some, more in asked]
         assert read == by_itself
     assert len(opened) == len(asked)
