@@ -13,7 +13,7 @@ from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning
 from ckptrules.run.finding import read_rules
-from ckptrules.run.jobs import to_have_a_policy
+from ckptrules.run.jobs import policy_hint
 from ckptrules.run.options import Common, Planning
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
@@ -41,7 +41,7 @@ def without_default(rules: RuleSet, options: Options) -> str:
     if usual in rules.policies:
         return ""
     if not rules.policies:
-        return f"No rule file has 'retention', so delete_old=1 is refused.\n    hint: {to_have_a_policy(options)}\n"
+        return f"No rule file has 'retention', so delete_old=1 is refused.\n    hint: {policy_hint(options)}\n"
     near = closest(usual, rules.policies) or f"policy={min(rules.policies)} goes by that"
     return f"No policy is called '{usual}', so delete_old=1 is refused where policy= names none.\n    hint: {near}\n"
 

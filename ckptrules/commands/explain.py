@@ -91,7 +91,7 @@ def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in whole_tree.told_by_tree(session, job, pairs)[0]:
+    for own, place in whole_tree.with_tree(session, job, pairs)[0]:
         plan, listing = deciding.decided_of(own, place)[:2]
         names += [entry.name for entry in listing.entries]
         wanted = meant(options, listing)

@@ -53,7 +53,7 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
         done = change(job, listing)
     except FAULTS as fault:
         done = untouched(found, fault)
-    return working.report(job, done, listing)
+    return working.report_on(job, done, listing)
 
 
 def fix_one(job: Job, listing: Listing) -> Plan:

@@ -86,7 +86,7 @@ def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tu
     rows: list[tuple[str, Counter[str]]] = []
     linked: list[tuple[bool, int, int, Entry]] = []
     failed = []
-    for own, found in whole_tree.told_by_tree(session, job, pairs)[0]:
+    for own, found in whole_tree.with_tree(session, job, pairs)[0]:
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
         for kind, entry in sort(own.rules, listing, plan):

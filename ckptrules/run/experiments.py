@@ -1,4 +1,4 @@
-"""A command → one doit task for each checkpoint directory, with its check whether it is up to date."""
+"""Make one doit task for each checkpoint directory, with its up-to-date check."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # processes at work import the file of a command, for its opt
     from doit.task import Task
 
 Rows = tuple[Mapping[str, Any], ...]
-BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
+BACKUP = "backup"  # in one call with migrate, the backup runs first; nothing is migrated if it fails
 
 
 def experiments(
@@ -51,24 +51,24 @@ def experiments(
 ) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory; ``more`` are further fields of the `RunContext`.
 
-    ``understood`` tells from a tally of how many names the rules could say anything; nothing understood is no success.
+    ``understood`` counts in a tally the names that the rules understood; a run without any has the exit code 1.
 
     Raises:
-        RuleError, OptionError: nothing can be done with these.
+        RuleError, OptionError: as `jobs_of`; or the run would delete more than `max_delete` allows.
     """
     job, jobs = jobs_of(session, base, options)
-    notes = [*beforehand(session, base, job, jobs)]
-    jobs, told, rows = by_the_tree(session, base, job, jobs)
-    notes += told
+    notes = [*notes_before(session, base, job, jobs)]
+    jobs, tree_notes, rows = by_the_tree(session, base, job, jobs)
+    notes += tree_notes
     excess = refuse_too_many(session, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
-    silent: list[Directory] = []  # up to date, though the rules could say nothing of what is there
+    silent: list[Directory] = []  # directories that are up to date, and in which the rules understand no name
     counted = understood and (lambda total: understood(total) - len(silent))
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes),
-        came_to=partial(around, session, base, job, counted), lacks=partial(lacking, session, base, job, counted),
+        came_to=partial(notes_after, session, base, job, counted), lacks=partial(lacking, session, base, job, counted),
         rows=rows, **more
     )  # fmt: skip
     return tasks_of(session, base, jobs, work, remembered(session, options), silent)
@@ -82,7 +82,11 @@ def tasks_of(
     known: Mapping[str, Mapping[str, Any]],
     silent: list[Directory],
 ) -> Iterator[TaskDict]:
-    """Yield the task of each job, with its check whether it is up to date, by what is ``known`` of runs before."""
+    """Yield the doit task of each directory.
+
+    ``known`` is what doit remembers of earlier runs, by task. ``silent`` collects the directories that are up to date,
+    and in which the rules understand no name.
+    """
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
     packed: dict[int, Packed] = {}
@@ -96,7 +100,7 @@ def tasks_of(
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(do, [session, work, packed.setdefault(id(own), Packed(own)), found])],
-            "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
+            "io": {"capture": False},  # doit captures the output of the whole process, which other threads use too
             "uptodate": [up_to_date],
             "params": params_of(base) if f"{base}:{name}" in session.chosen else (),
             "task_dep": first,
@@ -104,70 +108,70 @@ def tasks_of(
         }
 
 
-def beforehand(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[str]:
-    """Tell what is to be known before anything is looked at."""
+def notes_before(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[str]:
+    """Yield the notes that need no plan of a directory."""
     options = job.options
     if not options.path:
-        for name, what in outputs_find.not_followed(options.outputs_dir):  # folders that may look like experiments
+        for name, what in outputs_find.not_followed(options.outputs_dir):  # links and backups may look like experiments
             yield f"Not followed: {job.style.name(name)} is {what}."
         yield from inner_directories(session, job)
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         yield "A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began."
-    yield from not_asked_for(job, jobs)
-    yield from unseen(session, base, job)
-    yield from leapt(session, base, options)
+    yield from useless_options(job, jobs)
+    yield from unseen_writers(session, base, job)
+    yield from clock_note(session, base, options)
     if options.path:
         for line in (line for own, _ in jobs if own.policy for line in by_tree(own.policy)):
             yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
 
 
 def by_the_tree(session: Session, base: str, job: Job, jobs: Pairs) -> tuple[Pairs, list[str], Rows]:
-    """Let the jobs know what is decided over the whole tree, and what a plan as data tells of other options.
+    """Add to the jobs what depends on all directories: lines that go by the whole tree, and in a preview other options.
 
-    Returns the jobs, notes, and what the rows of other options are; a run that has nothing to do needs none of it.
+    Returns the jobs, notes, and the rows that describe the other options.
     """
-    options, told, rows = job.options, list[str](), Rows()
+    options, notes, rows = job.options, list[str](), Rows()
     if options.path or session.line.command != "run":
-        return jobs, told, rows
+        return jobs, notes, rows
     if any(map(by_tree, {id(own.policy): own.policy for own, _ in jobs if own.policy}.values())):
-        from ckptrules.run.whole_tree import told_by_tree
+        from ckptrules.run.whole_tree import with_tree
 
-        jobs, told = told_by_tree(session, job, jobs)
+        jobs, notes = with_tree(session, job, jobs)
     if options.tells_data and options.dry_run and isinstance(options, Migrating):
         from ckptrules.run.what_if import with_others
 
         jobs, rows = with_others(session, base, job, jobs)
-    return jobs, told, rows
+    return jobs, notes, rows
 
 
-def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
-    """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
+def clock_note(session: Session, base: str, options: Common) -> Iterator[str]:
+    """Yield a note where the clock has leapt, and by it something in the trash would be old enough to be freed."""
     if base == "migrate" and not options.dry_run and session.line.command == "run":
         run = begun(session, options.outputs_dir)
         days = load(session, options).trash_days
         latest = session.started_ns / NS - days * DAY
-        if run.leap and days and any(run_started(one) <= latest for one in run.last.waited):
+        if run.leap and days and any(run_started(waiting) <= latest for waiting in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
 def inner_directories(session: Session, job: Job) -> list[str]:
-    """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
+    """Return a note on the directories that fit the layout but lie in a checkpoint: the first, and how many more."""
     if job.rules.packs:
-        return []  # whose layouts are wide: a checkpoint is nothing but a checkpoint
+        return []  # layouts of packs fit any folder, so also those in a checkpoint
     inner = survey(session, job.options)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
-    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
+    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(first))}{more}." for first in inner[:1]]
 
 
 def in_tally(total: Tally) -> int:
-    """Count the names that the rules could say anything of."""
+    """Count the names that the rules understood."""
     return total.up_to_date + total.kept + total.changes + total.problems
 
 
 def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
-    """Say why a run is no success though no directory has a problem: nothing is understood, or a pin is lost.
+    """Say why a run without problems is still no success: no name is understood, or a pin is lost.
 
-    The names that pinned checkpoints have got are written by that.
+    A run that changes something first updates the names of pinned checkpoints here.
     """
     options = job.options
     lacks = [nothing_understood(session, options)] if understood and not understood(total) else []
@@ -179,11 +183,13 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
     return "\n".join(filter(None, lacks))
 
 
-def around(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
-    """Tell what looks like checkpoints and is not covered, and where links may be that were not seen.
+def notes_after(
+    session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any
+) -> Iterator[str]:
+    """Yield notes on folders that no layout covers, and on folders that were not searched for links.
 
-    `doit migrate` looks only where it has changed something, or understood nothing: a run that has nothing to do must
-    not walk the tree.
+    `doit migrate` looks for the first only if it changed something or understood nothing: a run without work must not
+    walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
         yield uncovered(session, base, job.options)
@@ -192,27 +198,27 @@ def around(session: Session, base: str, job: Job, understood: Callable[[Any], in
 
 
 def backups_first(session: Session) -> list[str]:
-    """Return the tasks that make a backup, where one is asked for as well."""
+    """Return the backup tasks of the same call, which must run first."""
     words = [word for word in session.line.words if word.selects(BACKUP) and BACKUP not in session.lacking]
     return sorted({word.task if word.base == BACKUP else BACKUP for word in words})
 
 
-def not_asked_for(job: Job, jobs: Pairs) -> Iterator[str]:
-    """Say so where ``policy=`` or ``keep_last=`` is not what decides, or nothing is deleted in any case."""
+def useless_options(job: Job, jobs: Pairs) -> Iterator[str]:
+    """Yield a note on options that have no effect, or not on all experiments: ``policy=``, ``keep_last=`` and such."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
     options = job.options
     names = "policy", "keep_last", *(("keep_min_epoch", "max_delete", "verified") if not options.delete_old else ())
     given = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(Planning, name)}
-    said = [f"{name}={1 if value is True else value}" for name, value in given.items()]
-    if said and not options.delete_old:
-        yield f"Nothing is deleted by {' and '.join(said)} alone: only delete_old=1 deletes."
-    elif others and said:
+    typed = [f"{name}={1 if value is True else value}" for name, value in given.items()]
+    if typed and not options.delete_old:
+        yield f"Nothing is deleted by {' and '.join(typed)} alone: only delete_old=1 deletes."
+    elif others and typed:
         what = count_of(len(others), "experiment has", "experiments have")
-        yield f"Not by {' and '.join(said)}: {what} another policy, by 'experiments' in the rules."
+        yield f"Not by {' and '.join(typed)}: {what} another policy, by 'experiments' in the rules."
 
 
-def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
-    """Say so where other hosts may write unseen: what is young is left alone, which a plan tells, or it is not."""
+def unseen_writers(session: Session, base: str, job: Job) -> Iterator[str]:
+    """Yield a note where other hosts may write to a checkpoint unseen, and how `settle` guards against that."""
     options, settle = job.options, job.rules.settle
     if "settle" not in options.known() or options.path or not (options.dry_run or settle == 0):
         return
@@ -226,10 +232,10 @@ def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
 
 
 def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Excess | None:
-    """Plan everything that is meant, and see whether that deletes more than one run may.
+    """Plan all selected directories, and return by how much these plans exceed ``max_delete``; None if they do not.
 
     Raises:
-        OptionError: it does, and it is not only a preview.
+        OptionError: they do, and this is no preview.
     """
     limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
     if limit is None or not job.options.delete_old or session.line.command != "run":
@@ -243,12 +249,12 @@ def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Excess | None:
 
 
 def as_limit(text: str) -> MaxDelete:
-    """Turn ``25`` or ``20%`` into a limit."""
+    """Read ``25`` (checkpoints) or ``20%`` (of them) as a limit."""
     return MaxDelete(None, int(text[:-1])) if text.endswith("%") else MaxDelete(int(text), None)
 
 
 def advice(excess: Excess) -> str:
-    """Say how to go on."""
+    """Return the hint for a run that would delete too many."""
     return (
         f"look at 'doit plan delete_old=1'; max_delete={excess.deletions} allows this run, "
         "and without delete_old=1 it only renames"
@@ -262,12 +268,13 @@ def do(
     found: Directory,
     task: Task,
 ) -> TaskFailed | None:
-    """Have the work on one directory done, and hand what came of it to doit."""
+    """Do the work on one directory, here or in a worker, and hand the outcome to doit. This is the action of a task."""
     links = packed.job.links if is_alone() else packed.job.links.only(found.directory)
-    return hand_over(lambda: _whole(session, session.workers.do(packed.apply, work, links, found)), task)
+    return hand_over(lambda: _finished(session, session.workers.do(packed.apply, work, links, found)), task)
 
 
-def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
+def _finished(session: Session, done: Done | Apart | Lost) -> Done | Lost:
+    """Do the work that a directory leaves to all workers, if it does, and count the bytes."""
     if isinstance(done, Lost):
         return done
     if isinstance(done, Apart) and done.work:
@@ -280,4 +287,4 @@ def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
     return done
 
 
-vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task
+vars(do)["__signature__"] = inspect.signature(do)  # doit asks for the signature for each task: so it is made once

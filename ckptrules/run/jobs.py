@@ -1,4 +1,4 @@
-"""What all tasks of one run share: rules, directories, policy, fingerprint, journal. A session finds out each once."""
+"""Make the job of each checkpoint directory: the rules, policy, pins and fingerprint by which it is planned."""
 
 from __future__ import annotations
 
@@ -41,13 +41,18 @@ DIGITS = 32  # of a fingerprint: 128 bits
 
 
 class Job(NamedTuple):
-    """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
+    """The input of the work on checkpoint directories; it can be sent to another process.
 
-    ``pins`` are those of the directory that the job is for, ``strays`` those of what is not where it was pinned.
-    ``holding`` are, by directory, the names in it in which other checkpoint directories lie. ``tree`` is what the lines
-    that go by the whole tree say of the names in that directory, by the value of the line. ``verified`` says that `doit
-    verify` has been at work in this tree. ``others`` is by what a directory is planned as well, where anybody wants to
-    know.
+    Args:
+        policy: None where nothing is deleted by a policy.
+        fingerprint: changes with all that decides besides the directory; empty where nothing is remembered.
+        number: the number of the run; None for a run that changes nothing.
+        pins: the pins in the directory that the job is for.
+        strays: the pins of the whole tree that do not find their checkpoint.
+        holding: by directory, the names in it that hold other checkpoint directories.
+        tree: what the lines that go by the whole tree say of each name in the directory, by the value of the line.
+        verified: whether `doit verify` has results in this tree.
+        others: other policies by which the directory is planned as well; None where nobody asks.
     """
 
     options: Planning
@@ -71,7 +76,7 @@ Pairs = Sequence[tuple[Job, Directory]]  # checkpoint directories, with the job 
 
 
 class Packed:
-    """A job that is sent to other processes with each of its directories, but made and read once in each process."""
+    """A job for several directories, which is pickled once, and unpickled once in each process."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -84,45 +89,48 @@ class Packed:
         return _packed_there, (self._text,)
 
     def apply(self, work: Callable[[Job, Directory], Answer], links: Links, found: Directory) -> Answer:
-        """Do the work on one directory, to which links lead from elsewhere."""
+        """Do the work on one directory; ``links`` are those that lead into it from other directories."""
         return work(self.job._replace(links=links), found)
 
 
-@functools.lru_cache(maxsize=64)  # one a policy; a directory with pins has its own
+@functools.lru_cache(maxsize=64)  # one for each policy, and for each directory with pins
 def _packed_there(text: bytes) -> Packed:
     return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
 
 
 def uncovered(session: Session, base: str, options: Common) -> str:
-    """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
+    """Describe the folders below ``outputs_dir`` that seem to hold checkpoints and that no layout covers.
+
+    The text is empty where there are none, or only some experiments are selected.
+    """
     if selects(session, base, options):
         return ""
     from ckptrules.engine.lookalikes import PassedOver, looks_like, uncovered_text
 
-    shown, place, rules = session.style(options).name, options.outputs_dir, load(session, options)
-    found, _, passed_over = survey(session, options)
-    covered = {one.directory for one in found}
-    holds = holders_by(place, rules)
+    shown, outputs_dir, rules = session.style(options).name, options.outputs_dir, load(session, options)
+    directories, _, passed_over = survey(session, options)
+    covered = {found.directory for found in directories}
+    is_holder = holders_by(outputs_dir, rules)
 
     def is_judged(path: str) -> bool:
         outer, name = os.path.split(path)
         own = rules_of(session, options, outer)
         in_parts = any(fnmatchcase(name, pattern) for pattern in rules.part_folders)
-        return in_parts or holds(path) or is_ignored(name, own)
+        return in_parts or is_holder(path) or is_ignored(name, own)
 
-    alike, more = outputs_find.lookalikes(place, covered, looks_like, is_judged)
+    alike, more = outputs_find.lookalikes(outputs_dir, covered, looks_like, is_judged)
     folders = [PassedOver(shown(path), count, shown(example), path in passed_over) for path, count, example in alike]
-    return uncovered_text(folders, rules.layout, shown(os.path.abspath(place)), naming_file(rules), more=more)
+    return uncovered_text(folders, rules.layout, shown(os.path.abspath(outputs_dir)), naming_file(rules), more=more)
 
 
 def naming_file(rules: RuleSet) -> str:
-    """Return the rule file that people edit to have other names understood, or how to get one."""
+    """Return the rule file in which formats are written; where there is none, the command that makes one."""
     file = next((rule.place.file for rule in (*rules.targets, *rules.legacy, *rules.formats)), rules.files[0])
     return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
 
 
 def nothing_understood(session: Session, options: Common) -> str:
-    """Say that there was nothing for the rules to understand, and what helps."""
+    """Return the text for a run in which the rules understood no name, with a hint."""
     rules = load(session, options)
     if not find(session, options):
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
@@ -132,18 +140,18 @@ def nothing_understood(session: Session, options: Common) -> str:
     return f"Nothing was understood: there is no checkpoint here, or no rule fits its name.\n    hint: {hint}"
 
 
-def to_have_a_policy(options: Common) -> str:
-    """Say what to write where the rules have no policy at all."""
+def policy_hint(options: Common) -> str:
+    """Return the hint for rules without any policy."""
     folder = options.rules_dir or RULES_DIR
     line = f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{keep_last: 2}}}}"
     return line + " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
 
 
 def job_of(session: Session, options: Planning, command: str = "migrate") -> Job:
-    """Return what all tasks of a command share, with the rules and the policy that it names.
+    """Return the job that all tasks of a command share, with the policy that its options name.
 
     Raises:
-        RuleError, OptionError: nothing can be run with these rules and options.
+        RuleError, OptionError: the rules are wrong, or they have no such policy.
     """
     rules = load(session, options)
     pins_of(session, options)
@@ -152,40 +160,41 @@ def job_of(session: Session, options: Planning, command: str = "migrate") -> Job
         if rules.policies:
             raise OptionError(f"unknown policy '{options.policy}'", one_of(options.policy, rules.policies))
         fact = f"no rule file has 'retention', so there is no policy '{options.policy}'"
-        raise OptionError(fact, to_have_a_policy(options), options.rules_dir or RULES_DIR)
+        raise OptionError(fact, policy_hint(options), options.rules_dir or RULES_DIR)
     if options.settle is not None:
         rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     header = run_header(session, command, options, rules=digest)
     header["command"] = "plan" if options.dry_run and command == "migrate" else command
     if policy is not None and options.delete_old:
-        own = as_asked(policy, options)
-        lines = (*own.lines, *([rules.budget] if rules.budget else ()))
-        said = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
-        header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
+        policy_now = policy_with_options(policy, options)
+        lines = (*policy_now.lines, *([rules.budget] if rules.budget else ()))
+        values = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
+        header["policy"] = {"name": policy.name, "lines": {key: ", ".join(texts) for key, texts in values.items()}}
     job = Job(options, rules, session.style(options), header, Links(options.outputs_dir), journals_of(session))
     return with_policy(job._replace(verified=was_verified(options.outputs_dir)), policy)
 
 
 def with_policy(job: Job, policy: Policy | None) -> Job:
-    """Return the job for what one policy decides about, with the fingerprint of all that decides there."""
-    policy = as_asked(policy, job.options) if policy and job.options.delete_old else None
-    deletes = policy and (
+    """Return the job for the experiments of one policy, with its fingerprint."""
+    policy = policy_with_options(policy, job.options) if policy and job.options.delete_old else None
+    by_policy = policy and (
         [line[:2] for line in policy.lines],
         policy.keep_at_least,
         policy.per,
         (time.tzname, time.timezone, time.altzone),
         job.options.verified,
-        [one[:2] for one in job.rules.leftovers],
+        [leftover[:2] for leftover in job.rules.leftovers],
     )
-    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
-    return job._replace(policy=policy, fingerprint=_digest(decides))
+    inputs = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, by_policy)
+    return job._replace(policy=policy, fingerprint=_digest(inputs))
 
 
-def as_asked(policy: Policy, options: Planning) -> Policy:
-    """Return a policy as the options change it.
+def policy_with_options(policy: Policy, options: Planning) -> Policy:
+    """Return a policy with the lines that the options ``keep_last`` and ``keep_min_epoch`` replace.
 
-    They are for the one that ``policy`` names. Of one that is assigned they let nothing go that its rules keep.
+    ``keep_last`` changes only the policy that the option ``policy`` names. ``keep_min_epoch`` changes also those that
+    the rules assign to experiments, except where their ``min_epoch`` is lower, which keeps more.
     """
     limit, is_named = options.keep_min_epoch, policy.name == options.policy
     if options.keep_last is not None and is_named:
@@ -195,16 +204,16 @@ def as_asked(policy: Policy, options: Planning) -> Policy:
     return with_line(policy, "min_epoch", limit)
 
 
-def _digest(decides: object) -> str:
-    return hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS]
+def _digest(inputs: object) -> str:
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()[:DIGITS]
 
 
 @once
 def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]:
-    """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once.
+    """Return the job that all tasks of a command share, and each selected directory with a job of its own.
 
     Raises:
-        RuleError, OptionError: nothing can be done with these.
+        RuleError, OptionError: as `job_of`; or there is no such experiment.
     """
     job = job_of(session, options, base)
     if job.header["run"] and session.line.command == "run":
@@ -215,62 +224,65 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]
 
 
 def own_jobs(session: Session, job: Job, meant: Collection[str] | None = None) -> Pairs:
-    """Pair checkpoint directories with the job for each, as experiments differ in their policy; all, or the ``meant``.
+    """Pair each checkpoint directory with the job for it, as directories differ in policy, packs and pins.
 
-    A ``path`` means the one that it lies in.
+    ``meant`` are the experiments that are selected; None selects all. With the option ``path``, there is only the
+    directory in which that checkpoint lies.
     """
     options = job.options
     if options.path:
         from ckptrules.run.hook import directory_of  # only hooks need it
 
-        found = [directory_of(options, job.rules)]
+        directories = [directory_of(options, job.rules)]
     else:
-        found = find(session, options)
-    if any(one.leftovers for one in (job.rules, *(pack.rules for pack in job.rules.packs))):
-        job = job._replace(holding=outputs_find.holding(one.directory for one in found))
+        directories = find(session, options)
+    if any(rules.leftovers for rules in (job.rules, *(pack.rules for pack in job.rules.packs))):
+        job = job._replace(holding=outputs_find.holding(found.directory for found in directories))
     if meant is not None:
         names = frozenset(meant)
-        found = [one for one in found if one.experiment in names]
+        directories = [found for found in directories if found.experiment in names]
     jobs: dict[tuple[Assignment | None, str], Job] = {}
-    every = pins_of(session, options)
-    strays = strays_of(session, options.outputs_dir, every)
-    pins = by_place(every)
+    every_pin = pins_of(session, options)
+    strays = strays_of(session, options.outputs_dir, every_pin)
+    pins = by_place(every_pin)
     pairs = []
-    for directory in found:
-        assigned = assignment(job.rules, directory.experiment)
-        rules = rules_of(session, options, directory.directory)
-        rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)  # an option may say another
+    for found in directories:
+        assigned = assignment(job.rules, found.experiment)
+        rules = rules_of(session, options, found.directory)
+        rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)  # as the option `settle` may change it
         if options.path:
-            rules = rules._replace(leftovers=())  # nobody knows which of them other directories lie in
+            rules = rules._replace(leftovers=())  # one of them may hold another directory, which was not looked for
         key = assigned, rules.naming_digest
         if key not in jobs:
-            own = job._replace(rules=rules)
-            jobs[key] = with_policy(own, pick_policy(job.rules, assigned, options.policy))
-        own = jobs[key]
-        here = tuple(pin for pin in pins.get(directory.directory, ()) if name_in(pin, directory))
-        if here or strays:
-            decides = (own.fingerprint, [(pin.size, pin.mtime_ns) for pin in (*here, *strays)])
-            digest = _digest(decides)  # a change of the pins is a reason to plan anew
-            own = own._replace(pins=here, strays=strays, fingerprint=digest)
-        pairs.append((own, directory))
+            jobs[key] = with_policy(job._replace(rules=rules), pick_policy(job.rules, assigned, options.policy))
+        own_pins = tuple(pin for pin in pins.get(found.directory, ()) if name_in(pin, found))
+        pairs.append((with_own_pins(jobs[key], own_pins, strays), found))
     return pairs
 
 
+def with_own_pins(job: Job, pins: tuple[Pin, ...], strays: tuple[Pin, ...]) -> Job:
+    """Return the job for a directory with pins; its fingerprint changes with them, so a new pin makes a new plan."""
+    if not (pins or strays):
+        return job
+    inputs = (job.fingerprint, [(pin.size, pin.mtime_ns) for pin in (*pins, *strays)])
+    return job._replace(pins=pins, strays=strays, fingerprint=_digest(inputs))
+
+
 def count_asked_for(session: Session, base: str, options: Planning) -> int:
-    """Count the checkpoint directories that are asked for."""
+    """Count the selected checkpoint directories."""
     return len(jobs_of(session, base, options)[1])
 
 
 def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool:
-    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age.
+    """Say whether a plan would find nothing to do, by the ``values`` that the last run left (`what_to_remember`).
 
-    Where more was read than names, that is looked at as well; and what `doit verify` has found broken since is no part
-    of what was remembered.
+    That is so while rules, options, directory and all files that were read are the same, no limit of age has passed,
+    and `doit verify` has found nothing broken.
     """
     if values.get("fingerprint") != job.fingerprint or values.get("stamp") != list(found.stamp):
         return False
     since, until, now_ns = values.get("holds_since_ns") or 0, values.get("holds_until_ns"), job.header["started_ns"]
-    if now_ns < since or (until is not None and now_ns > until):  # the clock was set back, or has passed a limit
+    if now_ns < since or (until is not None and now_ns > until):  # the clock was set back, or a limit of age has passed
         return False
     path, directory = job.options.outputs_dir, found.directory
     if job.verified and was_verified(path, directory):
@@ -282,9 +294,9 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
 
 
 def was_verified(outputs_dir: str, directory: str = "") -> bool:
-    """Say whether `doit verify` remembers anything of a directory, or of any."""
+    """Say whether `doit verify` has results of a directory, or of any if none is given."""
     try:
-        os.stat(f"{outputs_dir}/{STATE}/verified/{directory}")  # asked of each directory in each run
+        os.stat(f"{outputs_dir}/{STATE}/verified/{directory}")  # each run asks this of each directory, so it is cheap
     except OSError:
         return False
     return True

@@ -1,4 +1,7 @@
-"""What goes by all directories together: each is planned by its own lines first, then told what the tree decides."""
+"""Apply the policy lines that go by all directories together: `budget`, and `keep_best` with `across`.
+
+Each directory is planned by its own lines first. The engine decides over these plans, and each job gets its part.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,22 @@ from ckptrules.run.session import Session
 from ckptrules.storage import reading
 
 
-def told_by_tree(
+def with_tree(
     session: Session, job: Job, pairs: Pairs, changed: Callable[[Job, Directory], Job] = lambda own, _: own
 ) -> tuple[list[tuple[Job, Directory]], list[str]]:
-    """Tell each job what the lines that go by the whole tree say of its directory; the second value is for people.
+    """Add to each job what the lines that go by the whole tree say of its directory; the second value are notes.
 
-    Whatever is selected, all directories count. ``changed`` says what becomes of the job of any directory; of the
-    selected ``pairs`` it has become already.
+    All directories count, also those that are not selected. ``changed`` returns the job of a directory as the caller
+    has changed it; the jobs of the selected ``pairs`` are changed already.
     """
-    if not lines_of(pairs):
+    if not tree_lines(pairs):
         return list(pairs), []
     whole = own_jobs(session, job._replace(options=job.options.but(verified=False)))
     every = [(changed(own, found), found) for own, found in whole]
-    said: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
+    by_directory: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
     notes = []
-    for line in lines_of(every):  # the budget comes last: it goes by what the others keep
-        every = told(every, said)
+    for line in tree_lines(every):
+        every = with_opinions(every, by_directory)
         if line.key == "budget":
             parts = [part_in(without_budget(own), found) for own, found in every]
             shared = share_out(line.value, parts, job.header["started_ns"])
@@ -46,30 +49,30 @@ def told_by_tree(
         else:
             judged = ranked(line.value, every)
         for directory, opinions in judged.items():
-            said[directory][line.value] = opinions
-    return told(pairs, said), notes
+            by_directory[directory][line.value] = opinions
+    return with_opinions(pairs, by_directory), notes
 
 
-def lines_of(pairs: Pairs) -> list[PolicyLine]:
-    """Return the lines that go by the whole tree, each once, the budget last."""
-    found = {line[:2]: line for own, _ in pairs for line in (by_tree(own.policy) if own.policy else ())}
-    return sorted(found.values(), key=lambda line: line.key == "budget")
+def tree_lines(pairs: Pairs) -> list[PolicyLine]:
+    """Return the lines that go by the whole tree, each once; the budget is the last, as it depends on the others."""
+    lines = {line[:2]: line for own, _ in pairs for line in (by_tree(own.policy) if own.policy else ())}
+    return sorted(lines.values(), key=lambda line: line.key == "budget")
 
 
-def told(pairs: Pairs, said: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
-    """Give each job what is said of its directory."""
-    return [(own._replace(tree=said.get(found.directory, {})), found) for own, found in pairs]
+def with_opinions(pairs: Pairs, by_directory: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
+    """Add to each job the opinions on the names in its directory."""
+    return [(own._replace(tree=by_directory.get(found.directory, {})), found) for own, found in pairs]
 
 
 def without_budget(job: Job) -> Job:
-    """Return a job that lets go whatever no other line keeps."""
+    """Return the job without a budget, so that it deletes all that no other line keeps."""
     policy = job.policy
     lines = tuple(line for line in policy.lines if line.key != "budget") if policy else ()
     return job._replace(policy=policy and policy._replace(lines=lines))
 
 
 def part_in(job: Job, found: Directory) -> OwnPlan:
-    """Plan a directory, and return its part in what the tree decides; nothing of it goes where that cannot be done."""
+    """Plan a directory by its own lines, for the decision over the tree; where a rule is too slow, all of it stays."""
     decided = decided_of(job, found)
     try:
         listing = believed(decided.listing, decided.known.times)
@@ -79,14 +82,14 @@ def part_in(job: Job, found: Directory) -> OwnPlan:
 
 
 def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
-    """Rank the checkpoints of all experiments that are meant; what is among the best must be whole."""
-    meant = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
-    parts = {directory: part_in(without_budget(own), found) for directory, (own, found) in meant.items()}
+    """Rank the checkpoints of the experiments that ``across`` fits, until all of the best are whole and not in use."""
+    jobs = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
+    parts = {directory: part_in(without_budget(own), found) for directory, (own, found) in jobs.items()}
     while True:
         judged = best_across(best, parts.values())
         out = {
-            directory: unsound_in(meant[directory][0], parts[directory], [name for name in said if said[name].keeps])
-            for directory, said in judged.items()
+            directory: unsound_in(jobs[directory][0], parts[directory], [n for n in opinions if opinions[n].keeps])
+            for directory, opinions in judged.items()
         }
         if not any(out.values()):
             return judged
@@ -95,12 +98,12 @@ def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
 
 
 def unsound_in(job: Job, part: OwnPlan, names: Collection[str]) -> set[str]:
-    """Return which of some checkpoints of a directory are written to or broken, as far as a look at them shows."""
-    whole = {one.entry.name: one.names for one in (*part.rest, *part.stays)}
+    """Return which of the named checkpoints are in use or broken, as far as a glance at their files shows."""
+    all_names = {checkpoint.entry.name: checkpoint.names for checkpoint in (*part.rest, *part.stays)}
     try:
         with reading.open_below(job.options.outputs_dir, part.directory) as directory:
-            entries = {entry: name for name in names for entry in read_names(directory, whole[name])}
-            broken = Glances(directory).broken(entries, (one.entry for one in part.rest))
+            entries = {entry: name for name in names for entry in read_names(directory, all_names[name])}
+            broken = Glances(directory).broken(entries, (checkpoint.entry for checkpoint in part.rest))
             settle, now_ns = job.rules.settle, job.header["started_ns"]
             return {n for e, n in entries.items() if e.name in broken or in_use(directory, e, settle, now_ns)}
     except OSError:

@@ -46,7 +46,7 @@ def work_on(job: Job, found: Directory) -> Done:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
-    done = report(job, outcome.plan, listing, before)
+    done = report_on(job, outcome.plan, listing, before)
     if job.options.dry_run:
         preview = outlook(plan, listing.entries, done.output.tally, done.output.links)
         preview = preview._replace(unread=unread_of(plan, listing))
@@ -86,7 +86,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     return values if understood else {**values, "not_understood": True}
 
 
-def report(job: Job, plan: Plan, listing: Listing, before: Before | None = None) -> Done:
+def report_on(job: Job, plan: Plan, listing: Listing, before: Before | None = None) -> Done:
     """Report a directory as text, numbers and, if asked for, data.
 
     ``plan`` is what was done, or would be. ``before`` are the checkpoints as they were before the run, for the data.
