@@ -67,7 +67,7 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
     try:
-        lock = session.held.enter_context(Disk(path).lock(holder, wait, functools.partial(_tell, session)))
+        lock = session.cleanup.enter_context(Disk(path).lock(holder, wait, functools.partial(_tell, session)))
         session.locks[folder] = lock.descriptor
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"

@@ -105,7 +105,7 @@ def begun(session: Session, outputs_dir: str) -> Begun:
             if error.errno not in FULL:
                 raise
     _note(storage, this)
-    session.held.callback(ended, outputs_dir, session.run_id)  # whatever reporter doit has been given
+    session.cleanup.callback(ended, outputs_dir, session.run_id)  # whatever reporter doit has been given
     return Begun(this, clock.leap(last, now))
 
 

@@ -1,4 +1,4 @@
-"""What is refused before anything is done: what was typed, and places; and the help, which is no run."""
+"""Refuse command lines and places before anything is done; and print the help, in place of a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ckptrules.run.session import Session, processes_asked
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
 
-TEXT = 4096  # bytes at the beginning, among which those of a checkpoint have a zero
+TEXT = 4096  # bytes at the beginning of a file: a checkpoint has a zero among them, a text has none
 
 
 def show_help_first() -> None:
-    """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
+    """Print the help of a task, if the command line asks for it: doit would print a dump of its own objects.
 
     Raises:
-        SystemExit: with 0 where something was printed; with 3 where there is no such task, which doit would not say.
+        SystemExit: with 0 after the help; with 3 if there is no such task.
     """
     from ckptrules.run.help import OWN, asks_for_help, topic_page
 
@@ -42,10 +42,10 @@ def show_help_first() -> None:
 
 
 def refuse_line(line: CommandLine) -> None:
-    """Refuse what makes sense word by word, and is not to be done.
+    """Refuse a command line whose words are valid, but not together.
 
     Raises:
-        OptionError: with what may be meant.
+        OptionError: with a hint at the command that may be meant.
     """
     refuse_mistyped(line)
     refuse_stray_patterns(line)
@@ -55,10 +55,10 @@ def refuse_line(line: CommandLine) -> None:
 
 
 def refuse_mistyped(line: CommandLine) -> None:
-    """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
+    """Refuse unknown tasks, and experiments of a command that takes none; unless the user has tasks of their own.
 
     Raises:
-        OptionError: with what is meant; or one of ours has an experiment behind it, and takes none.
+        OptionError: with a hint at what may be meant.
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
     if line.command in ("run", "info") and foreign:
@@ -72,12 +72,12 @@ def refuse_mistyped(line: CommandLine) -> None:
 
 
 def refuse_stray_patterns(line: CommandLine) -> None:
-    """Refuse a pattern that selects a task which changes something, behind tasks that do not: ``plan 'mi*'``.
+    """Refuse ``plan 'mi*'``: a pattern behind commands that change nothing, if it selects one that changes something.
 
-    It may be meant for their experiments.
+    It may be meant as a pattern of experiments.
 
     Raises:
-        OptionError: with the two tasks to choose from.
+        OptionError: with the two commands that it may mean.
     """
     before: list[str] = []
     for word in line.words if line.command == "run" else ():
@@ -94,41 +94,41 @@ def refuse_stray_patterns(line: CommandLine) -> None:
 
 
 def refuse_stale_looks(line: CommandLine) -> None:
-    """Refuse to change the pins, or to undo, in one call with what looks, before that, at what they change.
+    """Refuse `pin`, `unpin` and `undo` in one call with other commands, which would look before these have changed it.
 
     Raises:
         OptionError: with the two commands.
     """
     asked = [word.base for word in line.words if line.command == "run" and word.base in TASKS]
-    for one in (task for task in asked if task in ("pin", "unpin", "undo")):
-        others = (task for task in asked if task != one and (one != "undo" or line.options(task).will_change))
+    for first in (task for task in asked if task in ("pin", "unpin", "undo")):
+        others = (task for task in asked if task != first and (first != "undo" or line.options(task).will_change))
         if other := next(others, ""):
-            fact = f"'{one}' and '{other}' in one call: each would look before the other has changed anything"
+            fact = f"'{first}' and '{other}' in one call: each would look before the other has changed anything"
             raise OptionError(fact, "run one after the other")
 
 
 def all_are_ours() -> bool:
-    """Say whether there are no tasks of the user's own."""
+    """Say whether all tasks are of ckptrules: the shipped dodo.py is used, and no file of the user adds tasks."""
     start, *where = program()
     return start == OURS or not (any(word.startswith(("-f", "--file")) for word in where) or has_own_tasks())
 
 
 def refuse_not_ours(task: str, line: CommandLine | None = None) -> None:
-    """Refuse a task that is none of ours, unless it may be one of the user's own.
+    """Refuse an unknown task, unless the user has tasks of their own.
 
     Raises:
-        OptionError: with what the command before it in the line takes that may be meant, or the task that is nearest.
+        OptionError: with a hint at the argument of the command before it that may be meant, or at the nearest task.
     """
     from ckptrules.run.help import refuse_unknown
 
     if all_are_ours() and task not in TASKS:
-        if line and (meant := meant_behind(line, task)):
-            raise OptionError(f"there is no task '{task}'", meant)
+        if line and (hint := argument_hint(line, task)):
+            raise OptionError(f"there is no task '{task}'", hint)
         refuse_unknown(task, TASKS)
 
 
-def meant_behind(line: CommandLine, word: str) -> str:
-    """Say how the name of a checkpoint, an experiment or a folder is given to the first command of a line, if it is."""
+def argument_hint(line: CommandLine, word: str) -> str:
+    """Return how to give a word to the first command of a line, as a checkpoint, experiment or folder; or nothing."""
     before = next((word.base for word in line.words if word.base in TASKS), DEFAULT_TASK)
     takes = declared(before).known()
     if "name" in takes:
@@ -140,10 +140,10 @@ def meant_behind(line: CommandLine, word: str) -> str:
 
 
 def refuse_runs_without_lock(line: CommandLine) -> None:
-    """Refuse doit's other commands that run tasks: the lock is taken, and recovery done, for a plain run only.
+    """Refuse `doit auto` and `doit strace`: only a plain run takes the lock and finishes an interrupted run.
 
     Raises:
-        OptionError: with the command that runs the same.
+        OptionError: with the command that does the same.
     """
     ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
     if line.command in ("auto", "strace") and ours:
@@ -152,12 +152,13 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
 
 
 def refuse_processes_of_doit(line: CommandLine) -> None:
-    """Refuse ``-P process``: doit's own would wait for ever for one that was killed, and outlive a main process.
+    """Refuse ``-P process`` and a negative ``-n``.
 
-    With a negative number of them (``-n -1``) doit runs nothing, and says nothing.
+    doit's own processes outlive their main process, which waits for ever if one of them is killed. With ``-n -1`` doit
+    runs nothing, without a message.
 
     Raises:
-        OptionError: with what does the same.
+        OptionError: with the flags that do the same.
     """
     if not line.has_foreign_words and line.flag("-P", "--parallel-type") == "process":
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
@@ -166,10 +167,10 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
 
 
 def refuse_lacking(session: Session) -> None:
-    """Refuse a command that a dodo.py does not have.
+    """Refuse a command that the dodo.py does not define.
 
     Raises:
-        OptionError: with what to write into it.
+        OptionError: with the lines to add to it.
     """
     line, dodo = session.line, session.dodo
     asked = [word.base for word in line.words]
@@ -178,13 +179,15 @@ def refuse_lacking(session: Session) -> None:
         raise OptionError(fact, "\n    ".join(["add to it:", *lines_to_add([task], dodo)]), place="")
 
 
-def refuse_configured_folder(options: Common, said: Common) -> None:
-    """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
+def refuse_configured_folder(options: Common, typed: Common) -> None:
+    """Refuse an ``outputs_dir`` in doit's own configuration: the lock was taken before doit reads that.
+
+    ``typed`` are the options without that configuration.
 
     Raises:
-        OptionError: with where to say it instead.
+        OptionError: with the places where it may stand instead.
     """
-    if options.outputs_dir != said.outputs_dir:
+    if options.outputs_dir != typed.outputs_dir:
         fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, which is read too late for it"
         hint = "give it on the command line: outputs_dir={0}; or once for all in the rules: 'outputs_dir: {0}'"
         raise OptionError(fact, hint.format(options.outputs_dir), place="")
@@ -197,7 +200,7 @@ def refuse_missing_outputs(outputs_dir: str) -> None:
     """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
 
     Raises:
-        OptionError: with the hint what to do.
+        OptionError: with a hint at the folder that may be meant.
     """
     try:
         with os.scandir(outputs_dir):
@@ -211,12 +214,12 @@ def refuse_missing_outputs(outputs_dir: str) -> None:
 
 
 def refuse_backup(options: Common) -> None:
-    """Refuse to change a backup: it would be none any more.
+    """Refuse to change a backup: it would no longer hold what it was made of.
 
     Raises:
-        OptionError: ``outputs_dir`` is one, or lies in one.
+        OptionError: ``outputs_dir`` is a backup, or lies in one.
     """
-    from ckptrules.outputs.find import is_backup  # not above: `doit list` needs it not
+    from ckptrules.outputs.find import is_backup  # not above: `doit list` does without
 
     place = PurePath(os.path.realpath(options.outputs_dir))
     if backup := next((one for one in (place, *place.parents) if is_backup(str(one.parent), one.name)), None):
@@ -226,7 +229,7 @@ def refuse_backup(options: Common) -> None:
 
 
 def near_folder(path: str) -> str:
-    """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
+    """Return the folder whose name is nearest to a mistyped last part of a path, or an empty text."""
     above, name = os.path.split(os.path.normpath(path))
     try:
         with os.scandir(above or os.curdir) as entries:
@@ -237,16 +240,16 @@ def near_folder(path: str) -> str:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Say whether a path is a folder or lies in it, wherever links lead."""
+    """Say whether a path is a folder or lies in it, after all links are followed."""
     path, folder = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([path, folder]) == folder
 
 
 def refuse_report_place(options: Common) -> None:
-    """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
+    """Refuse to write a report where it could replace a checkpoint, a rule file or a device.
 
     Raises:
-        OptionError: there is no place for a file.
+        OptionError: the path cannot or must not be written.
     """
     files = [name for name, option in options.known().items() if option.read in (a_file, a_page)]
     places = [(name, path) for name in files if (path := getattr(options, name))]
@@ -255,13 +258,13 @@ def refuse_report_place(options: Common) -> None:
         fact = ""
         if not os.path.isdir(os.path.dirname(real)):
             fact = "there is no such folder to write in"
-        elif os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout leads to a pipe by no path
+        elif os.path.exists(path) and not os.path.isfile(path):  # not `real`: /dev/stdout may lead to a nameless pipe
             fact = "is no file"
-        elif is_no_text(path):
+        elif is_binary(path):
             fact = "is there already and is no text, a checkpoint perhaps: nothing is written over it"
         elif options.known()[name].read is a_page and not is_page(real):
             fact = f"leads to '{real}', which is no page"
-        # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
+        # Where the current folder is the outputs, a page beside dodo.py is allowed: no checkpoint ends in .html.
         beside = os.path.dirname(real) == os.path.realpath(os.curdir) and options.known()[name].read is a_page
         for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
             if is_inside(real, folder) and not (beside and folder == options.outputs_dir):
@@ -271,15 +274,15 @@ def refuse_report_place(options: Common) -> None:
             raise OptionError(f"{name}={path}: {fact}")
 
 
-def is_no_text(path: str) -> bool:
-    """Say whether a file is there that cannot be a report of before: all reports are texts."""
+def is_binary(path: str) -> bool:
+    """Say whether there is a file with a zero byte near its beginning, so that it is no earlier report."""
     try:
         with open(path, "rb") as file:
             return b"\0" in file.read(TEXT)
-    except OSError:  # told where it is to be written
+    except OSError:  # the report fails later, with its own message
         return False
 
 
 def refusal_of(error: OSError) -> str:
-    """Say why the system or the state refuses, with the hint that a `reading.StateError` carries."""
+    """Return the text of an error of the system, with the hint if it is a `reading.StateError`."""
     return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)

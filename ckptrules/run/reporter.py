@@ -134,7 +134,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             ended(outputs_dir, self._session.run_id, killed=bool(self._killed))
         self._say_why_it_ends()
         self.write("", flush=True)
-        self._session.held.close()
+        self._session.cleanup.close()
         if self._is_silent or self._killed:
             raise SystemExit(stopping.FAILED)
         if stopping.stopped():

@@ -1,6 +1,6 @@
-"""How a run starts: ``DOIT_CONFIG``, the commands of a dodo.py, and, before any task exists, all that can refuse it.
+"""Start a call of doit: make ``DOIT_CONFIG`` and the commands of a dodo.py, and refuse what must not run.
 
-Nothing is imported here that a command may not need: `doit list` is to answer at once.
+Modules that not every command needs are imported inside functions, so that `doit list` answers at once.
 """
 
 from __future__ import annotations
@@ -51,24 +51,25 @@ from ckptrules.run.words import DEFAULT_TASK, Word
 if TYPE_CHECKING:
     from ckptrules.run.tasks import TaskDict
 
-GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
+GC_AFTER = 1_000_000  # objects; tasks live to the end, and to search 10,000 for garbage takes a quarter of a run
 NO_SESSION = "the line 'DOIT_CONFIG = doit_config()' must stand above the commands of ckptrules"
 CHANGED = "it is not what doit_config() returned", "give that your own settings: DOIT_CONFIG = doit_config(verbosity=2)"
-SESSION = "session"  # in DOIT_CONFIG
+SESSION = "session"  # the key in DOIT_CONFIG
 
 
 def doit_config(**own: Any) -> dict[str, Any]:
-    """Return ``DOIT_CONFIG``, with the session. What can refuse a run does it here, before any task exists.
+    """Return ``DOIT_CONFIG``, with the session in it. A run that must not start is refused here, before any task exists.
 
     Args:
-        own: settings of the project, by doit's names. Of those that the commands need, ``default_tasks`` alone counts.
+        own: settings of the project, by doit's names. The settings that the commands need override them, except
+            ``default_tasks``.
     """
     frame = inspect.currentframe()
     dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # with `| head` the process ends, and its workers do not wait on it
     let_output_be_written()
-    with told_by_doit():
+    with refusals_for_doit():
         show_help_first()
         usual = own.get("default_tasks") or [DEFAULT_TASK]
         line = command_line(sys.argv[1:], usual)
@@ -81,11 +82,11 @@ def doit_config(**own: Any) -> dict[str, Any]:
 
 
 def _config(session: Session, usual: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of doit that our commands need, after the lock was taken where one of them wants it."""
+    """Return the settings that doit must have; take the lock first, where a command may change something."""
     line = session.line
-    hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
+    hidden = [word.task for word in line.words if word.typed]  # doit takes these words for variables
     always = {"default_tasks": hidden or usual, "continue": True, "backend": "sqlite3", SESSION: session}
-    always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
+    always["sort"] = "definition"  # `ckptrules list` keeps the order of dodo.py
     if line.command != "run":
         return {**always, "dep_file": _database(session)}
     from ckptrules.outputs.in_use import ignore_lease_breaks
@@ -93,48 +94,48 @@ def _config(session: Session, usual: Sequence[str]) -> dict[str, Any]:
     from ckptrules.run.reporter import reporter_of
 
     ignore_lease_breaks()
-    if not line.has_foreign_words:  # Ctrl-C leaves nothing half done
+    if not line.has_foreign_words:  # tasks of the user's own expect the usual Ctrl-C
         stopping.install()
     choose_workers(session)
     database, number = _database(session), processes(session)
-    threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
+    threads = {"num_process": number, "par_type": "thread"}  # each waits for a process at work
     return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}
 
 
 class command:  # noqa: N801 - a dodo.py reads like a list of words
-    """A command of ckptrules, as doit takes it from a dodo.py.
+    """A command of ckptrules, defined in a dodo.py.
 
     Args:
-        name: of the command.
-        sentence: what `doit list` says of it.
-        dodo: what stands in the dodo.py, if that is not where it is called.
+        name: the name of the command.
+        sentence: its description in `doit list`.
+        dodo: the globals of the dodo.py; by default those of the caller.
     """
 
     def __init__(self, name: str, sentence: str, dodo: Mapping[str, Any] | None = None) -> None:
         frame = inspect.currentframe()
-        here = dodo if dodo is not None else frame.f_back.f_globals if frame and frame.f_back else {}
+        dodo = dodo if dodo is not None else frame.f_back.f_globals if frame and frame.f_back else {}
         if name not in TASKS:
             raise InvalidDodoFile(f"ckptrules has no command '{name}'; there are: {', '.join(TASKS)}")
 
-        session = session_of(here)
+        session = session_of(dodo)
 
         def create_doit_tasks(**given: Any) -> Iterator[TaskDict]:
-            with told_by_doit():
+            with refusals_for_doit():
                 yield from make_tasks(session, name, given)
 
         create_doit_tasks.__doc__ = sentence
         vars(create_doit_tasks)["basename"] = name
-        with told_by_doit():
-            if session.line.asks_for(name):  # else its file need not be imported
+        with refusals_for_doit():
+            if session.line.asks_for(name):  # else the file of the command need not be imported
                 vars(create_doit_tasks)["_task_creator_params"] = params_of(name)
         self.create_doit_tasks = create_doit_tasks
 
 
 def session_of(dodo: Mapping[str, Any]) -> Session:
-    """Return the session that a dodo.py has begun: no command is to run without the lock.
+    """Return the session of a dodo.py: without one, a command would run without the lock.
 
     Raises:
-        InvalidDodoFile: it has begun none.
+        InvalidDodoFile: `doit_config` was not called above the commands.
     """
     config = dodo.get("DOIT_CONFIG")
     session = config.get(SESSION) if isinstance(config, Mapping) else None
@@ -144,15 +145,15 @@ def session_of(dodo: Mapping[str, Any]) -> Session:
 
 
 def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterator[TaskDict]:
-    """Make the tasks of a command where it is asked for.
+    """Make the tasks of a command, if it is asked for.
 
     Args:
-        session: of this call.
-        name: of the command.
-        given: what doit has read of its options.
+        session: the session of this call.
+        name: the name of the command.
+        given: the options as doit has read them, also from its own configuration.
 
     Raises:
-        RuleError, OptionError, OSError: nothing can be done with these.
+        RuleError, OptionError, OSError: the command is refused.
     """
     line = session.line
     refuse_lacking(session)
@@ -175,10 +176,10 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
 
 
 def refuse_changed(session: Session) -> None:
-    """Refuse to run by other settings than those that the commands need: they would say nothing, or not be run.
+    """Refuse settings of doit that the dodo.py has changed: without them commands would print nothing, or not run.
 
     Raises:
-        OptionError: the dodo.py has changed one after `doit_config` returned them.
+        OptionError: a setting is not the one that `doit_config` returned.
     """
     config = session.dodo.get("DOIT_CONFIG")
     if not isinstance(config, Mapping) or any(config.get(key) != value for key, value in session.config.items()):
@@ -186,8 +187,8 @@ def refuse_changed(session: Session) -> None:
 
 
 @contextlib.contextmanager
-def told_by_doit() -> Iterator[None]:
-    """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
+def refusals_for_doit() -> Iterator[None]:
+    """Turn refusals into an error that doit prints without a traceback, with the exit code 3."""
     try:
         yield
     except OptionError as error:
@@ -199,12 +200,15 @@ def told_by_doit() -> Iterator[None]:
 
 
 def _database(session: Session) -> str:
-    """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    """Return the path of doit's database; begin the commands that change something, and refuse those that must not run.
+
+    The database is in memory for commands that change nothing.
+    """
     line = session.line
     if line.command == "help":
         return IN_MEMORY
     if line.command != "run":
-        with contextlib.suppress(RuleError):  # to list the tasks needs no rules
+        with contextlib.suppress(RuleError):  # a list of the tasks needs no rules
             options = next(iter(line.asked().values()), None) or line.options("")
             return readable_database(session, options.outputs_dir)
         return IN_MEMORY
@@ -221,10 +225,12 @@ def _database(session: Session) -> str:
 
 
 def begin_changing(session: Session, task: str, options: Common) -> str:
-    """Refuse a task that may not change anything, take the lock for one that may, and return doit's database.
+    """Begin a command that changes something: refuse it, or take the lock and finish what an interrupted run began.
+
+    Returns the path of doit's database.
 
     Raises:
-        RuleError, OptionError: it is refused.
+        RuleError, OptionError: the command is refused.
     """
     from ckptrules.run.finding import names_of, note_proof
     from ckptrules.run.jobs import job_of
@@ -235,9 +241,9 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     refuse_missing_outputs(options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
-        job_of(session, options)  # refuses what no job can be made of
+        job_of(session, options)  # refuses wrong rules and policies
         if selects(session, task, options):
-            chosen_of(session, task, options, names_of(session, options))  # refuses what there is not
+            chosen_of(session, task, options, names_of(session, options))  # refuses unknown experiments
     take_lock(session, options.outputs_dir, options.wait)
     database = sound_database(session, options.outputs_dir, options)
     if isinstance(options, Planning):

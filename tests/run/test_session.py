@@ -100,9 +100,9 @@ def test_a_session_holds_one_lock_for_a_folder(tmp_path: Path, monkeypatch: pyte
     locking.take_lock(one, str(tmp_path / "outputs"))
     with pytest.raises(OptionError, match="another run is at work"):
         locking.take_lock(other, "outputs")
-    one.held.close()
+    one.cleanup.close()
     locking.take_lock(other, "outputs")
-    other.held.close()
+    other.cleanup.close()
 
 
 def test_a_command_that_waits_beside_one_that_does_not_takes_one_lock(project: Project) -> None:
