@@ -115,7 +115,7 @@ class Session:
         return command_with(named(task, self.selected(base)), options, self._force)
 
     def selected(self, base: str) -> list[str]:
-        """Return the experiments that words select of a command, as typed (``ocr*`` of ``migrate:ocr*``); [] for all."""
+        """Return the experiments that words select of a command, as typed: ``ocr*`` of ``migrate:ocr*``; [] for all."""
         words = [word for word in self.line.words if word.selects(base)]
         return [] if any(fits(word.task, base) for word in words) else [word.experiments for word in words]
 

@@ -58,7 +58,7 @@ SESSION = "session"  # the key in DOIT_CONFIG
 
 
 def doit_config(**own: Any) -> dict[str, Any]:
-    """Return ``DOIT_CONFIG``, with the session in it. A run that must not start is refused here, before any task exists.
+    """Return ``DOIT_CONFIG``, with the session in it; refuse what must not run, before any task exists.
 
     Args:
         own: settings of the project, by doit's names. The settings that the commands need override them, except
