@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
-from ckptrules.run.command_line import completed, let_output_be_written, say
+from ckptrules.run.command_line import completed, make_output_safe, say
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
 from ckptrules.run.options import REFUSED, OptionError
@@ -24,7 +24,7 @@ PROGRAM = "ckptrules"
 def main() -> int:
     """Print a page of help, run ``ckptrules init``, or doit with the shipped tasks."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us, without a traceback
-    let_output_be_written()
+    make_output_safe()
     arguments = [encode_word(word) if selects_by_name(word) else word for word in sys.argv[1:]]
     sys.argv[1:] = arguments
     try:

@@ -1,4 +1,4 @@
-"""What the user asked for: the command line, read once."""
+"""Read the command line of this process, and write to its terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ckptrules.run.words import DEFAULT_TASK, CommandLine, read_command_line
 
 
 def params_of(task: str) -> list[dict[str, Any]]:
-    """Return the options of a task as doit wants them told."""
+    """Return the options of a task in the form of doit's ``params``."""
     return [
         {
             "name": option.name,
@@ -33,11 +33,11 @@ def params_of(task: str) -> list[dict[str, Any]]:
     ]
 
 
-def said_outputs_dir(rules_dir: str | None) -> str | None:
-    """Return the ``outputs_dir`` that the rules say; broken rules may say any, so they are refused without a default.
+def outputs_dir_in_rules(rules_dir: str | None) -> str | None:
+    """Return the ``outputs_dir`` that the rules give, or None.
 
     Raises:
-        RuleError: they cannot be read.
+        RuleError: the rules are broken, and they mention ``outputs_dir``, or the default folder does not exist.
     """
     from ckptrules.rules.shipped import rule_texts, says_outputs_dir
 
@@ -50,47 +50,47 @@ def said_outputs_dir(rules_dir: str | None) -> str | None:
 
 
 def command_line(arguments: Sequence[str], usual: Sequence[str] = (DEFAULT_TASK,)) -> CommandLine:
-    """Read the command line; what the rules say to it is read once."""
-    return read_command_line(arguments, usual)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
+    """Read the command line, with the ``outputs_dir`` that the rules give."""
+    return read_command_line(arguments, usual)._replace(outputs_dir_by=functools.cache(outputs_dir_in_rules))
 
 
 def program() -> tuple[str, ...]:
-    """Return the words that start the program that runs: ``ckptrules``, or ``doit`` with its dodo.py (``-f``)."""
+    """Return the words that started this program: ``ckptrules``, or ``doit`` with its dodo.py (``-f``)."""
     return force_of(sys.argv[1:]).program
 
 
 def completed(text: str) -> str:
-    """Write the commands that a text names so that they work here when they are copied."""
+    """Complete the commands in a text, so that they work here when they are copied."""
     return complete(text, force_of(sys.argv[1:]))
 
 
 def force_of(arguments: Sequence[str]) -> InForce:
-    """Return what a command needs to work as one with these arguments does."""
+    """Return the program and the options that a command must repeat to work as this call does."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
     return in_force([sys.argv[0], *arguments], encoding)
 
 
-def let_output_be_written() -> None:
-    """Let what is printed go nowhere where the output was closed by who started us, and fail on no letter."""
-    if sys.stdout is None or sys.stderr is None:
+def make_output_safe() -> None:
+    """Make stdout and stderr safe to print to, also if they are closed or their encoding lacks letters."""
+    if sys.stdout is None or sys.stderr is None:  # the caller has closed it
         from ckptrules.storage.writing import nowhere
 
         sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
-    escape_what_has_no_letter(sys.stdout, sys.stderr)
+    escape_missing_letters(sys.stdout, sys.stderr)
 
 
-def escape_what_has_no_letter(*streams: TextIO) -> None:
-    """Let streams write escapes for what their encoding has no letters for (`LC_ALL=C`), and not fail."""
+def escape_missing_letters(*streams: TextIO) -> None:
+    """Let streams write escapes for letters that their encoding lacks (`LC_ALL=C`), instead of failing."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    """Print what a call has to tell besides any run.
+    """Print the output of a call that runs no task.
 
     Raises:
-        SystemExit: with 2 where it cannot be written (a full disk).
+        SystemExit: with 2 if the output cannot be written (a full disk).
     """
     try:
         print(text, end="", flush=True)
@@ -100,13 +100,13 @@ def say(text: str) -> None:
 
 
 def be_silent(stream: TextIO, error: OSError) -> None:
-    """Say, once, that an output cannot be written, and let go nowhere what else is written to it."""
-    from ckptrules.storage import reading, writing  # not above: mostly it can be
+    """Print an error that a stream cannot be written, and discard all that is written to it later."""
+    from ckptrules.storage import reading, writing  # not above: it is rare
 
     print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
     writing.silence(stream)
 
 
 def refusal(text: str) -> str:
-    """Return the text of a refusal, in which no name that was given or found begins a line or moves the cursor."""
+    """Return the text of a refusal with complete commands, in which no name can begin a line or move the cursor."""
     return completed(visible_lines(re.sub(r"\n(?!    )", r"\\n", text)))

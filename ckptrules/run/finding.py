@@ -1,4 +1,4 @@
-"""Reads the rules and finds the checkpoint directories, once a session."""
+"""Load the rules and find the checkpoint directories, once in a session."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ckptrules.run.session import Session, once
 from ckptrules.storage import notes
 from ckptrules.storage.posix import Disk
 
-SETTLE = 60  # seconds, on a file system that hosts share, where nobody says them
+SETTLE = 60  # seconds: the default on a file system that hosts share
 PROOF = "proved"  # the file in the state folder
 
 Survey = tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]
 
 
 def load(session: Session, options: Common) -> RuleSet:
-    """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
+    """Load the rules, once; test them by their examples, unless `note_proof` has noted that these rules hold."""
     return _load(session, options.rules_dir, options.outputs_dir)
 
 
@@ -41,33 +41,33 @@ def _load(session: Session, rules_dir: str | None, outputs_dir: str) -> RuleSet:
 
 
 def go_by(session: Session, options: Common, rules: RuleSet) -> None:
-    """Let these be the rules that are loaded: they are in no file yet."""
+    """Let `load` return these rules, which are in no file yet."""
     session.answers[_load] = {(options.rules_dir, options.outputs_dir): rules}
 
 
 @once
 def read_rules(_: Session, rules_dir: str | None) -> Mapping[str, str]:
-    """Read the rule files, once: what is noted as proved must be what was tested, also if it is edited meanwhile."""
+    """Read the rule files, once, so that the same texts are tested and noted as proved, also if they are edited now."""
     return rule_texts(rules_dir)
 
 
 def note_proof(session: Session, options: Common) -> None:
-    """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
+    """Note that the rules hold, as the test takes longer than a run that has nothing to do."""
     proof = proof_of(read_rules(session, options.rules_dir))
-    with contextlib.suppress(OSError):  # then they are tested again
+    with contextlib.suppress(OSError):  # then the next run tests them again
         if notes.read_note(Disk(options.outputs_dir), PROOF) != proof:
             notes.write_note(Disk(options.outputs_dir), PROOF, proof)
 
 
 def proof_of(texts: Mapping[str, str]) -> str:
-    """Return what stands for a proof of these rules by this version, under this Python."""
+    """Return a digest of the rules, this version and this Python: whether the rules hold depends on nothing else."""
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
 def find_anew(session: Session) -> None:
-    """Forget what was found, and by which marks the packs were picked."""
-    for asked in (_survey, _rules_of, _tree):
-        session.answers.pop(asked, None)
+    """Forget the directories and their packs: they may have changed while this run waited for the lock."""
+    for function in (_survey, _rules_of, _tree):
+        session.answers.pop(function, None)
 
 
 def find(session: Session, options: Common) -> list[Directory]:
@@ -76,14 +76,14 @@ def find(session: Session, options: Common) -> list[Directory]:
 
 
 def names_of(session: Session, options: Common) -> list[str]:
-    """List the experiments that there are."""
+    """Return the names of all experiments."""
     return [found.experiment for found in find(session, options)]
 
 
 def survey(session: Session, options: Common) -> Survey:
-    """Find the checkpoint directories, once; those that lie in a checkpoint of another; and those passed over.
+    """Find the checkpoint directories, once; those that lie in a checkpoint; and those that are passed over.
 
-    These the layout of packs covers, and no pack knows anything in them.
+    A directory is passed over if only the layout of packs covers it and no pack knows a name in it.
     """
     return _survey(session, options.outputs_dir, load(session, options))
 
@@ -93,9 +93,10 @@ def _survey(session: Session, path: str, rules: RuleSet) -> Survey:
     every, inner = survey_by(path, rules)
     if not rules.layout_of_packs:
         return every, inner, frozenset()
-    # Which is wide: what no pack knows anything of is no checkpoint directory.
-    found = [one for one in every if _rules_of(session, path, rules, one.directory).packs]
-    return found, inner, frozenset(one.directory for one in every) - {one.directory for one in found}
+    # The layout of packs fits nearly any folder, so a checkpoint directory must hold something that a pack knows.
+    directories = [found for found in every if _rules_of(session, path, rules, found.directory).packs]
+    known = {found.directory for found in directories}
+    return directories, inner, frozenset(found.directory for found in every) - known
 
 
 def rules_of(session: Session, options: Common, directory: str) -> RuleSet:

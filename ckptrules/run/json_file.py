@@ -22,7 +22,7 @@ from ckptrules.run import past
 from ckptrules.run.deciding import Decided, all_metrics, looks_of
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Heard, RunContext
+from ckptrules.run.outcome import Collected, RunContext
 from ckptrules.run.records import DAY, waits_since, zoned
 from ckptrules.run.session import Session
 from ckptrules.stopping import StoppedError
@@ -97,16 +97,16 @@ def _write_page(path: str, data: Mapping[str, Any]) -> None:
     writing.write_whole(path, draw(whole))
 
 
-def around(session: Session, base: str, context: RunContext, heard: Heard, total: Tally) -> dict[str, Any]:
+def around(session: Session, base: str, context: RunContext, collected: Collected, total: Tally) -> dict[str, Any]:
     """Return what a plan or a run tells of the tree as a whole, of other options, and of the runs before."""
     path, days = context.options.outputs_dir, context.trash_days
-    head, weighed = head_of(context.header), heard.all("weighed")
+    head, weighed = head_of(context.header), collected.all("weighed")
     if context.rows:
         head["rules"]["lines"] = lines_as_data(weighed)
     return {
         **head,
         "does_it": does_it(session, base, context) if total.changes else None,
-        "space": space(path, heard, total, days),
+        "space": space(path, collected, total, days),
         "what_if": rows_as_data(context.rows, weighed),
         "history": history(session, path, days),
     }
@@ -120,10 +120,10 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
     return session.command(WOULD_DO.get(base, base), options.but(run=run) if run else options, base)
 
 
-def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, Any]:
+def space(path: str, collected: Collected, total: Tally, days: int | None) -> dict[str, Any]:
     """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
-    storage, rooms = Disk(path), heard.all("room")
-    known = space_of(total, heard.links, rooms)
+    storage, rooms = Disk(path), collected.all("room")
+    known = space_of(total, collected.links, rooms)
     waits, since = None, list[float]()
     with contextlib.suppress(OSError):
         waits = trash_use(storage).size

@@ -1,4 +1,4 @@
-"""Before a run changes anything: the state is refused or believed, the lock taken, and an interrupted run finished."""
+"""Prepare a run that changes something: check the state folder, take the lock, and finish an interrupted run."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ LITTLE = (
 
 
 def refuse_state(session: Session) -> None:
-    """Refuse to act on a state that others could have written.
+    """Refuse a state folder that others could have written.
 
     Raises:
-        OptionError: with its place and what helps.
+        OptionError: with the place, and a hint.
     """
     for options in filter(lambda options: options.believes_state, session.line.asked().values()):
         path = options.outputs_dir
         try:
             _look_at_state(session, path)
             if options.reads_journals:
-                unfinished_journals(Disk(path))  # opens each
+                unfinished_journals(Disk(path))  # opens each, and so checks who could write it
         except reading.StateError as error:
             raise OptionError(refusal_of(error), place="") from None
-        except OSError:  # told by what needs it
+        except OSError:  # the command reports it when it reads the file
             continue
 
 
 @once
 def _look_at_state(_: Session, path: str) -> None:
-    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over."""
+    """Check a state folder, once; pass over the modes where the file system has none for each file (FAT)."""
     try:
         believing.refuse_state(path)
     except reading.StateError as error:
@@ -56,10 +56,10 @@ def _look_at_state(_: Session, path: str) -> None:
 
 
 def take_lock(session: Session, path: str, wait: int = 0) -> None:
-    """Take the lock of a folder of outputs, once, for as long as the session lives; ``wait`` is in seconds.
+    """Take the lock of ``outputs_dir``, once, until the session ends; wait for it at most ``wait`` seconds.
 
     Raises:
-        OptionError: another run has it, or ``outputs_dir`` cannot be written.
+        OptionError: another run holds the lock, or ``outputs_dir`` cannot be written.
     """
     folder = os.path.realpath(path)
     if folder in session.locks:
@@ -67,7 +67,7 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
     try:
-        lock = session.cleanup.enter_context(Disk(path).lock(holder, wait, functools.partial(_tell, session)))
+        lock = session.cleanup.enter_context(Disk(path).lock(holder, wait, functools.partial(_say, session)))
         session.locks[folder] = lock.descriptor
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
@@ -77,17 +77,17 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
 
 
 def recover_first(session: Session, path: str) -> None:
-    """Finish what an interrupted run began, and say so; what cannot be read of it is a problem that is left.
+    """Finish what an interrupted run began, and print that; what cannot be finished is a problem.
 
     Raises:
         OptionError: the journals cannot be read, so nothing is begun.
         OSError: somebody else could write into the user's own state.
     """
-    from ckptrules.run import pinning  # not above: tasks of the user's own need it not
+    from ckptrules.run import pinning  # not above: tasks of the user's own do without
     from ckptrules.run.finding import find_anew
     from ckptrules.run.records import begun
 
-    own, told = believing.own_state(path), []
+    own, sentences = believing.own_state(path), []
     try:
         begun(session, path)
         if any(unfinished_journals(Disk(root)) for root in (path, own) if root):
@@ -95,26 +95,26 @@ def recover_first(session: Session, path: str) -> None:
 
             recovered = recover(path, own)
             session.problems_before |= bool(recovered.left)
-            told = [*recovered.told, *recovered.left]
+            sentences = [*recovered.told, *recovered.left]
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         if isinstance(error, reading.StateError):
             raise OptionError(refusal_of(error), place="") from None
         raise OptionError(fact, "look at it: ls -la; nothing is begun without a journal", place="") from None
-    find_anew(session)  # another run may have been at work until the lock was free
+    find_anew(session)  # another run may have changed the tree before the lock was free
     pinning.read_anew(session)
-    for sentence in told:
-        _tell(session, sentence)
+    for sentence in sentences:
+        _say(session, sentence)
 
 
-def _tell(session: Session, sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+def _say(session: Session, sentence: str) -> None:
+    with contextlib.suppress(OSError):  # the reporter prints that the output cannot be written
         print(session.completed(visible(sentence)), flush=True)
 
 
 def cannot_be_written(path: str, what: str, error: OSError) -> str:
-    """Say that a part of the state of a folder of outputs cannot be written, and what helps."""
+    """Return the text that ``what``, a part of the state in a folder of outputs, cannot be written, with a hint."""
     if isinstance(error, reading.StateError):
         return refusal_of(error)
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"

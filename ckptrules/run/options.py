@@ -1,4 +1,4 @@
-"""Pure: what a command may be told, and what each value may be. Nothing ill-typed gets past."""
+"""Declare the options of commands, and check the values that users type. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 
 
 class OptionError(Exception):
-    """A run that is refused, mostly for what was typed; the message is place, fact and hint."""
+    """A run is refused, mostly for what was typed; the message is place, fact and hint."""
 
     def __init__(self, fact: str, hint: str = "", place: str = "command line") -> None:
         super().__init__(f"{place}: " * bool(place) + fact + f"\n    hint: {hint}" * bool(hint))
@@ -25,7 +25,7 @@ class OptionError(Exception):
 
 
 def at_least(least: int, what: str = "a whole number") -> Callable[[str], int]:
-    """Make a reader of whole numbers that are no less."""
+    """Make a reader of whole numbers from ``least`` on; ``what`` is their noun in the error."""
 
     def reader(text: str) -> int:
         if not (text.isascii() and text.isdigit() and int(text) >= least):
@@ -56,38 +56,38 @@ def some_text(text: str) -> str:
 
 
 def a_path(text: str) -> str:
-    """Read the path of a file or a folder; behind a ``=``, zsh and fish leave a ``~`` as it is."""
+    """Read the path of a file or a folder; refuse a ``~``, which zsh and fish do not expand behind a ``=``."""
     if text.partition("/")[0] == "~":
         raise ValueError("a path without ~, which this shell has left as it is\n    hint: write $HOME in its place")
     return some_text(text)
 
 
 def a_file(text: str) -> str:
-    """Read the path of a file to write. Elsewhere ``-`` is the screen; here it would be a file of that name."""
+    """Read the path of a file to write; refuse ``-``, by which the user means the screen."""
     if text in ("", "-"):
         raise ValueError("the path of a file, such as report.json")
     return a_path(text)
 
 
 def is_page(path: str) -> bool:
-    """Say whether a path is that of a page, by its ending."""
+    """Say whether a path ends as a page does."""
     return path.endswith((".html", ".htm"))
 
 
 def a_page(text: str) -> str:
-    """Read the path of a page to write: by its ending nothing else can be meant, a checkpoint say."""
+    """Read the path of a page to write; its ending shows that it is no checkpoint."""
     if not is_page(text):
         raise ValueError("the path of a page, such as checkpoints.html")
     return a_path(text)
 
 
 def a_checkpoint(text: str) -> str:
-    """Read the path of a checkpoint; a directory is one without its last slash, too."""
+    """Read the path of a checkpoint, and drop a slash at the end."""
     return a_path(text).rstrip("/") or "/"
 
 
 def an_executor_here(text: str) -> str:
-    """Read where work is done that does not leave this machine."""
+    """Read an executor of this machine: one for work that cannot go to others."""
     if text not in HERE:
         more = "\n    hint: this stays where its journal is; what copies, packs or verifies can go to other machines"
         raise ValueError(f"one of {', '.join(HERE)}" + more * text.startswith(DASK))
@@ -95,7 +95,7 @@ def an_executor_here(text: str) -> str:
 
 
 def checked(read: Callable[[str], Any]) -> Callable[[str], str]:
-    """Make a reader that refuses what another one refuses, and leaves the rest as it is typed."""
+    """Make a reader that checks a text by another reader, and returns the text as it is."""
 
     def reader(text: str) -> str:
         read(text)
@@ -110,23 +110,26 @@ an_executor = checked(read_executor)
 
 
 class OneOf:
-    """Reads one of some words."""
+    """A reader of one of some words."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = words
 
     def __call__(self, text: str) -> str:
-        """Read it."""
+        """Return the text, if it is one of the words."""
         if text not in self.words:
             raise ValueError(f"one of {', '.join(self.words)}")
         return text
 
 
-# --- how a command declares what it may be told ----------------------------------------------------------------------
+# --- how a command declares its options ------------------------------------------------------------------------------
 
 
 class Option(NamedTuple):
-    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``)."""
+    """One option, typed as ``name=value`` or ``--name value``; a flag needs no value (``--delete-old``).
+
+    ``read`` turns the typed text into the value, or raises a ValueError whose text follows "must be".
+    """
 
     default: Any
     read: Callable[[str], Any]
@@ -136,48 +139,48 @@ class Option(NamedTuple):
 
     @property
     def dashed(self) -> str:
-        """The name as a flag is written, without the two dashes in front."""
+        """The name with dashes, as behind ``--``."""
         return self.name.replace("_", "-")
 
     @property
     def values(self) -> Sequence[str]:
-        """The words that it may be, where only some are."""
+        """The words that are allowed, if the value is one of some words."""
         return self.read.words if isinstance(self.read, OneOf) else ()
 
     @property
     def is_path(self) -> bool:
-        """Whether it is the path of a file or a folder."""
+        """Whether the value is the path of a file or a folder."""
         return self.read in (a_path, a_file, a_checkpoint)
 
     @property
     def shown(self) -> str:
-        """The default as it is typed; nothing where something else decides."""
+        """The default as a user would type it; empty if there is none."""
         return "" if self.default is None else str(int(self.default) if self.is_flag else self.default)
 
     @property
     def described(self) -> str:
-        """What it is for, with the default."""
+        """The help, with the default."""
         return self.help + f" [{self.shown}]" * bool(self.shown)
 
 
 def option(default: Any, read: Callable[[str], Any], text: str) -> Any:
-    """Declare an option in a class of options, where it is the value of a typed attribute."""
+    """Declare an option: the value of a typed attribute in a class of options."""
     return Option(default, read, text)
 
 
 def flag(text: str, *, default: bool = False) -> Any:
-    """Declare an option that is on or off; most are off unless they are given."""
+    """Declare an option that is on or off."""
     return Option(default, yes_or_no, text, is_flag=True)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Declared:
-    """A frozen value made of the typed attributes of a class; those that are an `Option` can be given by the user.
+    """A frozen value made of the typed attributes of a class; the user can give those whose value is an `Option`.
 
-    It is what a dataclass would be; but that compiles a page of code for each class, at every start.
+    It is no dataclass, as these compile code for each class at every start.
     """
 
-    attributes: ClassVar[Mapping[str, Option | None]] = MappingProxyType({})  # in their order
+    attributes: ClassVar[Mapping[str, Option | None]] = MappingProxyType({})  # in the order of their declaration
 
     def __init_subclass__(cls) -> None:
         own: dict[str, Option | None] = {}
@@ -214,7 +217,7 @@ class Declared:
         return {name: getattr(self, name) for name in self.known()}
 
     def typed(self) -> dict[str, str]:
-        """Return the options that are not the default, as they are typed."""
+        """Return the options that differ from their default, as texts to type."""
         return {
             name: str(int(value) if one.is_flag else value)
             for name, one in self.known().items()
@@ -222,20 +225,20 @@ class Declared:
         }
 
     def but(self, **changes: Any) -> Self:
-        """Return the same with some attributes changed."""
+        """Return a copy with some attributes changed."""
         return type(self)(**{**vars(self), **changes})
 
 
 class Common(Declared):
-    """What every command may be told, and what is asked of every command; a command replaces what it has of its own."""
+    """The options and the properties that all commands have; each command overrides its own."""
 
-    needs_outputs: ClassVar[bool] = True  # so the rules may say where they are
-    finds_outputs: ClassVar[bool] = True  # so it is refused where they are not there
-    believes_state: ClassVar[bool] = True  # so it is refused where others could have written the state
-    reads_journals: ClassVar[bool] = False  # of earlier runs, likewise
-    changes: ClassVar[bool] = False  # so it takes the lock, and finishes first what a run before it left half done
-    remembers: ClassVar[bool] = False  # what is up to date, so it needs a database that can be written
-    shares: ClassVar[bool] = False  # its work with several processes where the tree is large
+    needs_outputs: ClassVar[bool] = True  # it works on outputs_dir, which the rules may give
+    finds_outputs: ClassVar[bool] = True  # it is refused where outputs_dir does not exist
+    believes_state: ClassVar[bool] = True  # it is refused where others could have written the state folder
+    reads_journals: ClassVar[bool] = False  # it is refused where others could have written the journals
+    changes: ClassVar[bool] = False  # it takes the lock, and first finishes what an interrupted run began
+    remembers: ClassVar[bool] = False  # it notes what is up to date, in a database on disk
+    shares: ClassVar[bool] = False  # it shares its work with several processes, if the tree is large
 
     outputs_dir: str = option(
         "outputs", a_path, "folder that holds the experiments; otherwise outputs_dir in the rules, if they have one"
@@ -259,12 +262,12 @@ class Common(Declared):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The folders that workers of other machines must see as this one does."""
+        """The folders that workers on other machines must see under the same paths."""
         return (self.outputs_dir,)
 
     @property
     def tells_data(self) -> bool:
-        """Whether what is planned or done is wanted as data: for a JSON file, or for the page that is drawn from it."""
+        """Whether the outcome is needed as data: for a JSON file, or for the page that is drawn from it."""
         return bool(self.json or self.html)
 
 
@@ -299,9 +302,9 @@ BACKUPS = option(None, a_path, "folder of the backups; otherwise beside outputs_
 
 
 class Planning(Common):
-    """What a plan of a directory goes by; most commands leave it at that.
+    """The options that a plan depends on, with their defaults; a command declares those that its users can give.
 
-    Where there is a ``path``, only the directory of that checkpoint is meant.
+    With a ``path``, only the directory of that checkpoint is planned.
     """
 
     policy: str = "default"
@@ -320,7 +323,7 @@ class Planning(Common):
 
 
 class Migrating(Planning):
-    """What `doit migrate` goes by, and what shows it or repeats it."""
+    """The options of `doit migrate`, and of commands that preview or repeat it."""
 
     delete_old: bool = flag("also delete what the retention policy does not keep")
     keep_min_epoch: int | None = KEEP_MIN_EPOCH

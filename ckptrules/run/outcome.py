@@ -1,4 +1,4 @@
-"""What a command is to do, what comes of it, and what a reporter has heard of it, added up."""
+"""The values between tasks and the reporter: the work of a command, its outcome, and the sum of all outcomes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 NOTHING = Tally()
 NONE = Several()
-FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
+FAULTS = (OSError, SlowRuleError, StoppedError)  # of one directory: it is reported by `untouched`, the others go on
 
 
 class Output(NamedTuple):
-    """What a task's action has to say; it stands in ``task.meta["output"]``.
+    """The output of a task's action, in ``task.meta["output"]``.
 
     Args:
-        text: what is printed.
-        tally: the numbers that are added up.
-        data: what is written to the JSON file.
-        outlook: what an experiment would keep and lose, in a preview.
+        text: the text to print.
+        tally: the numbers of the summary, which are added up.
+        data: the row of the JSON file.
+        outlook: what an experiment would keep and lose; only in a preview.
         links: the files with several names, which count once in the whole run.
-        as_it_is: the text quotes what others wrote, so commands in it are not completed.
-        weighed: what would go otherwise, where that was asked for.
-        room: bytes that only a JSON file tells of.
+        as_it_is: the text quotes what others wrote, so the commands in it are not completed.
+        weighed: what other options would delete; only where that was asked for.
+        room: bytes for the JSON file.
     """
 
     text: str
@@ -51,11 +51,12 @@ class Output(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of the work on one directory, or of a command: what is shown of it, and what doit is to remember.
+    """The outcome of the work on one directory, or of a command.
 
-    ``failed`` says that problems are left. ``moved`` are the bytes of the files that were worked on, if nobody was told
-    of them yet. ``passed`` are those that were read for it: of some formats a part tells that a file is whole.
-    ``killed`` says why no worker is left.
+    ``output`` is shown. ``failed`` says that problems are left. ``values`` are remembered by doit. ``moved`` are the
+    bytes of the files that were worked on, unless the progress has counted them. ``passed`` are the bytes that were
+    read for that: in some formats a part of a file proves that it is whole. ``killed`` is the error if no worker is
+    left.
     """
 
     output: Output
@@ -67,9 +68,9 @@ class Done(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a command is to do, and the experiments that words of the command line may select, if they may.
+    """The ``work`` of a command, and the ``experiments`` that words of the command line may select.
 
-    Its `prepare` makes it, and refuses what cannot be done, by an OptionError or a RuleError.
+    The function `prepare` of a command returns it, or raises OptionError or RuleError.
     """
 
     work: Callable[[], Done]
@@ -77,11 +78,10 @@ class Prepared(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Work on one directory of which the files are still to be worked on, by whoever is free.
+    """Work on one directory whose files are left to all workers.
 
-    ``work`` is what is done with each of the ``files``, ``then`` makes the whole of the answers, in the process with
-    the journal. Where they end before their time, by a StoppedError or KilledError, it tells what came of it until
-    then, or lets that pass. With no files, ``then`` alone is left.
+    ``work`` is done on each of the ``files``. ``then`` makes the outcome from the answers, in the process with the
+    journal; it gets a StoppedError or KilledError from them if they end early. Without ``work``, it gets no answers.
     """
 
     work: Work[Any, Any] | None
@@ -90,13 +90,18 @@ class Apart(NamedTuple):
 
 
 class RunContext(NamedTuple):
-    """What the reporter must know of the run as a whole.
+    """What the reporter needs of a command as a whole.
 
-    ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
-    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
-    that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
-    ``rows`` say what was weighed besides (`run.what_if`). ``reads`` marks a command that reads the contents in all
-    directories. ``drawn`` says what there is to say of a page, given its name for people and its path.
+    Args:
+        trash_days: None for a command that loads no rules.
+        notes: notes that stand before any work is done.
+        nothing: the tally to begin with.
+        summarise: makes the summary from the tally, the style and the notes; None for the summary of a migration.
+        came_to: returns more notes, given the tally.
+        lacks: says why a run with that tally is no success although it left no problem.
+        rows: describe the other options that were weighed (`run.what_if`).
+        reads: whether the command reads all contents, so that its progress counts directories.
+        drawn: returns lines on a page that was drawn, given its name for people and its path.
     """
 
     options: Common
@@ -113,18 +118,18 @@ class RunContext(NamedTuple):
     drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]
 
 
-class Heard:
-    """What the tasks of one command have told so far; their texts are printed and gone."""
+class Collected:
+    """The sum of the outputs of one command so far, without their texts, which are printed already."""
 
     def __init__(self, nothing: Any) -> None:
-        self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
+        self._tally, self.up_to_date = nothing, 0  # up to date may be ten thousand directories, so they are counted
         self._outputs: list[Output] = []
-        self.experiments: Experiments | None = None  # what a JSON file tells
+        self.experiments: Experiments | None = None  # rows of the JSON file
 
     def add(self, output: Output) -> None:
-        """Hear of one more."""
-        if output.tally != NOTHING:  # whatever the command counts
-            self._told += output.tally
+        """Add the output of one more task."""
+        if output.tally != NOTHING:  # which may be of another type than the tally of this command
+            self._tally += output.tally
         if output.data is not None:
             from ckptrules.report.data import Experiments  # not above: most runs write no JSON
 
@@ -134,12 +139,12 @@ class Heard:
 
     @property
     def total(self) -> Any:
-        """All that was told, added up."""
-        return self._told + Tally(up_to_date=self.up_to_date) if self.up_to_date else self._told
+        """The tally of all tasks."""
+        return self._tally + Tally(up_to_date=self.up_to_date) if self.up_to_date else self._tally
 
-    def all(self, what: str) -> list[Any]:
-        """Return what they have told of one kind, which is the name of a field of `Output`."""
-        return [told for output in self._outputs if (told := getattr(output, what))]
+    def all(self, field: str) -> list[Any]:
+        """Return one field of all outputs that have it."""
+        return [value for output in self._outputs if (value := getattr(output, field))]
 
     @property
     def links(self) -> list[Several]:
@@ -148,7 +153,7 @@ class Heard:
 
 
 def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -> Plan:
-    """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
+    """Return the plan of a directory that was given up, which changes nothing: a problem tells the fault."""
     if isinstance(fault, StoppedError):
         problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
     elif isinstance(fault, SlowRuleError):

@@ -1,4 +1,4 @@
-"""What a run says of itself, and where: its header, its number, its journals, and how fast it was."""
+"""The records of a run: its header, its number, its journals, and how fast it was."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ckptrules.storage.base import FULL, Storage
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
-RATES = "rates"  # likewise: bytes a second, by command
+RATES = "rates"  # another: bytes a second, by command
 DAY = SECONDS["d"]
 UNKNOWN = "not known yet, as no such run here has moved a GB"
 
 
 class Journals:
-    """The journals of one run, one for each thread. Sent to another process, they are all that this run has there."""
+    """The journals of one run, one for each thread; each process has its own."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -41,7 +41,7 @@ class Journals:
         return _journals_there, (self._run,)
 
     def of_this_thread(self, root: str, header: Mapping[str, Any]) -> Journal:
-        """Open the journal of this thread, once, in an ``outputs_dir`` or the user's own state."""
+        """Open the journal of this thread, once, in the state folder below ``root``."""
         key = (root, threading.get_native_id())
         if key not in self._of:
             self._of[key] = Journal(Disk(root), self._run, key[1], header)
@@ -50,12 +50,12 @@ class Journals:
 
 @functools.cache
 def _journals_there(run: str) -> Journals:
-    """Return the journals of a run in a process at work, which knows no session."""
+    """Return the journals of a run in a worker process, which has no session."""
     return Journals(run)
 
 
 def run_header(session: Session, command: str, options: Common, **more: Any) -> dict[str, Any]:
-    """Return what a run says of itself, in its journal and in its JSON file."""
+    """Return the header of a run, for its journal and its JSON file; ``run`` is None if it changes nothing."""
     return {
         "command": command,
         "selected": session.selected(command),
@@ -71,7 +71,7 @@ def run_header(session: Session, command: str, options: Common, **more: Any) -> 
 
 
 def who() -> str:
-    """Return the name of the user, or the number where it has no name (in a container, say)."""
+    """Return the name of the user, or the number of a user without a name (in a container)."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # which of them depends on the version of Python
@@ -79,7 +79,7 @@ def who() -> str:
 
 
 class Begun(NamedTuple):
-    """A run that may change something: what is remembered of it, and how the clock has leapt since the one before."""
+    """A run that may change something: its record, and how the clock has leapt since the run before, if it has."""
 
     last: LastRun
     leap: str
@@ -87,12 +87,10 @@ class Begun(NamedTuple):
 
 @once
 def begun(session: Session, outputs_dir: str) -> Begun:
-    """Give this run its number, once, under the lock; and see whether the clock can be believed.
-
-    Where the run before was killed, its journals are told so.
+    """Give this run its number, once, under the lock; note a run before it that was killed, and check the clock.
 
     Raises:
-        OSError: it cannot be noted.
+        OSError: the record cannot be written.
     """
     storage = Disk(outputs_dir)
     now, last = journals.clocks(storage), _last(storage)
@@ -101,30 +99,30 @@ def begun(session: Session, outputs_dir: str) -> Begun:
     if last and last.at_work:
         try:
             journals.end_early(storage, last.at_work)
-        except OSError as error:  # then history tells less
+        except OSError as error:  # on a full disk, history does without the note
             if error.errno not in FULL:
                 raise
     _note(storage, this)
-    session.cleanup.callback(ended, outputs_dir, session.run_id)  # whatever reporter doit has been given
+    session.cleanup.callback(ended, outputs_dir, session.run_id)  # in case doit uses another reporter than ours
     return Begun(this, clock.leap(last, now))
 
 
 def ended(outputs_dir: str, run: str, *, killed: bool = False) -> None:
-    """Note that a run has come to its end, unless another one has taken its lock.
+    """Note that a run has ended, unless another one has taken over its lock.
 
-    Where it was stopped, or a worker was ``killed``, the journals are told that the end came before its time.
+    If the run was stopped, or a worker was ``killed``, its journals note an early end.
     """
     storage = Disk(outputs_dir)
     last = _last(storage)
     if last and last.at_work == run and not stopping.is_lost():
-        with contextlib.suppress(OSError):  # then history takes it for one that was killed
+        with contextlib.suppress(OSError):  # then history shows it as killed
             if killed or stopping.stopped():
                 journals.end_early(storage, run)
             _note(storage, last._replace(at_work=""))
 
 
 def at_work(outputs_dir: str) -> str:
-    """Return the id of the run that is at work, or was killed; nothing where the last one has ended."""
+    """Return the id of the run that is at work, or was killed; an empty text if the last run has ended."""
     last = _last(Disk(outputs_dir))
     return last.at_work if last else ""
 
@@ -139,22 +137,22 @@ def _note(storage: Storage, last: LastRun) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
+        notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run reads the journals
 
 
 def waits_since(outputs_dir: str, run: str) -> float:
-    """Return since when what a run left in the trash waits there, in seconds since 1970."""
+    """Return the time from which the trash of a run waits to be freed, in seconds since 1970."""
     return clock.waits_since(_last(Disk(outputs_dir)), run, trash.run_started(run))
 
 
 def waiting_runs(outputs_dir: str, days: float) -> list[str]:
-    """List the runs whose trash has waited for so many days, as far as the clock can be believed; with 0 all."""
+    """List the runs whose trash has waited for ``days`` by a clock that has not leapt; with 0 all runs with trash."""
     now, runs = time.time(), trash.trash_runs(Disk(outputs_dir))
     return [run for run in runs if not days or (now - waits_since(outputs_dir, run)) / DAY >= days]
 
 
 def zoned(seconds: float) -> str | None:
-    """Write a time since 1970 as the clock on the wall shows it, with what that is ahead of UTC; None for no time."""
+    """Return a time since 1970 as local time with its offset from UTC; None for a time that no calendar has."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
@@ -168,23 +166,23 @@ def journals_of(session: Session) -> Journals:
 
 
 def open_journal(session: Session, command: str, options: Common, own_state: str = "") -> Journal:
-    """Open the journal of this thread in this run, once, in ``own_state`` or else the ``outputs_dir``."""
+    """Open the journal of this thread, once, below ``own_state`` (the user's own state) or else ``outputs_dir``."""
     path = options.outputs_dir
     header = run_header(session, command, options, number=begun(session, path).last.number)
     return journals_of(session).of_this_thread(own_state or path, header)
 
 
-# --- how long a command will take: by ``max_rate``, or by the last run here that moved much ---------------------------
+# --- the expected time of a command: by ``max_rate``, or by the last run here that moved much -------------------------
 
 
 def expected_time(command: str, options: Common, size: int) -> list[str]:
-    """Say in a line how long so many bytes take; nothing where there are none, or few of which nobody knows."""
-    text = time_told(size, options.max_rate, rates(options.outputs_dir).get(command)) if size else ""
+    """Return a line on how long ``size`` bytes take; none for few bytes whose rate is not known."""
+    text = time_text(size, options.max_rate, rates(options.outputs_dir).get(command)) if size else ""
     return [f"Expected time: {text}"] if text else []
 
 
-def time_told(size: int, max_rate: str | None, last: int | None) -> str:
-    """Say how long so many bytes take by the rate that is allowed, or that of the last run, in bytes a second."""
+def time_text(size: int, max_rate: str | None, last: int | None) -> str:
+    """Say how long ``size`` bytes take, by ``max_rate`` or the rate of the ``last`` run, whichever is lower."""
     if max_rate and not (last and last < rate(max_rate)):
         return f"{_time(size, rate(max_rate))}, at max_rate={max_rate}"
     if last:
@@ -197,7 +195,7 @@ def _time(size: int, rate: int) -> str:
 
 
 def note_rate(session: Session) -> None:
-    """Note how fast a run was that moved much; one that was held back tells nothing of the disk."""
+    """Note the rate of a run that moved much, unless ``max_rate`` held it back."""
     asked = [(command, options) for command, options in session.line.asked().items() if "max_rate" in options.known()]
     if len(asked) != 1:
         return
@@ -205,12 +203,12 @@ def note_rate(session: Session) -> None:
     if options.max_rate or options.dry_run:
         return
     found = {**rates(options.outputs_dir), command: int(session.bar.passed / session.bar.seconds)}
-    with contextlib.suppress(OSError):  # then the next preview knows less
+    with contextlib.suppress(OSError):  # then the next preview has an older rate
         notes.write_note(Disk(options.outputs_dir), RATES, f"{json.dumps(found, sort_keys=True)}\n")
 
 
 def rates(outputs_dir: str) -> dict[str, int]:
-    """Return what is noted of earlier runs, in bytes a second; what is damaged is not known."""
+    """Return the rates of earlier runs by command, in bytes a second; empty if the note is damaged."""
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
         noted = json.loads(notes.read_note(Disk(outputs_dir), RATES))
         return {command: rate for command, rate in noted.items() if type(rate) is int and rate > 0}

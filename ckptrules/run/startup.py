@@ -23,7 +23,7 @@ from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run.command_line import (
     command_line,
     completed,
-    let_output_be_written,
+    make_output_safe,
     params_of,
     refusal,
 )
@@ -68,7 +68,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
     dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # with `| head` the process ends, and its workers do not wait on it
-    let_output_be_written()
+    make_output_safe()
     with refusals_for_doit():
         show_help_first()
         usual = own.get("default_tasks") or [DEFAULT_TASK]

@@ -1,4 +1,4 @@
-"""A command as tasks of doit: what it does, handed to doit, and of which experiments, by words and ``experiments=``."""
+"""Make a command a task of doit, hand its outcome to doit, and choose the experiments that are selected."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given", bound=Common)
 TaskDict = dict[str, Any]
-MOST = 8  # experiments that are named where one was asked for that is not there
+MOST = 8  # experiments that are listed if an unknown one was asked for
 
 
 def one_task(
     session: Session, name: str, prepare: Callable[[Session, Given], Prepared], options: Given
 ) -> Iterator[TaskDict]:
-    """Make the one task of a command; where it is really to be run (doit asks also to list it), prepare it first.
+    """Make the one task of a command; prepare it first, unless doit only lists the tasks.
 
-    Where words name experiments, doit wants a task for each: the first does the work of all.
+    If words select experiments, doit needs a task for each: the first does the work of all.
     """
     line = session.line
     asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
@@ -49,8 +49,8 @@ def one_task(
 
 
 def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
-    """Do work, in this process or by another, and hand to doit what comes of it."""
-    from doit.exceptions import TaskFailed  # not above: processes at work need no doit
+    """Do the work of a task, and hand its outcome to doit."""
+    from doit.exceptions import TaskFailed  # not above: workers import this file, and need no doit
 
     try:
         done = work()
@@ -65,11 +65,11 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
     return TaskFailed("problems left", report=False) if done.failed or done.killed else None
 
 
-# --- which experiments are meant --------------------------------------------------------------------------------------
+# --- which experiments are selected -----------------------------------------------------------------------------------
 
 
 def selects(session: Session, base: str, options: Common) -> bool:
-    """Say whether only some experiments are meant: by words (``usage:ocr``, not ``usage``), or by ``experiments=``."""
+    """Say whether only some experiments are selected: by words (``usage:ocr``, not ``usage``), or ``experiments=``."""
     return options.experiments is not None or bool(session.selected(base))
 
 
@@ -102,13 +102,13 @@ def refuse_unknown_experiments(
 
 
 def first_of(names: Sequence[str]) -> str:
-    """Name the first experiments that there are, and what lists all of them."""
+    """List the first experiments, and the command that lists all of them."""
     shown = few([f"'{visible(name)}'" if "," in name else visible(name) for name in names], MOST)
     return f"there are: {shown or 'none'}" + "; 'doit usage' lists all" * (len(names) > MOST)
 
 
 def in_quotes(word: str) -> str:
-    """Write a word with quotes around it, as a shell takes it."""
+    """Quote a word for a shell, also where that is not needed."""
     text = quoted(word)
     return f"'{text}'" if text == word else text
 

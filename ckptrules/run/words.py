@@ -1,4 +1,4 @@
-"""Pure: the command line → the tasks that are asked for, with their options. Nothing unknown or said twice passes."""
+"""Read command lines: the tasks that are asked for, and their options; refuse what is unknown or given twice. Pure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ DOIT_FLAGS_WITH_VALUE = frozenset(
     "-n --process -P --parallel-type --failure-verbosity".split(),
 )
 
-RUNNING = ("run", "auto", "clean")  # what does the tasks that are usual, where none is named
+RUNNING = ("run", "auto", "clean")  # commands of doit that take the default tasks where none is named
 TRUTH = frozenset("1 0 true false yes no on off".split())
 
 Known = Mapping[str, Option]
 
 
 class Word(NamedTuple):
-    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it.
+    """A word that names a task (``migrate``, ``migrate:ocr_training``), with the flags behind it.
 
-    ``typed`` is what was typed, where doit takes that for a variable: it has a ``=``.
+    ``typed`` is the word as it was typed, if doit would take it for a variable because of a ``=``; else it is empty.
     """
 
     task: str
@@ -44,22 +44,25 @@ class Word(NamedTuple):
 
     @property
     def experiments(self) -> str:
-        """What stands behind the task, as it was typed; a ``*`` in the task may begin it: ``migr*01``."""
+        """The pattern of experiments behind the task, as typed; of ``migr*01`` that is ``*01``."""
         word = self.typed or self.task
         start, colon, rest = word.partition(":")
         return rest if colon else f"*{start.partition('*')[2]}"
 
     def selects(self, task: str) -> bool:
-        """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
+        """Say whether the word can select a task or one of its experiments; ``*`` fits any text, also a colon."""
         start, star, _ = self.task.partition("*")
         whole = f"{task}:"
         return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
 
 
 class CommandLine(NamedTuple):
-    """What the user asked for. ``command`` and ``flags`` are doit's own (``run``, ``list``; ``-n 2``).
+    """A command line as doit would read it.
 
-    ``selected`` are those of our tasks that the words can select.
+    ``command`` is that of doit (``run``, ``list``). ``words`` name tasks. ``variables`` are the values of
+    ``name=value``. ``arguments`` are the words as they came. ``flags`` are doit's own, each with its value
+    (``-n 2``). ``selected`` are the tasks of ckptrules that the words can select. ``outputs_dir_by`` returns the
+    ``outputs_dir`` in the rules of a folder.
     """
 
     command: str
@@ -68,23 +71,23 @@ class CommandLine(NamedTuple):
     arguments: tuple[str, ...]
     flags: tuple[tuple[str, ...], ...]
     selected: Collection[str]
-    outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
+    outputs_dir_by: Callable[[str | None], str | None] = lambda _: None
 
     @property
     def has_foreign_words(self) -> bool:
-        """Say whether it names something else than our tasks: a task of the user's own, say."""
+        """Whether a word names no task of ckptrules; it may be one of the user's own."""
         return any(not _selects_any(word) for word in self.words)
 
     def flag(self, short: str, long: str) -> str:
-        """Return the value of a flag of doit's own (``-n 2``, ``-n2``, ``--process=2``), or nothing."""
+        """Return the value of a flag of doit's own (``-n 2``, ``-n2``, ``--process=2``), or an empty text."""
         for flag, *value in reversed(self.flags):
             name, _, text = flag.partition("=") if flag.startswith("--") else (flag[:2], "", flag[2:])
-            if name == short or (len(name) > len("--") and long.startswith(name)):  # doit takes a part of it, too
+            if name == short or (len(name) > len("--") and long.startswith(name)):  # or shortened, as doit allows
                 return text or "".join(value)
         return ""
 
     def asks_for(self, task: str) -> bool:
-        """Say whether a task is needed at all: doit calls every task creator on every command."""
+        """Say whether a task is needed: doit calls the creators of all tasks, whatever is asked for."""
         if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
             return False
         return not self.words or task in self.selected
@@ -94,7 +97,7 @@ class CommandLine(NamedTuple):
         return {task: self.options(task) for task in TASKS if self.asks_for(task)}
 
     def options(self, task: str, given: Mapping[str, Any] | None = None) -> Common:
-        """Return the options of one task; ``given`` holds defaults from doit's own configuration.
+        """Return the options of one task; ``given`` are those that doit has read, also from its own configuration.
 
         Raises:
             OptionError: an option is given twice, or two selections of one task differ in their flags.
@@ -109,20 +112,20 @@ class CommandLine(NamedTuple):
             hint = "run one after the other, or give the options as name=value for all"
             raise OptionError(f"the selections of '{task}' have different flags", hint)
         known = declared(task).known()
-        texts = {name: str(value) for name, value in (given or {}).items() if value is not None}  # in TOML, a number
+        texts = {name: str(value) for name, value in (given or {}).items() if value is not None}  # TOML has numbers
         defaults = {name: _read_value(known[name], text) for name, text in texts.items()}
         values = {**defaults, **self.variables, **flags}
         if "outputs_dir" not in values and declared(task).needs_outputs:
-            said = self.outputs_dir_by(values.get("rules_dir"))
-            values |= {"outputs_dir": said} if said else {}
+            outputs_dir = self.outputs_dir_by(values.get("rules_dir"))
+            values |= {"outputs_dir": outputs_dir} if outputs_dir else {}
         return declared(task)(**{name: value for name, value in values.items() if name in known})
 
 
 def read_command_line(arguments: Sequence[str], usual: Iterable[str] = (DEFAULT_TASK,)) -> CommandLine:
     """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
 
-    Where no task is named, those that are ``usual`` are meant. Only the commands that are asked for need be declared,
-    unless something is refused.
+    Without a task, the ``usual`` ones are asked for. Only the files of commands that are asked for are imported, unless
+    something is refused.
 
     Raises:
         OptionError: an unknown option, or a value that does not fit.
@@ -137,23 +140,23 @@ def read_command_line(arguments: Sequence[str], usual: Iterable[str] = (DEFAULT_
 
 
 def what_is_typed(arguments: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, ...]]]:
-    """Read the options as texts, and doit's own flags, each with its value, whatever else is wrong with the line."""
+    """Return the options as texts, and doit's own flags, each with its value; pass over whatever is wrong."""
     reader, rest = _Reader(), list(arguments)
     while rest:
         with contextlib.suppress(OptionError):
             reader.read(rest.pop(0), rest)
     flags = {name: str(value) for word in reader.words for name, value in word.flags.items()}
-    return dict(reader.texts) | flags, reader.own
+    return dict(reader.texts) | flags, reader.doit_flags
 
 
 class _Reader:
-    """Reads one argument after the other. What a ``name=value`` means is known only when all tasks are."""
+    """Reads one argument after the other; the meaning of ``name=value`` depends on all tasks, so it is found last."""
 
     def __init__(self) -> None:
         self.command = "run"
         self.words: list[Word] = []
         self.texts: list[tuple[str, str]] = []
-        self.own: list[tuple[str, ...]] = []  # doit's own flags
+        self.doit_flags: list[tuple[str, ...]] = []
 
     def read(self, argument: str, rest: list[str]) -> None:
         name, is_value, text = argument.partition("=")
@@ -162,7 +165,7 @@ class _Reader:
                 _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
             elif not self.words:
-                self.own.append((argument, rest.pop(0)) if _takes_value(argument) and rest else (argument,))
+                self.doit_flags.append((argument, rest.pop(0)) if _takes_value(argument) and rest else (argument,))
         elif is_value and selects_by_name(argument):
             self.words.append(Word(encode_word(argument), {}, typed=argument))
         elif is_value:
@@ -173,7 +176,7 @@ class _Reader:
             self.words.append(Word(argument, {}))
 
     def finish(self, arguments: tuple[str, ...]) -> CommandLine:
-        """Give every ``name=value`` its meaning, and refuse what has none."""
+        """Read the value of every ``name=value``, and refuse unknown options."""
         known = self._known(self.words)
         variables: dict[str, Any] = {}
         for name, text in self.texts:
@@ -189,21 +192,21 @@ class _Reader:
         if self.command == "run":
             self._refuse_foreign(variables)
         selected = frozenset(task for task in TASKS if any(word.selects(task) for word in self.words))
-        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.own), selected)
+        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.doit_flags), selected)
 
     def _known(self, words: Iterable[Word]) -> Known:
-        """Return what the commands that some words select may be told; what all may, where they select none."""
+        """Return the options of all commands that some words select; where they select none, the common ones."""
         return {name: one for known in self._selected(words) for name, one in known.items()} or Common.known()
 
     def _selected(self, words: Iterable[Word]) -> list[Known]:
         return [declared(task).known() for task in TASKS if any(word.selects(task) for word in words)]
 
     def _value(self, words: Iterable[Word], option: Option, text: str) -> Any:
-        """Read a value as each command does that has the option: one may take less than another."""
+        """Read a value as each selected command does that has the option: one may refuse what another takes."""
         return [_read_value(known.get(option.name, option), text) for known in (self._selected(words) or [{}])][-1]
 
     def _elsewhere(self, name: str) -> Known:
-        """Return an option that no selected command has, and some other one does."""
+        """Return an option that only commands have which are not selected; empty if there is none."""
         ours = not self.words or any(map(_selects_any, self.words))
         every = [declared(task).known() for task in TASKS] if ours else []
         return next(({name: known[name]} for known in every if name in known), {})
@@ -232,7 +235,7 @@ class _Reader:
         return found.name, self._value(self.words[-1:], found, text)
 
     def _refuse_foreign(self, variables: Mapping[str, Any]) -> None:
-        """Refuse an option that a task does not know: it would do without it what was meant to be done with it."""
+        """Refuse an option that a named task does not have: the task would run without it."""
         for word in (word for word in self.words if word.base in TASKS):
             for name in (*variables, *word.flags):
                 if name not in declared(word.base).known():
@@ -241,7 +244,7 @@ class _Reader:
 
 
 def _takes_value(argument: str) -> bool:
-    """Say whether a flag of doit's own has its value behind it; a long one may be shortened."""
+    """Say whether the next argument is the value of a flag of doit's own; a long flag may be shortened."""
     if argument.startswith("--") and argument != "--":
         return any(flag.startswith(argument) for flag in DOIT_FLAGS_WITH_VALUE)
     return argument in DOIT_FLAGS_WITH_VALUE
@@ -254,7 +257,7 @@ def _by_flag(known: Known) -> dict[str, Option]:
 
 
 def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
-    """Return the flags that a flag means, which may be shortened."""
+    """Return the flags that a possibly shortened flag can mean."""
     return [dashed] if dashed in flags else [name for name in flags if dashed and name.startswith(dashed)]
 
 
@@ -263,7 +266,7 @@ def _selects_any(word: Word) -> bool:
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:
-    """Refuse selections of which doit would see some only: what has a ``=`` is a variable for it."""
+    """Refuse names with a ``=`` beside other tasks, or with flags: doit takes them for variables, and drops them."""
     hidden = [word for word in words if word.typed]
     if hidden and len(hidden) < len(words):
         fact = f"doit reads '{hidden[0].typed}' as an option beside other tasks, because of its '='"
@@ -276,7 +279,7 @@ def _refuse_mixed(words: Sequence[Word]) -> None:
 
 
 def _refuse_short(argument: str, word: Word, known: Known) -> None:
-    """Refuse what doit would answer with a dump of its own objects."""
+    """Refuse a short flag behind a task, for which doit would print a dump of its own objects."""
     if not argument.startswith("--"):
         near = nearest(argument[1:].partition("=")[0].replace("-", "_"), known) if argument[2:3].isalpha() else ""
         hint = f"did you mean '{near}='?" if near else ""
@@ -304,40 +307,37 @@ def _hint(word: str, words: Iterable[str], dashes: str = "", own: Iterable[str] 
 
 
 _IN_NO_TASK = frozenset("=*")
-_ENCODED = re.compile("%(?=[0-9A-Fa-f]{2})")  # what looks like it, and is not
+_ENCODED = re.compile("%(?=[0-9A-Fa-f]{2})")  # a % in a name that would be read as the beginning of a code
 
 
 def fits(word: str, task: str) -> bool:
-    """Say whether a word of the command line selects a task: for doit it is a pattern where it has a ``*``."""
+    """Say whether a word of the command line selects a task; as in doit, a word with a ``*`` is a pattern."""
     return fnmatchcase(task, word) if "*" in word else task == word
 
 
 def as_pattern(text: str | None, names: Collection[str]) -> str | None:
-    """Return the shell pattern that ``experiments=`` means: an experiment's own name (``run[1]``) means that."""
+    """Return the shell pattern of ``experiments=``; the name of an experiment (``run[1]``) fits only itself."""
     return re.sub(r"([*?[])", r"[\1]", text) if text is not None and text in names else text
 
 
 def selects_by_name(argument: str) -> bool:
-    """Say whether an argument is a task of ours with the name of an experiment behind it: ``migrate:lr=0.1``."""
+    """Say whether an argument is a task of ckptrules with an experiment that has a ``=``: ``migrate:lr=0.1``."""
     task, colon, _ = argument.partition("=")[0].partition(":")
     return bool(colon) and _selects_any(Word(task, {}))
 
 
 def encode_word(argument: str) -> str:
-    """Write a selection, as people type it, as doit wants it: ``migrate:*lr=0.1*`` → ``migrate:*lr%3D0.1*``.
-
-    What is encoded already stays.
-    """
+    """Encode a word with a ``=`` for doit: ``migrate:*lr=0.1*`` → ``migrate:*lr%3D0.1*``; leave others as they are."""
     if "=" not in argument:
         return argument
     return "*".join(encode_task(part) for part in argument.split("*"))
 
 
 def encode_task(experiment: str) -> str:
-    """Write an experiment's name as a doit task name, which may hold no ``=``; ``*`` would select several.
+    """Return the name of an experiment as a doit task name, which cannot have ``=`` or ``*``.
 
-    Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too, and a ``%`` where it would
-    look like the beginning of such a code.
+    The code is that of URLs: ``lr=0.1`` becomes ``lr%3D0.1``. Letters that cannot be printed are encoded too, and a
+    ``%`` that would look like the beginning of a code.
     """
     if experiment.isprintable() and _IN_NO_TASK.isdisjoint(experiment) and "%" not in experiment:
         return experiment

@@ -12,7 +12,7 @@ from ckptrules.formats.files import HEADER
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar
-from ckptrules.run.records import UNKNOWN, expected_time, note_rate, rates, time_told
+from ckptrules.run.records import UNKNOWN, expected_time, note_rate, rates, time_text
 from ckptrules.run.session import Session
 from tests.conftest import Project
 
@@ -35,7 +35,7 @@ GB = 10**9
 def test_the_time_is_told_with_what_it_goes_by(
     size: int, max_rate: str | None, last: int | None, expected: str
 ) -> None:
-    assert time_told(size, max_rate, last) == expected
+    assert time_text(size, max_rate, last) == expected
 
 
 def test_nothing_takes_no_time(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_preview_of_verify_counts_what_is_read(project: Project) -> None:
     assert "to read     2  30 GB" in out
     read = 3 * 5000 + 3 * HEADER
     assert json.loads((project.folder / "v.json").read_text())["summary"]["bytes_expected"] == read
-    assert f"Expected time: about {time_told(read, '1KB/s', None).split()[1].rstrip(',')}, at max_rate=1KB/s" in out
+    assert f"Expected time: about {time_text(read, '1KB/s', None).split()[1].rstrip(',')}, at max_rate=1KB/s" in out
 
 
 def test_previews_of_copies_tell_the_time_too(project: Project) -> None:

@@ -458,13 +458,13 @@ def test_a_database_that_doit_cannot_use_is_set_aside_and_the_run_goes_on(used: 
 
 def test_a_database_that_cannot_be_read_any_more_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could be when the run began; nothing is known to be up to date then."""
-    state, let_fail = again(used), reporter.let_fail
+    state, survive_faults = again(used), reporter.survive_faults
 
     def damaged(database: Dependency) -> list[str]:
         (state / "doit.db").write_bytes(bytes(4096))
-        return let_fail(database)
+        return survive_faults(database)
 
-    monkeypatch.setattr(reporter, "let_fail", damaged)
+    monkeypatch.setattr(reporter, "survive_faults", damaged)
     ended = crash.run(used.folder, "migrate", "delete_old=1")
     assert ended.output.count("What is up to date cannot be remembered: file is not a database.") == 1, ended.output
     assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output
