@@ -1,4 +1,4 @@
-"""What the hook of a training run names: where its checkpoints lie, and which of them nothing is done to now."""
+"""Serve the hook of a training run (`doit after`): find its checkpoint directory, and the checkpoints to spare."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WHY = {"best": "it is the best of the run", "resumed": "the run was resumed from
 
 
 def directory_of(options: Planning, rules: RuleSet) -> Directory:
-    """Find the checkpoint directory that ``path`` lies in; no other one is looked for.
+    """Find the checkpoint directory that ``path`` lies in, and look for no other one.
 
     Raises:
-        OptionError: it lies in none, or is no checkpoint by the rules.
+        OptionError: ``path`` lies in no checkpoint directory, or is no checkpoint by the rules.
     """
     path, below = str(options.path), below_outputs(options.outputs_dir, str(options.path))
     if not os.path.lexists(path):
@@ -33,22 +33,22 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
     claimed = holders_by(options.outputs_dir, rules)
     holders = find_holders(options.outputs_dir, rules.layout, claimed, rules.part_folders, below)
     tree = Tree(options.outputs_dir)
-    here = {one: rules_here(tree, rules, one.directory) for one in holders}
-    found = next((one for one in holders if here[one].packs or not rules.layout_of_packs), None)
+    own_rules = {holder: rules_here(tree, rules, holder.directory) for holder in holders}
+    found = next((holder for holder in holders if own_rules[holder].packs or not rules.layout_of_packs), None)
     if found is None:
         fact = f"'{path}' lies in no checkpoint directory (layout: {', '.join(rules.layout)})"
         raise OptionError(fact, "'doit plan' tells which there are")
     if below == found.directory:
         raise OptionError(f"'{path}' is a folder of checkpoints", "name one of those that it holds")
     name = os.path.basename(below)
-    if not is_known(name, here[found], folder=os.path.isdir(path)):
+    if not is_known(name, own_rules[found], folder=os.path.isdir(path)):
         fact = f"'{path}' is no checkpoint: no rule knows the name '{name}'"
         raise OptionError(fact, "'doit plan verbose=1' tells what the rules know there")
     return found
 
 
 def is_known(name: str, rules: RuleSet, *, folder: bool) -> bool:
-    """Say whether the rules take a name for a checkpoint; one that they take too long for is told of by the plan."""
+    """Say whether the rules know a name; yes if a rule is too slow for it: the plan has a problem then."""
     try:
         return claim(name, rules, folder=folder).kind not in ("ignored", "unrecognised")
     except SlowRuleError:
@@ -56,10 +56,10 @@ def is_known(name: str, rules: RuleSet, *, folder: bool) -> bool:
 
 
 def refuse_gone(options: Planning) -> None:
-    """Refuse a checkpoint to spare that is not there, and that no run has moved: it may be mistyped.
+    """Refuse a checkpoint to spare that does not exist and that no run has moved: it may be mistyped.
 
     Raises:
-        OptionError: with what to do where it is gone for good.
+        OptionError: with a hint for one that is gone for good.
     """
     for option in ("resumed", "best"):
         path = getattr(options, option)
@@ -69,24 +69,23 @@ def refuse_gone(options: Planning) -> None:
 
 
 def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Reason]:
-    """Return the names in a directory that nothing is done to now, and why; none where no hook names a checkpoint."""
+    """Return the names in a directory that this run must not touch, with reasons; empty without the option ``path``."""
     if not options.path:
         return {}
-    newest = {
-        one.series: one for one in sorted(sort_entries(rules, listing).checkpoints, key=lambda one: one.age_order)
-    }
-    found = {one.entry.name: Reason("it is the newest") for one in newest.values()}  # of each series
+    by_age = sorted(sort_entries(rules, listing).checkpoints, key=lambda checkpoint: checkpoint.age_order)
+    newest = {checkpoint.series: checkpoint for checkpoint in by_age}
+    found = {checkpoint.entry.name: Reason("it is the newest") for checkpoint in newest.values()}
     names = {entry.name for entry in listing.entries}
     start = f"{listing.directory}/".lstrip("/")
     for option, why in WHY.items():
         for path in paths_below(options.outputs_dir, getattr(options, option) or ""):
             name = path.removeprefix(start) if path.startswith(start) else ""
-            found |= {one: Reason(why) for one in (name, name.partition("/")[0]) if one in names}
+            found |= {entry: Reason(why) for entry in (name, name.partition("/")[0]) if entry in names}
     return found
 
 
 def paths_below(outputs_dir: str, path: str) -> Iterator[str]:
-    """Yield what a path means below ``outputs_dir``: what stands there, and where it leads, or has been moved to."""
+    """Yield the paths below ``outputs_dir`` of a checkpoint: its own and the aim of a link, or where runs moved it."""
     below = below_outputs(outputs_dir, path) if path else ""
     if not below:
         return
@@ -99,8 +98,8 @@ def paths_below(outputs_dir: str, path: str) -> Iterator[str]:
 
 
 def below_outputs(outputs_dir: str, path: str) -> str:
-    """Return the path below ``outputs_dir``, wherever links above its last part lead; nothing where it is outside."""
+    """Return a path relative to ``outputs_dir``, with links followed in all but its last part; empty if outside."""
     folder, name = os.path.split(path)
-    here = os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(folder or "."), name)
-    below = os.path.relpath(here, os.path.realpath(outputs_dir))
+    real = os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(folder or "."), name)
+    below = os.path.relpath(real, os.path.realpath(outputs_dir))
     return "" if below.split("/")[0] in ("..", ".", STATE) else below

@@ -1,4 +1,4 @@
-"""What a JSON file tells beyond a plan: read only where one is asked for."""
+"""Collect what a JSON file has beyond a plan; imported only if one is asked for."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
-WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what another shows
-MOST = 100  # runs of the past
+WOULD_DO = {"plan": "migrate", "page": "migrate"}  # the command that does what another one previews
+MOST = 100  # earlier runs in the file
 
 
 def seen_of(job: Job, decided: Decided) -> Before | None:
-    """Look at all checkpoints of a directory, before anything is changed; None where a rule is too slow for that.
+    """Look at all checkpoints of a directory before anything is changed; None if a rule is too slow or the run stops.
 
-    What cannot be read, the plan tells where it matters; here it is not known.
+    A file that cannot be read is left out: where it matters, the plan has a problem for it.
     """
     listing, known, path = decided.listing, decided.known, job.options.outputs_dir
-    told, pointers, verified = Evidence(metrics=known.metrics), known.pointers, frozenset[str]()
+    facts, pointers, verified = Evidence(metrics=known.metrics), known.pointers, frozenset[str]()
     try:
         with contextlib.suppress(OSError):
-            told = all_metrics(job, listing)
+            facts = all_metrics(job, listing)
         with contextlib.suppress(OSError), reading.open_below(path, listing.directory) as directory:
             pointers = looks_of(job, listing, directory).pointers[0]
         if was_verified(path, listing.directory):
@@ -53,18 +53,18 @@ def seen_of(job: Job, decided: Decided) -> Before | None:
     except (SlowRuleError, StoppedError):
         return None
     return Before(
-        believed(listing, told.times),
+        believed(listing, facts.times),
         job.rules,
-        known._replace(metrics=told.metrics, pointers=pointers),
+        known._replace(metrics=facts.metrics, pointers=pointers),
         pick_policy(job.rules, assignment(job.rules, listing.experiment), job.options.policy),
         frozenset(decided.plan.unwhole),
         verified,
-        frozenset(known.best_inside).union(one.name for said in told.pointers.values() for one in said),
+        frozenset(known.best_inside).union(one.name for mentions in facts.pointers.values() for one in mentions),
     )
 
 
 def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every JSON file begins with; what a command does not know is None."""
+    """Return the keys with which every JSON file begins; None for those that a command does not have."""
     rules = header.get("rules")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -78,7 +78,7 @@ def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_data(options: Common, data: Any, style: Style) -> dict[str, str]:
-    """Write data where they are wanted, as JSON and as a page; return what to tell of each path that cannot be."""
+    """Write data as JSON and as a page, as the options ask; return an error text for each path that failed."""
     faults = {}
     for path, write in ((options.json, writing.write_json), (options.html, _write_page)):
         if path:
@@ -90,15 +90,15 @@ def write_data(options: Common, data: Any, style: Style) -> dict[str, str]:
 
 
 def _write_page(path: str, data: Mapping[str, Any]) -> None:
-    """Draw a page and write it as a whole file: what is drawn looks at all experiments at once."""
+    """Draw a page and write it as a whole file."""
     from ckptrules.report.page.drawing import draw
 
-    whole = {key: list(value) if key == "experiments" else value for key, value in data.items()}
-    writing.write_whole(path, draw(whole))
+    in_memory = {key: list(value) if key == "experiments" else value for key, value in data.items()}
+    writing.write_whole(path, draw(in_memory))
 
 
 def around(session: Session, base: str, context: RunContext, collected: Collected, total: Tally) -> dict[str, Any]:
-    """Return what a plan or a run tells of the tree as a whole, of other options, and of the runs before."""
+    """Return the part of a JSON file on the tree as a whole, on other options, and on earlier runs."""
     path, days = context.options.outputs_dir, context.trash_days
     head, weighed = head_of(context.header), collected.all("weighed")
     if context.rows:
@@ -113,7 +113,7 @@ def around(session: Session, base: str, context: RunContext, collected: Collecte
 
 
 def does_it(session: Session, base: str, context: RunContext) -> str | None:
-    """Write the command that does what a dry run shows; nothing where it would be refused."""
+    """Return the command that does what a dry run shows; None if it would be refused, or this is no dry run."""
     options, run = context.options, context.header.get("takes_back")
     if not options.dry_run or context.header.get("refused"):
         return None
@@ -121,17 +121,17 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
 
 
 def space(path: str, collected: Collected, total: Tally, days: int | None) -> dict[str, Any]:
-    """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
+    """Return the bytes of a tree by their use, and of its disk; None for what is not known."""
     storage, rooms = Disk(path), collected.all("room")
     known = space_of(total, collected.links, rooms)
-    waits, since = None, list[float]()
+    in_trash, since = None, list[float]()
     with contextlib.suppress(OSError):
-        waits = trash_use(storage).size
+        in_trash = trash_use(storage).size
         since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
     disk = os.statvfs(path)
     return {
         **(known if rooms else dict.fromkeys(known)),
-        "trash": waits,
+        "trash": in_trash,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": storage.free(),
         "disk_total": disk.f_blocks * disk.f_frsize or None,
@@ -139,7 +139,7 @@ def space(path: str, collected: Collected, total: Tally, days: int | None) -> di
 
 
 def history(session: Session, path: str, days: int | None) -> list[dict[str, Any]]:
-    """Return the last runs, the newest first; none where the journals cannot be read, of which `doit history` tells."""
+    """Return the last runs as data; none if the journals cannot be read, for which `doit history` has a message."""
     try:
         runs = past.runs_of(path, session.run_id)
     except OSError:

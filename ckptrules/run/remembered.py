@@ -1,7 +1,7 @@
-"""What doit remembers of the tasks of earlier runs: its database, opened and read before doit does.
+"""Check and read doit's database, which remembers what is up to date, before doit opens it.
 
-It must be sound, or doit would end with a traceback. It only says what is up to date, so a damaged one is no loss. It
-is read by one question, instead of one a task.
+With a damaged database doit would end with a traceback; nothing is lost if it is set aside. All tasks are read at once,
+as doit reads one by one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.ht
 RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
 SCHEMA = [("table", "createtabledoit(task_idtextnotnullprimarykey,task_datajson)"), ("index", "")]  # of doit 0.37
 PATIENCE = 1.0  # seconds that another program may take to end its change
-NOT_TO_BE_HAD = ("locked", "unable to open", "disk i/o", "readonly")
+NOT_USABLE_NOW = ("locked", "unable to open", "disk i/o", "readonly")
 
 
 class UnusableError(Exception):
-    """A database that doit cannot use, or not now, as it is ``busy``; the message is place and fact."""
+    """A database that doit cannot use, or not now (``busy``); the message is place and fact."""
 
     def __init__(self, text: str, *, busy: bool = False) -> None:
         super().__init__(text)
@@ -39,22 +39,22 @@ class UnusableError(Exception):
 
 
 def remembered(session: Session, options: Common) -> Mapping[str, Mapping[str, Any]]:
-    """Return what stands in doit's database by the name of the task; nothing where that cannot be read, or counts."""
+    """Return doit's database by the name of the task; empty if it is unusable, or this run does not go by it."""
     with contextlib.suppress(UnusableError):
         return read(session, database_of(options.outputs_dir)) if options.remembers and not options.dry_run else {}
     return {}
 
 
 def database_of(outputs_dir: str) -> str:
-    """Return where the state has doit's database."""
+    """Return the path of doit's database, in the state folder."""
     return os.path.join(outputs_dir, STATE, DATABASE)
 
 
 def check(session: Session, database: str) -> None:
-    """Refuse a database that doit cannot use. One that is not there is sound.
+    """Refuse a database that doit cannot use; one that does not exist is sound.
 
     Raises:
-        UnusableError: with what is wrong.
+        UnusableError: with the fault.
     """
     try:
         believing.refuse_other_kinds(os.lstat(database), database)
@@ -70,7 +70,7 @@ def check(session: Session, database: str) -> None:
 
 @once
 def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
-    """Read all that stands in doit's database, by the name of the task, and check that doit can read it, too.
+    """Read all of doit's database, by the name of the task, and check that doit can read it, too.
 
     Raises:
         UnusableError: doit would fail with it.
@@ -92,7 +92,7 @@ def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
                 raise UnusableError(f"{database}: is damaged")
             rows = connection.execute("select task_id, task_data from doit").fetchall()
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        if any(text in str(error).lower() for text in NOT_TO_BE_HAD):
+        if any(text in str(error).lower() for text in NOT_USABLE_NOW):
             raise UnusableError(f"{database}: cannot be used now: {error}", busy=True) from None
         raise UnusableError(f"{database}: is damaged, or no database: {error}") from None
     try:
@@ -105,16 +105,16 @@ def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _is_sound(row: Any) -> bool:
-    """Say whether doit and we can use what is remembered of a task."""
+    """Say whether doit and this program can use the row of a task."""
     if not isinstance(row, dict) or not isinstance(row.get("_values_:", {}), dict):
         return False
     files, until = row.get("deps:") or [], row.get("_values_:", {}).get("holds_until_ns")
-    whole = isinstance(files, list) and all(isinstance(file, str) for file in files)
-    return whole and isinstance(until, int | None)
+    are_names = isinstance(files, list) and all(isinstance(file, str) for file in files)
+    return are_names and isinstance(until, int | None)
 
 
 def _is_written(database: str) -> bool:
-    """Say whether another process is writing to a database right now."""
+    """Say whether another process writes to a database at this moment."""
     try:
         file = os.open(database, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -134,14 +134,14 @@ def _is_written(database: str) -> bool:
 
 
 def sound_database(session: Session, path: str, options: Common) -> str:
-    """Return the database of a state when doit can use it; one that is damaged is set aside. Under the lock.
+    """Return the database in the state folder; set aside a damaged one. Call it under the lock.
 
-    On a full disk what remembers nothing, 'doit purge' above all, does with one in memory.
+    On a full disk, a command that remembers nothing gets one in memory: `doit purge` must run there.
 
     Raises:
-        OptionError: it cannot be written.
+        OptionError: the database cannot be written.
     """
-    from ckptrules.run.locking import cannot_be_written  # not above: `doit list` changes nothing
+    from ckptrules.run.locking import cannot_be_written  # not above: `doit list` does without
     from ckptrules.storage import state
     from ckptrules.storage.base import FULL
 
@@ -153,7 +153,7 @@ def sound_database(session: Session, path: str, options: Common) -> str:
             if fault.busy:
                 raise OptionError(str(fault), BUSY, place="") from None
             aside = state.set_aside_database(path, DATABASE, COMPANIONS)
-            with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+            with contextlib.suppress(OSError):  # the reporter prints that the output cannot be written
                 print(f"{fault}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
         state.make_own(path, DATABASE)
         refuse_unwritable(database)
@@ -165,7 +165,7 @@ def sound_database(session: Session, path: str, options: Common) -> str:
 
 
 def readable_database(session: Session, outputs_dir: str) -> str:
-    """Return a database that doit can read: that of the state, or one in memory where it is not there or damaged."""
+    """Return the database in the state folder, or one in memory if that does not exist or is damaged."""
     database = database_of(outputs_dir)
     if not os.path.lexists(database):
         return IN_MEMORY
@@ -178,10 +178,10 @@ def readable_database(session: Session, outputs_dir: str) -> str:
 
 
 def refuse_damaged(session: Session) -> str:
-    """Return the database of the user's own tasks, and refuse one that doit could not use.
+    """Return the database of the user's own tasks, and refuse one that doit cannot use.
 
     Raises:
-        OptionError: with the advice to remove it.
+        OptionError: with the hint to move it away.
     """
     database = ".doit.db"
     try:
@@ -193,15 +193,15 @@ def refuse_damaged(session: Session) -> str:
 
 
 def refuse_unwritable(database: str) -> None:
-    """Refuse a database that cannot be made or opened for writing; doit would end with a traceback.
+    """Refuse a database that cannot be created or written: doit would end with a traceback.
 
     Raises:
-        OptionError: with what the database says.
+        OptionError: with the error of SQLite.
         OSError: the disk is full.
     """
     import sqlite3
 
-    from doit.dependency import DatabaseException, JSONCodec, SqliteDB  # not above: processes at work need no doit
+    from doit.dependency import DatabaseException, JSONCodec, SqliteDB  # not above: workers need no doit
 
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
