@@ -69,7 +69,7 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += f"{next(iter(back.by))} brings back, " if len(back.by) == 1 else ""
     end += "'doit purge' frees.\n"
-    end += "".join(f"{line}\n" for line in back.told()) if len(back.by) > 1 else ""
+    end += "".join(f"{line}\n" for line in back.sentences()) if len(back.by) > 1 else ""
     return Done(Output(text + end + by_hand(outputs_dir, back.lost, style) + notes))
 
 

@@ -157,7 +157,7 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
         back = ways_back(runs_of(outputs_dir), items)
     except OSError:  # `trash` says it
         return
-    yield from back.told()
+    yield from back.sentences()
     if back.lost:
         which = "What else waits" if back.by else "What waits"
         yield f"{which} in the trash, and how it comes back: 'doit trash'."

@@ -11,7 +11,7 @@ __all__ = ["command", "doit_config"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, when it is: a page of help needs no doit."""
+    """Import a name when it is first used: a page of help needs no doit."""
     if name not in __all__:
         raise AttributeError(f"module 'ckptrules.run' has no attribute '{name}'")
     from ckptrules.run import startup

@@ -1,4 +1,4 @@
-"""The commands that there are, and what each may be told: each file of ``ckptrules/commands`` is one, by its name."""
+"""List the commands, and find the options of each. Each file of ``ckptrules/commands`` is the command of its name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TASKS = tuple(sorted(name.removesuffix(".py") for name in os.listdir(FOLDER) if 
 
 
 def module_of(task: str) -> Any:
-    """Import the file of a command: its class ``Options``, and ``prepare``, or ``tasks`` where it has several."""
+    """Import the file of a command: it has a class ``Options``, and ``prepare``, or ``tasks`` if it makes several."""
     return importlib.import_module(f"ckptrules.commands.{task}")
 
 
 def declared(task: str) -> type[Common]:
-    """Return what a command may be told; what every command may, where it is none of ours."""
+    """Return the options of a command; for a task that is none of ours, the common options."""
     options: type[Common] = module_of(task).Options if task in TASKS else Common
     return options

@@ -1,4 +1,4 @@
-"""The runs that there were: what each did, what became of it, and until when it can be taken back."""
+"""The runs of the past, by their journals: what each did, its state now, and until when it can be undone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ckptrules.storage.trash import TrashItem, trash_runs
 
 
 class Did(NamedTuple):
-    """What a run did, also if it was taken back later; the bytes are those of what it deleted, leftovers among it."""
+    """What a run did, also if it was undone later; ``size`` is in bytes, of all that it deleted, also leftovers."""
 
     renamed: int
     deleted: int
@@ -38,18 +38,18 @@ class Did(NamedTuple):
 
 
 def runs_of(outputs_dir: str, own: str = "") -> list[Run]:
-    """Read which runs there were, the oldest first. One that has not ended is interrupted, but for our ``own``.
+    """Read the runs from their journals, the oldest first; one without an end is interrupted, unless it is ``own``.
 
     Raises:
         JournalError: a journal is damaged.
-        OSError: one cannot be read.
+        OSError: a journal cannot be read.
     """
-    runs, open_one = read_runs(outputs_dir, believing.own_state(outputs_dir)), at_work(outputs_dir)
-    return [run._replace(interrupted=True) if run.id == open_one != own and not run.stopped else run for run in runs]
+    runs, unended = read_runs(outputs_dir, believing.own_state(outputs_dir)), at_work(outputs_dir)
+    return [run._replace(interrupted=True) if run.id == unended != own and not run.stopped else run for run in runs]
 
 
 def runs_with(outputs_dir: str, run: str | None) -> list[Run]:
-    """Read which runs there were, among them the one that was asked for.
+    """Read all runs, and refuse an id that none of them has.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
@@ -66,60 +66,60 @@ def runs_with(outputs_dir: str, run: str | None) -> list[Run]:
 
 
 def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
-    """Return the run that was asked for, or that which is the newest; errors as of `runs_with`."""
+    """Return the run with this id; without one, the ``newest`` by that function. Errors as `runs_with`."""
     runs = runs_with(outputs_dir, run)
     return newest(runs) if run is None else next(one for one in runs if one.id == run)
 
 
 def trash_days(session: Session, options: Common) -> int | None:
-    """Return the ``trash_days`` of the rules; None where these cannot be used: the past needs none of them."""
+    """Return the ``trash_days`` of the rules; None if the rules are broken, as the history must be shown also then."""
     with contextlib.suppress(RuleError, OptionError, OSError):
         return load(session, options).trash_days
     return None
 
 
 class WaysBack(NamedTuple):
-    """How what is in the trash comes back: by which commands, as messages name them; and what no journal tells of."""
+    """How the items in the trash come back: ``by`` command, as messages write it; ``lost`` are in no journal."""
 
     by: Mapping[str, Sequence[TrashItem]]
     lost: Sequence[TrashItem]
 
-    def told(self) -> Iterator[str]:
+    def sentences(self) -> Iterator[str]:
         """Yield a sentence for each command, that for the newest run first."""
-        for one, items in self.by.items():
-            yield f"{one} brings back {count_of(len(items), 'item')} from the trash."
+        for undo, items in self.by.items():
+            yield f"{undo} brings back {count_of(len(items), 'item')} from the trash."
 
 
 def ways_back(runs: Sequence[Run], items: Sequence[TrashItem]) -> WaysBack:
-    """Find out how each thing in the trash comes back.
+    """Find the command that brings back each item in the trash.
 
-    Plain `doit undo` takes back the newest run that is no undo; any other has to be named. Undo needs no old text of a
-    pointer file: it writes the old name again.
+    Plain `doit undo` undoes the newest run that is no undo; any other run must be named. Old texts of pointer files are
+    left out: an undo writes the old name again, and does not need them.
     """
     newest = newest_standing(runs)
-    of: dict[str, str] = {}
-    for run in sorted(runs, key=lambda run: run is newest):  # of two that brought it there, the plain command
+    run_of: dict[str, str] = {}  # the id, by path; empty for the plain command
+    for run in sorted(runs, key=lambda run: run is newest):  # the plain command wins, if two runs have the path
         steps = (step for _, unit in run.standing.values() for step in unit.steps)
-        of.update((step.there.path, "" if run is newest else run.id) for step in steps)
+        run_of.update((step.there.path, "" if run is newest else run.id) for step in steps)
     texts = old_texts(runs)
     by: dict[str, list[TrashItem]] = defaultdict(list)
     lost: list[TrashItem] = []
     for item in items:
-        if item.path in of:
-            by[command("undo", run=of[item.path])].append(item)
+        if item.path in run_of:
+            by[command("undo", run=run_of[item.path])].append(item)
         elif item.path not in texts:
             lost.append(item)
     return WaysBack(dict(reversed(by.items())), lost)
 
 
 def old_texts(runs: Sequence[Run]) -> set[str]:
-    """Return where the old texts of pointer files may lie."""
+    """Return the paths at which old texts of pointer files may lie in the trash."""
     steps = [step for run in runs for unit in run.units for step in unit.steps if step.kind == "repoint"]
-    count = Counter((step.to_directory, step.name) for step in steps)
+    counts = Counter((step.to_directory, step.name) for step in steps)
     return {
         f"{folder}/{old_text_name(name, number)}"
-        for (folder, name), many in count.items()
-        for number in range(1, 2 * many + 1)  # where a file system cannot exchange two names, a step takes two
+        for (folder, name), count in counts.items()
+        for number in range(1, 2 * count + 1)  # a step takes two, where the file system cannot exchange two names
     }
 
 
@@ -131,13 +131,13 @@ def did(run: Run) -> Did:
 
 
 def freed_by(units: Iterable[Unit]) -> int:
-    """Return the bytes of what was deleted; a file with several names counts with the last of them."""
-    gone = list(units)
-    return freed(sum(unit.size for unit in gone), (link for unit in gone for link in unit.shared))
+    """Return the bytes that deletions free; a file with several names counts when its last name is deleted."""
+    deletions = list(units)
+    return freed(sum(unit.size for unit in deletions), (link for unit in deletions for link in unit.shared))
 
 
 def command_of(run: Run) -> str:
-    """Write what was typed: the command, the experiments behind it, and the options that were not the default."""
+    """Return the command line of a run: the command, its experiments, and the options that are not the default."""
     task, selected = str(run.header.get("command", "?")), run.header.get("selected")
     known, options = declared(task).known(), run.header.get("options", {})
     given = {name: value for name, value in options.items() if name in known and was_given(known[name], value)}
@@ -146,7 +146,7 @@ def command_of(run: Run) -> str:
 
 
 def was_given(option: Option, value: object) -> bool:
-    """Say whether an option was given; the first journals hold for all commands what is a default of one."""
+    """Say whether the user gave an option; the first journals also have foreign defaults that nobody gave."""
     try:
         option.read(str(value))
     except ValueError:
@@ -155,36 +155,36 @@ def was_given(option: Option, value: object) -> bool:
 
 
 def state_of(run: Run) -> str:
-    """Say what became of a run."""
+    """Return the state of a run in a few words, such as "done" or "taken back"."""
     if run.interrupted or run.stopped:
         planned = sum(len(intent.units) for _, intent in run.intents)
-        many = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
-        stop = ("interrupted" if run.interrupted else "stopped") + f": {many} done" * bool(planned)
+        count = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
+        stop = ("interrupted" if run.interrupted else "stopped") + f": {count} done" * bool(planned)
         return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
     if run.intents and not run.done:
         return "nothing done"
     if run.takes_back and not run.barred:
-        freed = any(ACTIONS[unit.kind].in_trash for ref, unit in run.pairs if ref in run.gone)
-        stands = f"took back {run.takes_back}{', trash freed' * freed}"
-        return stands if run.standing or run.gone else "taken back"
+        is_freed = any(ACTIONS[unit.kind].in_trash for ref, unit in run.pairs if ref in run.gone)
+        done = f"took back {run.takes_back}{', trash freed' * is_freed}"
+        return done if run.standing or run.gone else "taken back"
     if run.gone:
         return "trash freed"
     if run.barred:
         return "not taken back: texts"
-    lost = len(run.done) - len(run.standing)
-    return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
+    undone = len(run.done) - len(run.standing)
+    return "done" if not undone else "taken back" if not run.standing else f"{undone} of {len(run.done)} taken back"
 
 
 def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the JSON form of runs, the newest first; the trash is freed after so many ``days``, if that is known."""
-    there = frozenset[str]()
-    with contextlib.suppress(OSError):  # then nobody knows
-        there = frozenset(trash_runs(Disk(outputs_dir)))
+    """Yield the JSON form of runs, the newest first; ``days`` is `trash_days`, or None if it is not known."""
+    in_trash = frozenset[str]()
+    with contextlib.suppress(OSError):  # then no run has a time until which it can be undone
+        in_trash = frozenset(trash_runs(Disk(outputs_dir)))
     for run in reversed(runs):
         started = run.header.get("started_ns")
         started = started if type(started) is int else None
-        waiting = there & {one for _, unit in run.standing.values() for one, _ in left_in_trash(unit)}
-        since = min((waits_since(outputs_dir, one) for one in waiting), default=None)
+        waiting = in_trash & {owner for _, unit in run.standing.values() for owner, _ in left_in_trash(unit)}
+        since = min((waits_since(outputs_dir, owner) for owner in waiting), default=None)
         yield {
             "run": run.id,
             "command": command_of(run),

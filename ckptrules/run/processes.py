@@ -1,4 +1,4 @@
-"""How many processes are worth their start, and where they run."""
+"""Choose where the work is done, and by how many processes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ckptrules.run.session import Session
 from ckptrules.workers.where import NONE, PROCESSES, read_executor, why_not
 from ckptrules.workers.workers import cores
 
-SHARE = 40  # directories, below which a process of its own is not worth its start
-AT_ONCE = 32  # directories in hand, where it is not known how many workers there will be
+SHARE = 40  # directories; with fewer, another process takes longer to start than it saves
+AT_ONCE = 32  # directories at the same time, if the number of workers is not known
 
 
 def choose_workers(session: Session) -> None:
-    """Find out where the work is to be done; processes that are asked for begin to read what they need.
+    """Set the executor, folders and rate of the workers by the options; prepare processes if they are asked for.
 
     Raises:
-        OptionError: the workers that are asked for cannot be had.
+        OptionError: the executor cannot be used.
     """
     workers, asked = session.workers, session.line.asked().items()
     workers.executor = next((options.executor for _, options in asked if options.executor), None)
@@ -36,7 +36,7 @@ def choose_workers(session: Session) -> None:
 
 
 def processes(session: Session) -> int:
-    """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
+    """Return how many threads doit gets if ``-n`` does not say it, each to wait for a worker; 0 for no workers."""
     sharing, executor = _sharing(session), session.workers.executor
     if not sharing or executor == NONE:
         return 0
@@ -48,18 +48,18 @@ def processes(session: Session) -> int:
         return cores() + 1
     if cores() == 1:
         return 0
-    number = min(count_of_asked(session, *sharing[0]) // SHARE, cores() + 1)  # one more: each waits for the disk
+    number = min(count_of_asked(session, *sharing[0]) // SHARE, cores() + 1)  # one more, as each waits for the disk
     return number if number > 1 else 0
 
 
 def _sharing(session: Session) -> list[tuple[str, Common]]:
-    """Return the tasks that are asked for whose work can be shared, unless doit does more than ours."""
+    """Return the asked tasks whose work can be shared; none if there are tasks of the user's own among them."""
     every = session.line.asked().items() if not session.line.has_foreign_words else ()
     return [(task, options) for task, options in every if options.shares]
 
 
 def count_of_asked(session: Session, task: str, options: Common) -> int:
-    """Count the directories, or what else is shared, that a task is asked for; none where it will be refused."""
+    """Count the directories of a task, or what else it shares; 0 if the task will be refused."""
     from ckptrules.run.jobs import count_asked_for
 
     with contextlib.suppress(OptionError, OSError):

@@ -1,4 +1,4 @@
-"""How far the long work of one call is: one bar in bytes for all workers, and the wish to stop them."""
+"""Show how far the long work of a call is: one bar, in bytes, for all threads and workers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from ckptrules.workers.pieces import Answer, Sized
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-MUCH, LONG = 10**9, 1.0  # bytes and seconds: what is less tells nothing of the next run
-SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
+MUCH, LONG = 10**9, 1.0  # bytes and seconds: the rate of a smaller run does not predict the next one
+SHOW_AFTER = 0.5  # seconds; shorter work needs no bar
 
 
 class Amount(NamedTuple):
-    """Bytes of the work that has begun, and how many directories there are in all, if the work goes by directories.
+    """An amount of work, in bytes, and in directories if the work goes by directories.
 
-    ``told`` is what workers tell as they go, which may be too little (a full pipe) or too much (a worker died, and its
-    file is read again); ``settled`` is what has ended. Of ``known`` directories all bytes stand in ``total``.
+    Args:
+        total: the bytes of all work that has begun.
+        told: what workers have reported; too little if a pipe was full, too much if a worker died and its file is read
+            again.
+        settled: the bytes of all that has ended.
+        known: the number of directories whose bytes are in ``total``.
+        directories: the number of all directories.
     """
 
     total: int = 0
@@ -42,12 +47,12 @@ class Amount(NamedTuple):
 
     @property
     def expected(self) -> int:
-        """The bytes of all work, if the directories that are not known yet are like those that are."""
+        """The bytes of all work, if the directories to come are like those that are known."""
         return self.total * max(self.known, self.directories) // self.known if self.known else self.total
 
     @property
     def where(self) -> str:
-        """Which of several directories is the last that is known."""
+        """How many of several directories are known, for the terminal."""
         return f"{self.known} of {self.directories}" if self.directories > 1 else ""
 
 
@@ -56,13 +61,13 @@ class Bar:
 
     Args:
         screen: the terminal, if there is one.
-        clock: in seconds.
+        clock: returns seconds.
     """
 
     def __init__(self, screen: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.amount = Amount()
-        self.passed = 0  # bytes that were really read or written, as far as somebody told
-        self.seconds = 0.0  # from the beginning of the first work to the last news
+        self.passed = 0  # bytes that were really read or written, as far as they were reported
+        self.seconds = 0.0  # from the beginning of the first work to the last report
         self._screen, self._clock = screen, clock
         self._began: float | None = None
         self._lock, self._at_work = threading.RLock(), 0
@@ -71,20 +76,20 @@ class Bar:
 
     @property
     def moved_much(self) -> bool:
-        """Whether so much was done that it tells how fast such work is here."""
+        """Whether so much was done that its rate predicts the next run."""
         return self.passed >= MUCH and self.seconds >= LONG
 
     def expect(self, directories: int) -> None:
-        """Expect work in so many more directories."""
+        """Add directories in which work is to come."""
         self.amount += Amount(directories=directories)
 
     def know(self, done: int = 0, passed: int = 0) -> None:
-        """Take note of one more directory, of the bytes that are done of it already, and of those that passed."""
+        """Count one more directory as known, with bytes that are done already, and those that were read for it."""
         self._add(Amount(done, done, done, known=1), passed=passed)
 
     @contextlib.contextmanager
     def work(self, total: int) -> Iterator[Shown]:
-        """Expect work of so many bytes, and give what takes them as they are done; what is done at its end was all.
+        """Begin work of ``total`` bytes, and yield their counter; at the end, the total becomes what was counted.
 
         Raises:
             StoppedError: Ctrl-C or SIGTERM came.
@@ -95,13 +100,13 @@ class Bar:
             yield work
         finally:
             if stopped():
-                self.close()  # what is left is not done: the line would jump to its end
+                self.close()  # the rest will not be done, so the line must not jump to its end
             done = work.settled or work.told
             self._add(Amount(done - total, settled=done - work.settled), at_work=-1)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Let somebody else write on the terminal."""
+        """Take the bar away while something else is printed."""
         with self._lock:
             if self._drawn and self._visible:
                 self._drawn.clear()
@@ -115,7 +120,7 @@ class Bar:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the bar away for good."""
+        """Remove the bar for good."""
         with self._lock:
             if self._drawn:
                 self._drawn.close()
@@ -145,14 +150,14 @@ class Bar:
 
 
 class Shown:
-    """Takes the bytes of one piece of work that a bar shows."""
+    """Counts the bytes of one piece of work, for a bar."""
 
     def __init__(self, add: Callable[..., None]) -> None:
         self._add = add
         self.told = self.settled = 0
 
     def __call__(self, count: int) -> None:
-        """Take the bytes done since the last call.
+        """Count the bytes done since the last call.
 
         Raises:
             StoppedError: Ctrl-C or SIGTERM came.
@@ -162,7 +167,7 @@ class Shown:
         self._add(Amount(told=count), passed=count)
 
     def settling(self, files: Iterable[Sized], answers: Iterable[Answer]) -> Iterator[Answer]:
-        """Yield the answers on files: the bytes of each are done then, whatever was told of them."""
+        """Yield the answers, and count all bytes of each file as done, whatever was reported before."""
         for file, answer in zip(files, answers, strict=True):
             self.settled += file.size
             self._add(Amount(settled=file.size))
@@ -170,16 +175,16 @@ class Shown:
 
 
 def terminal() -> TextIO | None:
-    """Return the terminal, if there is one; not the stream that doit has a task print to, which it catches."""
+    """Return the terminal, if there is one. It is not `sys.stderr`, which doit replaces while a task runs."""
     return sys.__stderr__ if sys.__stderr__ and sys.__stderr__.isatty() else None
 
 
 def line_on(screen: TextIO, total: int) -> tqdm[NoReturn]:
-    """Return what draws the bar in a line of a terminal."""
+    """Return the bar as a line of a terminal."""
     from tqdm import tqdm  # not above: only where there is something to show
 
     class Line(tqdm):  # type: ignore[misc] # it has no types
-        monitor_interval = 0  # no thread of its own: each look at the progress draws
+        monitor_interval = 0  # no thread: each report draws the bar
 
     return Line(
         total=total,
@@ -196,7 +201,7 @@ def line_on(screen: TextIO, total: int) -> tqdm[NoReturn]:
 
 @contextlib.contextmanager
 def stoppable(total: int) -> Iterator[Shown]:
-    """Show work that knows no session: in the main process alone, since two would write into one line.
+    """Show work that has no session; only in the main process, as the bars of several would share one line.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
