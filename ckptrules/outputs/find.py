@@ -1,4 +1,4 @@
-"""Where the checkpoint directories are."""
+"""Find the checkpoint directories that a layout describes, and folders that none covers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
 
-UNREADABLE = Stamp(-1, -1, -1)  # of a folder that could not be looked into: what lies in it is not known
+UNREADABLE = Stamp(-1, -1, -1)  # of a folder that could not be listed: its content is unknown
 
 MOST_NAMES = 20_000
-Lister = Callable[[str, str], list[str]]  # an ``outputs_dir`` and a folder in it → the folders in that
+Lister = Callable[[str, str], list[str]]  # takes ``outputs_dir`` and a folder below it, returns the folders in that
 
 
 class Inner(NamedTuple):
-    """A directory that the layout would take, though it lies in a checkpoint of another: both, and their patterns."""
+    """A directory that fits the layout but lies inside a checkpoint of another one, with the patterns of both."""
 
     directory: str
     pattern: str
@@ -46,14 +46,14 @@ def survey(
     part_folders: tuple[str, ...] = (),
     listed: Lister | None = None,
 ) -> tuple[list[Directory], list[Inner]]:
-    """Find the checkpoint directories that the layout patterns describe, sorted, each once.
+    """Return the checkpoint directories that fit the layout, sorted, and those that lie inside a checkpoint of another.
 
-    An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
-    that part out (``*/checkpoints`` → ``ocr_training``); where two would have one name, by the whole path.
+    The name of an experiment is its path below ``outputs_dir``, without the last part if the pattern spells that part
+    out (``*/checkpoints`` → ``ocr_training``). If two experiments would have one name, the second gets its whole path.
 
-    Where two patterns lead to one directory, the first counts. ``is_claimed`` says of the path of a directory that it
-    belongs to a checkpoint: nothing in it is one of its own. ``listed`` lists the folders in a folder, where not all
-    that there are are meant. The second value are the directories that lie in a checkpoint of another.
+    If two patterns fit one directory, the first counts. ``is_claimed`` returns whether the directory of a path belongs
+    to a checkpoint, so that nothing in it is a checkpoint of its own. ``listed`` lists the folders in a folder, to
+    restrict the search.
 
     Raises:
         OSError: ``outputs_dir`` cannot be read.
@@ -84,10 +84,10 @@ def find_holders(
     part_folders: tuple[str, ...],
     path: str,
 ) -> list[Directory]:
-    """Find the checkpoint directories that a path below ``outputs_dir`` lies in, or is, the innermost first.
+    """Return the checkpoint directories that contain a path below ``outputs_dir``, or are it, the innermost first.
 
-    Nothing beside its way is listed. They are called as `survey` calls them: what could take the name of one lies on
-    that way, too.
+    Only folders on the way to the path are looked at. The experiments have the same names as by `survey`: a directory
+    that could take such a name lies on that way, too.
     """
     parts = path.split("/")
     way = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
@@ -103,7 +103,7 @@ def find_holders(
 
 
 def _is_part_folder(path: str, directories: Collection[str], part_folders: Iterable[str]) -> bool:
-    """Say whether a directory holds parts of the checkpoints of another: alone, it would be pruned without the rest."""
+    """Return whether a directory is a part folder of another one: alone, it would be pruned without the other parts."""
     outer, _, name = path.rpartition("/")
     return outer in directories and any(fnmatchcase(name, pattern) for pattern in part_folders)
 
@@ -118,7 +118,7 @@ def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:
 
 
 def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str], bool]) -> list[Inner]:
-    """Find the directories in which no checkpoint is one of its own, as they lie in a checkpoint themselves."""
+    """Return the directories that lie inside a checkpoint of another one."""
     found = []
     for path in sorted(pattern_of):
         parts = path.split("/")
@@ -131,7 +131,7 @@ def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str]
 
 
 def holding(directories: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Map checkpoint directories to the names in them in which others of them lie."""
+    """Return, by checkpoint directory, the names in it that contain another checkpoint directory."""
     known = set(directories)
     found: dict[str, set[str]] = {}
     for path in known:
@@ -143,7 +143,7 @@ def holding(directories: Iterable[str]) -> dict[str, frozenset[str]]:
 
 
 def not_followed(outputs_dir: str) -> list[tuple[str, str]]:
-    """List the folders at the top of ``outputs_dir`` that are not looked into, and what they are."""
+    """Return the folders at the top of ``outputs_dir`` that are not searched, each with what it is."""
     with os.scandir(outputs_dir) as entries:
         folders = sorted((entry.name, entry.is_symlink()) for entry in entries if entry.is_dir())
     links = [(name, "a link") for name, is_link in folders if is_link]
@@ -151,30 +151,30 @@ def not_followed(outputs_dir: str) -> list[tuple[str, str]]:
 
 
 def is_backup(folder: str, name: str) -> bool:
-    """Say whether a folder is a backup of ours, by its name and its manifest: nothing in it is renamed or deleted."""
+    """Return whether a folder is one of our backups, by its name and its manifest; nothing in it is ever changed."""
     return "_backup_" in name and has_manifest(folder, name)
 
 
 def has_manifest(folder: str, name: str) -> bool:
-    """Say whether a folder is a backup of ours, or was one: it may have got another name, or become the outputs."""
+    """Return whether a folder has the manifest of a backup, under whatever name."""
     return os.path.lexists(os.path.join(folder, name, MANIFEST))
 
 
 def backups_around(outputs_dir: str, directory: str) -> list[str]:
-    """Return the folders that a checkpoint directory lies in, below ``outputs_dir``, and that have a manifest."""
+    """Return the folders below ``outputs_dir`` that contain a checkpoint directory and have a backup's manifest."""
     return [path for path in folders_above(directory) if has_manifest(outputs_dir, path)]
 
 
 def lookalikes(
     outputs_dir: str, covered: Collection[str], looks_like: Callable[[str], bool], is_judged: Callable[[str], bool]
 ) -> tuple[list[tuple[str, int, str]], bool]:
-    """Find folders that no layout covers and that hold what looks like checkpoints: path, number, an example.
+    """Return folders with names that look like checkpoints and that no layout covers: path, number, an example.
 
-    No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory. The
-    second value says that there was more. What lies in a checkpoint directory itself is told of elsewhere.
+    At most `MOST_NAMES` names are looked at, upper folders first. The second value is whether there were more. Names
+    directly in a checkpoint directory are not counted: its own plan has them.
 
-    ``covered`` are the checkpoint directories; ``is_judged`` says of the path of a folder in one that the rules say
-    what it is, so that nothing in it is looked at.
+    ``covered`` are the checkpoint directories. ``is_judged`` returns whether the rules know a folder in one of these,
+    by its path; such a folder is not searched.
     """
     found = []
     above = {folder for path in covered for folder in folders_above(path)}
@@ -182,7 +182,7 @@ def lookalikes(
     while pending and looked < MOST_NAMES:
         path = pending.popleft()
         alike, is_covered = [], path in covered
-        left = MOST_NAMES if is_covered else MOST_NAMES - looked  # a checkpoint directory was listed in any case
+        left = MOST_NAMES if is_covered else MOST_NAMES - looked  # a checkpoint directory was listed before
         folder = os.path.join(outputs_dir, path)
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in islice(entries, left):
@@ -208,9 +208,9 @@ def lookalikes(
 
 
 def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> Iterator[tuple[str, Stamp]]:
-    """Yield the directories that the parts of a pattern lead to. Links and hidden names are passed over, as in a shell.
+    """Yield the directories that fit the parts of a pattern. As in a shell, links and hidden names are left out.
 
-    What cannot be looked into is yielded as well, so that reading it tells why.
+    A folder that cannot be listed is yielded as well: reading it will give the reason.
     """
     if not parts:
         yield from _directory(outputs_dir, path)
@@ -221,7 +221,7 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
     except FileNotFoundError:
         return
     except OSError:
-        if not path:  # nothing would be known of any
+        if not path:  # without it, no directory is known
             raise
         yield path, UNREADABLE
         return
@@ -237,7 +237,7 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
         for inner in names:
             if not fits(inner.rpartition("/")[2]):
                 continue
-            if len(rest) == 1 and not is_pattern(rest[0]):  # the usual case, and thousands of it
+            if len(rest) == 1 and not is_pattern(rest[0]):  # a short cut for the usual pattern and thousands of folders
                 yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
             else:
                 yield from _walk(outputs_dir, inner, rest, listed)

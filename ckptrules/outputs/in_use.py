@@ -1,4 +1,4 @@
-"""Whether somebody is writing to a checkpoint."""
+"""Find out whether a program may still write to a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
 
 
 def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
-    """Say why a checkpoint may still be written to, or nothing.
+    """Return why a checkpoint may still be written to; empty where nothing says so.
 
-    That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
-    file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
+    A read lease shows that a process has a file open for writing: on Linux, on local file systems, for the owner of the
+    file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` (seconds without a change) helps.
     """
     if settle and entry.kind in ("file", "directory"):
         age = (now_ns - entry.mtime_ns) // NS
-        if age < settle:  # also where its time lies ahead
+        if age < settle:  # also if its time lies ahead
             return f"changed {max(0, age)} s ago (settle: {settle})"
     files = [entry.name] if entry.kind == "file" else _files(directory, entry)
     return next(filter(None, (_why_written_to(directory, file) for file in files)), "")
 
 
 def ignore_lease_breaks() -> None:
-    """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
+    """Ignore SIGIO, which the kernel sends when another process opens a file that we hold a lease on."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
 def _files(directory: int, entry: Entry) -> Iterator[str]:
-    """Yield the files in a folder; in what is none, there are none."""
+    """Yield the files in a folder; nothing if the entry is no folder."""
     for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
@@ -50,10 +50,10 @@ def _why_written_to(directory: int, name: str) -> str:
         return ""
     try:
         file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
-    except OSError as error:  # what cannot be read, or is gone, is told elsewhere
+    except OSError as error:  # a file that is unreadable or gone is found by other checks
         return f"cannot be opened: {os.strerror(error.errno)}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
     try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing the file ends the lease
     except OSError as error:
         return "is open for writing" * (error.errno == errno.EAGAIN)
     finally:

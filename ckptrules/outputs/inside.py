@@ -1,6 +1,6 @@
-"""Finds the best checkpoint by what the newest ones say inside: bounded, and nothing of them is run.
+"""Find the best checkpoint by what the newest ones say inside; reading is bounded, and executes nothing.
 
-Lightning keeps the path of its best checkpoint in each one, and without a logger nowhere else.
+Lightning writes the path of its best checkpoint into each one, and without a logger nowhere else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Witnesses
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 
-MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
+MOST_TRIED = 4  # of the newest of a series: some may be torn, or may not say it
 
 
 def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[Witnesses, ...]:
-    """List the files to ask: the newest of each series by number, and by time, as a copy or a restart upsets one.
+    """Return the files to read: the newest of each series by number, and by time: a copy or restart upsets one order.
 
-    What has no number, such as ``last.ckpt``, is no series: each counts.
+    Names without a number, such as ``last.ckpt``, are no series: every one counts.
     """
     found = []
     for fact in facts:
@@ -37,7 +37,7 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence
         for entry in listing.entries:
             if entry.kind == "file" and entry.name in names and fnmatchcase(in_part_folder(entry.name)[1], fact.file):
                 series[series_by(names[entry.name], per)].append(entry)
-        for (_, kind, *_), members in sorted(series.items()):  # in whatever order the disk lists the names
+        for (_, kind, *_), members in sorted(series.items()):  # sorted, as a disk lists names in any order
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
             rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]
@@ -48,31 +48,29 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence
 def best_inside(
     outputs_dir: str, listing: Listing, rows: Sequence[Witnesses], rules: RuleSet, names: Names, out: Collection[str]
 ) -> tuple[Mapping[str, str], tuple[Reason, ...]]:
-    """Return the checkpoints that others call the best inside, with the name of one that does, and notes.
+    """Return the checkpoints that others call the best inside, each with the name of one that does, and notes.
 
-    The path may be one of another machine, or of before a rename: its last part counts, or what the rules make of it.
-
-    What checkpoints say that are ``out``, as they are not whole, counts, and does not silence older ones.
+    The path inside may be of another machine, or older than a rename: only its last part counts, or the new name that
+    the rules give it. Checkpoints in ``out`` are not whole: what they say counts, but older ones are read as well.
 
     Raises:
-        OSError: a file that is there cannot be read, and not for want of a right.
+        OSError: a file cannot be read, for another reason than missing rights.
     """
     best: dict[str, str] = {}
     notes: dict[Fact, Reason] = {}
-    ask = cache(lambda fact, name: _said_by(outputs_dir, f"{listing.directory}/{name}", fact.best))
+    read = cache(lambda fact, name: _texts_in(outputs_dir, f"{listing.directory}/{name}", fact.best))
     of_base = {in_part_folder(name)[1]: name for name in names}
     for row in rows:
         faults = []
         for name in row.names:
             heed()
-            answer = ask(row.fact, name)
-            if isinstance(answer, str):
-                faults.append(f"{name}: {answer}")
+            texts = read(row.fact, name)
+            if isinstance(texts, str):
+                faults.append(f"{name}: {texts}")
                 continue
-            meant = {of_base[base] for text in answer if (base := _base_of(text, of_base, rules))}
-            for one in meant:
+            for one in {of_base[base] for text in texts if (base := _base_of(text, of_base, rules))}:
                 best.setdefault(one, name)
-            if answer and name not in out and not row.all_count:
+            if texts and name not in out and not row.all_count:
                 break
         if len(faults) == len(row.names):
             text = f"which one is the best is not known from the newest: {faults[0]}"
@@ -80,8 +78,8 @@ def best_inside(
     return best, tuple(notes.values())
 
 
-def _said_by(outputs_dir: str, path: str, where: str) -> list[str] | str:
-    """Return the texts that stand in a checkpoint under a path of keys, or why that is not known."""
+def _texts_in(outputs_dir: str, path: str, where: str) -> list[str] | str:
+    """Return the texts at a path of keys inside a checkpoint, or the reason why they are unknown."""
     try:
         with reading.open_file(outputs_dir, path) as descriptor, open(descriptor, "rb", closefd=False) as file:
             state = read_state(file).value
@@ -97,7 +95,7 @@ def _said_by(outputs_dir: str, path: str, where: str) -> list[str] | str:
 
 
 def _below(value: object, keys: Sequence[str]) -> Iterator[object]:
-    """Yield what stands under a path of keys, each of which may be a pattern."""
+    """Yield the values at a path of keys, each of which may be a shell pattern."""
     if not keys:
         yield value
         return
@@ -107,9 +105,9 @@ def _below(value: object, keys: Sequence[str]) -> Iterator[object]:
 
 
 def _base_of(text: str, of_base: Mapping[str, str], rules: RuleSet) -> str:
-    """Return the name that a path means, as it is here; nothing where it is none of these."""
+    """Return the present name of the checkpoint that a path leads to; empty if it is none of this directory."""
     base = os.path.basename(text.replace("\\", "/"))
-    if base in of_base or len(base) > LONGEST_NAME or not base.isprintable():  # a pattern may need long for a long one
+    if base in of_base or len(base) > LONGEST_NAME or not base.isprintable():  # a long text may slow a pattern down
         return base if base in of_base else ""
     target = named(base, rules, folder=False).target
     return target if target in of_base else ""

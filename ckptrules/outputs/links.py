@@ -1,4 +1,4 @@
-"""What lies elsewhere below an outputs folder and leads into a checkpoint directory, or may: links and small files."""
+"""Find links and trackers anywhere below ``outputs_dir`` that lead into a checkpoint directory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ckptrules.outputs.find import is_backup
 from ckptrules.storage import reading, streams
 from ckptrules.storage.reading import why_of
 
-MOST_HOPS = 40  # as many links as Linux follows for one name: path_resolution(7)
-ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: without its base an adapter is nothing
-# Of a file that says by its name that it is a tracker (best_f1.json, last_good, resume.sh), of no one save, and no log.
+MOST_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
+ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: an adapter is useless without its base
+# Names that say that a file is a tracker (best_f1.json, last_good, resume.sh), but not of a single save, nor a log.
 _TRACKS = re.compile(
     r"(?!(?:.*[^a-z0-9])?(?:epoch|ep|step|iter|iteration|it)?[0-9])"
     r"(?:.*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:model|epoch|checkpoint|ckpt)?"
@@ -28,25 +28,24 @@ _TRACKS = re.compile(
 
 
 def tracks(name: str) -> bool:
-    """Say whether the name of a file says that the file names the best or the last, and has no number of its own."""
+    """Return whether a file is a tracker by its name: it says best or last, and has no number of a save."""
     return _TRACKS.fullmatch(name) is not None
 
 
 class Leading(NamedTuple):
-    """The links that lead into directories, by the real path of these, and the trackers in each folder."""
+    """The ``links`` into directories, by the real path of the directory, and the ``trackers`` in each folder."""
 
     links: Mapping[str, tuple[OutsideLink, ...]] = {}
     trackers: Mapping[str, tuple[str, ...]] = {}
 
 
 class Links:
-    """What leads from elsewhere below ``outputs_dir`` into a directory: looked for once, when first asked.
+    """Finds the links and trackers below ``outputs_dir`` that lead into a directory; the tree is searched once.
 
-    A link that leads through others outside of the tree leads into any directory by these, and has no text there: what
-    would have to be changed for it is not ours. Nor has the file of an adapter, which leads to its base. Backups are
-    not looked into: nothing in them is changed.
+    A link that leads into a directory through links outside of the tree has no text: those are not ours to change. The
+    file of an adapter, which leads to its base, has none either. Backups are not searched, as nothing in them changes.
 
-    ``unsearched`` tells which directories could not be searched for links, and why.
+    ``unsearched`` maps the directories that could not be searched to the reason.
     """
 
     def __init__(self, outputs_dir: str, leading: Leading | None = None) -> None:
@@ -57,24 +56,24 @@ class Links:
         return Links, (self.outputs_dir, self.leading())
 
     def leading(self) -> Leading:
-        """Return all that is found."""
+        """Return all links and trackers of the tree, searching it at the first call."""
         with self._lock:
             if self._leading is None:
                 self._leading = self._look()
             return self._leading
 
     def into(self, directory: str) -> tuple[OutsideLink, ...]:
-        """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
+        """Return the links in other directories that lead into a directory, a path below ``outputs_dir``."""
         every = self.leading().links
         return every.get(self._real(directory), ()) if every else ()
 
     def above(self, directory: str) -> tuple[str, ...]:
-        """Return the trackers in the folders that a directory lies in, up to ``outputs_dir``, as paths from there."""
+        """Return the trackers in the folders above a directory, up to ``outputs_dir``, as paths from the directory."""
         trackers, folders = self.leading().trackers, _folders_around(directory)
         return tuple("../" * up + name for up, folder in enumerate(folders, 1) for name in trackers.get(folder, ()))
 
     def only(self, directory: str) -> Links:
-        """Return what another process needs to know for one directory."""
+        """Return the links and trackers that concern one directory, for another process."""
         links, trackers = self.into(directory), self.leading().trackers
         around = {folder: trackers[folder] for folder in _folders_around(directory) if folder in trackers}
         return Links(self.outputs_dir, Leading({self._real(directory): links} if links else {}, around))
@@ -110,10 +109,7 @@ class Links:
         )
 
     def _names(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield the folder, below ``outputs_dir``, and the name of each link, and of each file that may lead anywhere.
-
-        The last value says which it is.
-        """
+        """Yield folder (below ``outputs_dir``) and name of each link, tracker and adapter, and whether it is a link."""
         pending = [""]
         while pending:
             path = pending.pop()
@@ -126,7 +122,7 @@ class Links:
                 self.unsearched[path or self.outputs_dir] = why_of(error)
                 continue
             for entry in entries:
-                if entry.is_file(follow_symlinks=False):  # first: most are
+                if entry.is_file(follow_symlinks=False):  # tested first, as most entries are files
                     name = entry.name
                     if (name.endswith(TELLING) or "." not in name) and (name == ADAPTER or tracks(name)):
                         yield path, name, False
@@ -136,20 +132,21 @@ class Links:
                     pending += [start + entry.name] * (not is_backup(f"{self.outputs_dir}/{path}", entry.name))
 
     def _base(self, folder: str, name: str) -> list[tuple[str, str]]:
-        """Return the folder and the path from there that lead to the base of an adapter, if it is in this tree.
+        """Return a folder, and the path from there to the base of an adapter; empty if it is not in this tree.
 
-        The path is that of a training that ran anywhere: from the adapter or a folder above, or its last parts are.
+        The path in the file is of a training that ran anywhere. So the path, and each end of it, is tried from the
+        folder of the adapter and from each folder above.
         """
-        from ckptrules.formats import plainjson  # not above: few trees hold an adapter
+        from ckptrules.formats import plainjson  # imported here, as few trees have an adapter
 
         path = f"{folder}/{name}".lstrip("/")
         with reading.open_file(self.outputs_dir, path) as file:
             content = b"".join(streams.chunks(file, streams.CHUNK))
         try:
-            said = plainjson.parse(content)
+            config = plainjson.parse(content)
         except ValueError:
             return []
-        text = said.get(BASE) if isinstance(said, dict) else None
+        text = config.get(BASE) if isinstance(config, dict) else None
         if not isinstance(text, str) or "\0" in text:
             return []
         parts = text.split("/")
@@ -159,12 +156,12 @@ class Links:
 
 
 def _folders_around(path: str) -> list[str]:
-    """Return the folders that a path below ``outputs_dir`` lies in, the innermost first, that itself last."""
+    """Return the folders that contain a path below ``outputs_dir``, the innermost first and ``outputs_dir`` last."""
     return [*reversed(folders_above(path)), ""] if path else []
 
 
 def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:
-    """Yield the folder and the text of a link, and of those outside of a root that it leads through, one by one."""
+    """Yield folder and text of a link, and then of each link outside of ``root`` that it leads through."""
     for _ in range(MOST_HOPS):
         text = os.readlink(os.path.join(here, name))
         yield here, text
@@ -175,7 +172,7 @@ def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:
 
 
 def ways_to_read(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the ways to read a link as directory, name in it, and what is behind."""
+    """Yield each way to split the text of a link into a directory, a name in it, and the rest."""
     path, behind = text, ""
     while path.strip("/"):
         parent, name = os.path.split(path)

@@ -1,4 +1,4 @@
-"""What stands in one checkpoint directory."""
+"""List one checkpoint directory and its part folders."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def read_directory(directory: int, found: Directory) -> Listing:
     """Read one checkpoint directory that is open.
 
     Raises:
-        OSError: it cannot be read; or it is a folder that could not be looked into for checkpoint directories, and now
-            that it can be, those are missing.
+        OSError: the directory cannot be read; or it could not be searched for checkpoint directories before, so that
+            these would be missing.
     """
     if found.stamp == UNREADABLE:
         raise OSError(errno.EAGAIN, "could not be looked into a moment ago")
-    here = tuple(read_names(directory, os.listdir(directory)))
+    entries = tuple(read_names(directory, os.listdir(directory)))
     if not found.part_folders:
-        return Listing(found.experiment, found.directory, here)
+        return Listing(found.experiment, found.directory, entries)
     folders = {
-        e.name for e in here if e.kind == "directory" and any(fnmatchcase(e.name, p) for p in found.part_folders)
+        e.name for e in entries if e.kind == "directory" and any(fnmatchcase(e.name, p) for p in found.part_folders)
     }
     inside = [entry for folder in sorted(folders) for entry in _read_part_folder(directory, folder)]
-    others = [_into(entry, folders) for entry in here if entry.name not in folders]
+    others = [_into(entry, folders) for entry in entries if entry.name not in folders]
     return Listing(found.experiment, found.directory, (*others, *inside), tuple(sorted(folders)))
 
 
 def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:
-    """Read a folder of parts, each name with that of the folder before it.
+    """Read a part folder; each name begins with that of the folder.
 
     Raises:
-        OSError: it cannot be read: what lies in it is not known.
+        OSError: the folder cannot be read, so its content is unknown.
     """
     opened = open_inner(directory, folder)
     try:
@@ -64,7 +64,7 @@ def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:
 
 
 def _into(entry: Entry, folders: Collection[str]) -> Entry:
-    """Let a link that leads into a folder of parts lead to what it leads to there."""
+    """Return a link into a part folder as a link to the name in there."""
     inner, _, behind = entry.behind[1:].partition("/")
     if entry.sibling not in folders or not inner:
         return entry
@@ -72,7 +72,7 @@ def _into(entry: Entry, folders: Collection[str]) -> Entry:
 
 
 def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[OutsideLink, ...]:
-    """Do so with links in other directories."""
+    """Return links in other directories that lead into a part folder as links to the names in there."""
     return tuple(link._replace(entry=_into(link.entry, listing.part_folders)) for link in links)
 
 
@@ -84,16 +84,16 @@ def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         return _read_link(directory, name, status.st_mtime_ns)
     if stat.S_ISDIR(status.st_mode):
-        with contextlib.suppress(RecursionError):  # folders in folders, some thousand times: no checkpoint is so
+        with contextlib.suppress(RecursionError):  # thousands of nested folders are no checkpoint
             return _read_folder(directory, name, status)
     return Entry(name, "other", 0, status.st_mtime_ns)
 
 
 def read_names(directory: int, names: Iterable[str]) -> Iterator[Entry]:
-    """Read some names of an open directory as `read_directory` does; what is not there is left out.
+    """Read some names of an open directory as `read_directory` does; missing ones are left out.
 
     Raises:
-        OSError: one cannot be read; or it is a link that goes now: what it led to is not known, and must stay.
+        OSError: a name cannot be read, or is a link that vanishes meanwhile: its target, which must stay, is unknown.
     """
     for name in names:
         try:
@@ -110,14 +110,14 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
         dangling = False
     except OSError as error:
         if error.errno not in GONE_OR_HIDDEN:
-            raise  # a link that is taken for one that leads nowhere would be left behind by what it leads to
+            raise  # taken for a dangling link, it would not follow the rename of its target
         dangling = error.errno in LEADS_NOWHERE
     sibling, behind = _split_at(directory, text)
     return Entry(name, "link", 0, mtime_ns, text, sibling, dangling, behind)
 
 
 def _split_at(directory: int, text: str) -> tuple[str | None, str]:
-    """Find the part of a link's text that is a name in the directory, and what stands behind it."""
+    """Return the part of a link's text that is a name in the directory (or None), and the text after it."""
     for parent, name, behind in ways_to_read(text):
         try:
             if name not in (".", "..") and os.path.samestat(
@@ -131,7 +131,7 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
 
 
 def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
-    """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
+    """Read a folder in a checkpoint directory; one that contains only dangling links counts as empty."""
     try:
         found = look_inside(directory, name)
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""Which file systems other hosts write to as well: what they have open there, nobody sees on this one."""
+"""Find file systems that other hosts write to, too: this host cannot see which files they have open there."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SHARED = frozenset(
     "9p acfs afs beegfs beegfs_nodev ceph cifs coda gfs2 glusterfs gpfs kafs lustre mmfs ncpfs nfs nfs4 ocfs2 orangefs "
     "panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
 )
-FUSE = "fuse."  # begins the kinds of which only the program behind them knows where the files are
-LOCAL = frozenset("bindfs exfat fuse-overlayfs mergerfs ntfs ntfs-3g unionfs".split())  # such programs
+FUSE = "fuse."  # begins the kinds of file systems that a program provides; it may share them with other hosts
+LOCAL = frozenset("bindfs exfat fuse-overlayfs mergerfs ntfs ntfs-3g unionfs".split())  # programs that do not
 
 
 def shared_kind(outputs_dir: str) -> str:
-    """Return the kind of the file system that a folder lies on, or that begins below it, where hosts share it."""
+    """Return the kind of a shared file system that contains a folder or is mounted below it; empty if there is none."""
     return shared_in(table(), os.path.realpath(outputs_dir))
 
 
 def table() -> str:
-    """Read which file systems this process sees; an empty text where the system does not tell."""
+    """Return the table of mounts of this process; empty where the system has none."""
     try:
         with open(TABLE, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
@@ -32,11 +32,11 @@ def table() -> str:
 
 
 def shared_in(mounts: str, path: str) -> str:
-    """Return such a kind by a table of mounts, for a path without links; nothing where no host shares it."""
+    """Return `shared_kind` by a table of mounts, for a path without links."""
     nearest, around, below = "", "", []
     path = path.rstrip("/")
     for point, kind in _read(mounts):
-        if lies_in(path, point) and len(point) >= len(nearest):  # of one point, the last is on top
+        if lies_in(path, point) and len(point) >= len(nearest):  # the last mount at one point covers the others
             nearest, around = point, kind
         elif lies_in(point, path):
             below.append(kind)
@@ -44,7 +44,7 @@ def shared_in(mounts: str, path: str) -> str:
 
 
 def _read(mounts: str) -> Iterator[tuple[str, str]]:
-    """Yield where each file system begins, and of what kind it is."""
+    """Yield the mount point and the kind of each file system."""
     for line in mounts.splitlines():
         where, _, what = line.partition(" - ")
         if len(fields := where.split(" ")) > 4 and what:  # noqa: PLR2004 - the place of the mount point

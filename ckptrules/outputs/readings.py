@@ -1,7 +1,7 @@
-"""What a plan was made from besides the names of a directory: noted with it, and looked at again before it is believed.
+"""Record what a plan was made from besides the names of a directory, and compare it before the plan is remembered.
 
-A directory's own time changes whenever a name in it does. It does not where a file is rewritten in place, where
-something arrives inside a checkpoint that is a directory, or where a link leads.
+A directory's own time changes whenever a name in it does. It does not change when a file is rewritten in place, when
+something arrives inside a folder checkpoint, or when the target of a link changes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Mark = tuple[int, ...]
 
 
 def marks(directory: int, names: Iterable[str]) -> Mapping[str, Mark] | None:
-    """Mark some files of an open directory, before they are read; None where one was written just now.
+    """Return inode, size and times of files in an open directory, before they are read; None if one was just written.
 
-    What is written within the same tick of the clock may have the same time: nothing tells it apart.
+    Another write within the same tick of the clock may give the same time, so it could not be seen.
     """
     found = {name: _mark(directory, name) for name in names}
     now_ns = time.time_ns()
@@ -37,9 +37,10 @@ def marks(directory: int, names: Iterable[str]) -> Mapping[str, Mark] | None:
 def read_by(
     listing: Listing, names: Iterable[str] | None, contents: Mapping[str, Mark] | None, links: Sequence[OutsideLink]
 ) -> dict[str, Any] | None:
-    """Note what a plan was made from; an empty note where it was nothing but names, None where it cannot be told.
+    """Return a record of what a plan was made from; empty if only names were read, None if ``contents`` is None.
 
-    ``names`` are those of which more than the name was read (None for all), ``contents`` mark the files that were read.
+    ``names`` are the entries of which more than the name counted (None for all). ``contents`` are the `marks` of the
+    files whose content was read. ``links`` are those of other directories.
     """
     if contents is None:
         return None
@@ -57,7 +58,7 @@ def read_by(
 
 
 def holds(outputs_dir: str, directory: str, read: Mapping[str, Any]) -> bool:
-    """Say whether all is still as it was noted."""
+    """Return whether everything is still as it was recorded."""
     try:
         with reading.open_below(outputs_dir, directory) as here:
             names = read["names"]
