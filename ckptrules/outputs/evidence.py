@@ -1,4 +1,4 @@
-"""Reads what a plan needs to know beyond names: identical contents, links from elsewhere, files in use."""
+"""Look up the evidence of a plan on the disk: identical contents, links of other directories, files in use."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from ckptrules.storage.streams import CHUNK, chunks
 if TYPE_CHECKING:
     from ckptrules.engine.plan import Basis
 
-JOURNAL_BYTES = 2000  # more than an action takes in the journal
+JOURNAL_BYTES = 2000  # the most that one action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
 
 def to_look_at(plan: Plan) -> set[str]:
-    """Return the names that a plan would touch, that are in conflict, or that must be whole for others to go."""
+    """Return the names that a plan changes, that are in conflict, or that must be whole for others to be deleted."""
     touched = {action.name for action in plan.actions if not action.follows}
     return touched.union(plan.rests_on, *_disputed(plan))
 
@@ -47,9 +47,10 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
 
 
 class Looks:
-    """One directory that was read and is open: what plans of it ask is looked at once, whatever their policies.
+    """The evidence of one open directory: everything is looked up once for all plans of it.
 
-    ``told`` is what files tell, and ``bases`` are what no policy changes: `ckptrules.run.deciding` knows both.
+    ``told`` is the evidence of facts, and ``bases`` are the parts of plans that all policies share;
+    `ckptrules.run.deciding` fills both.
     """
 
     def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
@@ -61,47 +62,46 @@ class Looks:
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
-        """What was read, by name."""
+        """The entries of the listing by name."""
         return {entry.name: entry for entry in self.listing.entries}
 
     @cached_property
     def found(self) -> Sorted:
-        """What was read, sorted by the rules."""
+        """The entries sorted by the rules."""
         return sort_entries(self.rules, self.listing)
 
     @cached_property
     def inside(self) -> Mapping[str, frozenset[str]]:
-        """What formats ask for inside of folders, as `look_inside`."""
+        """The files that formats need inside folders, as `look_inside`."""
         return look_inside(self.directory, self.listing, self.rules)
 
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, str]]:
-        """What sidecars tell, as `read_metrics`."""
+        """The metrics of sidecars, as `read_metrics`."""
         return read_metrics(self.links.outputs_dir, self.listing, self.found.sidecars)
 
     @cached_property
     def pointers(self) -> tuple[Mapping[str, tuple[Mention, ...]], tuple[Reason, ...]]:
-        """What the pointer files name, and what is odd about them, as `read_pointers`."""
+        """The names in pointer files, and notes on them, as `read_pointers`."""
         return read_pointers(self.directory, self.listing, self.rules, self.links.above(self.listing.directory))
 
     @cached_property
     def foreign(self) -> Mapping[str, str]:
-        """Whom the pointer files belong to that we cannot replace."""
-        found = self.pointers[0].items()
-        named = [name for name, said in found if any(one.text for one in said)]
-        return {name: owner for name in named if (owner := _other_owner(self.directory, name))}
+        """The owners of the pointer files that we cannot replace, by the name of the file."""
+        following = [name for name, mentions in self.pointers[0].items() if any(one.text for one in mentions)]
+        return {name: owner for name in following if (owner := _other_owner(self.directory, name))}
 
     def why_in_use(self, name: str) -> str:
-        """Say why something may still be written to, or nothing."""
+        """Return why a name may still be written to; empty where nothing says so."""
         if name not in self._used:
             self._used[name] = in_use(self.directory, self.entries[name], self.rules.settle, self._now_ns)
         return self._used[name]
 
 
 def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
-    """Find out what may change a plan, and add it to what is known.
+    """Return the known evidence with all that may change a plan.
 
-    Only what the plan is about is looked at: what would be done if nothing more were known.
+    ``plan`` was made from the known evidence alone; only what it changes or rests on is looked up.
     """
     listing = looks.listing
     same = {
@@ -116,20 +116,20 @@ def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
         (looks.entries[name] for name in resting), (one for one in listing.entries if one.name in going)
     )
     pointers, notes = looks.pointers
-    telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
+    protecting = {name: mentions for name, mentions in pointers.items() if any(one.protects for one in mentions)}
     return known._replace(
         same={**known.same, **same},
         links=into_part_folders(looks.links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
         broken={**known.broken, **broken},
-        pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
+        pointers={**pointers, **known.pointers, **protecting},  # known pointers are facts that name the best
         notes=notes,
         foreign=looks.foreign,
     )
 
 
 def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:
-    """Say which checkpoints are in use because something that goes with them is."""
+    """Return why checkpoints are in use because one of their sidecars or parts is."""
     owners = {name: action.name for action in plan.actions for name, _ in action.with_it if name in looks.entries}
     return {owner: f"{name} {why}" for name, owner in owners.items() if (why := looks.why_in_use(name))}
 
@@ -143,9 +143,9 @@ def _other_owner(directory: int, name: str) -> str:
 def read_metrics(
     outputs_dir: str, listing: Listing, sidecars: Mapping[str, Sequence[Sidecar]]
 ) -> dict[str, dict[str, str]]:
-    """Read what the JSON sidecars of checkpoints tell in numbers, at their top or below ``metrics``.
+    """Return the metrics of checkpoints: the numbers in their JSON sidecars, at the top or below ``metrics``.
 
-    One that is longer than a mebibyte, or no JSON, tells nothing.
+    A sidecar that is longer than a mebibyte, or no JSON, is passed over.
     """
     from ckptrules.engine.facts import numbers
     from ckptrules.formats.plainjson import parse
@@ -153,54 +153,54 @@ def read_metrics(
     found = {}
     with open_below(outputs_dir, listing.directory) as directory:
         for owner, names in metric_files(sidecars).items():
-            told: dict[str, str] = {}
+            metrics: dict[str, str] = {}
             for name in names:
                 with contextlib.suppress(OSError, ValueError), open_file_in(directory, name) as file:
-                    told |= numbers(parse(b"".join(chunks(file, CHUNK))))
-            if told:
-                found[owner] = told
+                    metrics |= numbers(parse(b"".join(chunks(file, CHUNK))))
+            if metrics:
+                found[owner] = metrics
     return found
 
 
 def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[str]]:
-    """Return the names of the sidecars that may tell metrics, by the checkpoint that they belong to."""
+    """Return the names of the sidecars that may have metrics, by their checkpoint."""
     json_of = {owner: [one.name for one in owned if one.suffix.endswith(".json")] for owner, owned in sidecars.items()}
     return {owner: names for owner, names in json_of.items() if names}
 
 
 def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
-    """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
+    """Return, for each folder whose format has ``complete``, the patterns of it that a file in the folder fits."""
     if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
         return {}
     read = reader(rules, len(listing.entries))
     folders = [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
-    asked = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in folders}
+    needed = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in folders}
     return {
         name: fitted(
             patterns, (path for path in _paths(directory, name) if holds_something(directory, f"{name}/{path}"))
         )
-        for name, patterns in asked.items()
+        for name, patterns in needed.items()
         if patterns
     }
 
 
 def inside_of(outputs_dir: str, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
-    """Look inside the directories of one that is not open; as `look_inside`."""
+    """Return `look_inside` for a directory that is not open."""
     with open_below(outputs_dir, listing.directory) as directory:
         return look_inside(directory, listing, rules)
 
 
 def _paths(directory: int, name: str) -> Iterator[str]:
-    """Yield the paths inside a directory, those at its top first."""
+    """Yield the paths inside a folder, the upper ones first."""
     for folder, folders, names, _ in os.fwalk(name, dir_fd=directory):
         inner = folder[len(name) + 1 :]
         yield from (os.path.join(inner, one) for one in (*names, *folders))
 
 
 def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:
-    """Give files numbers so that two have one number exactly when they are identical, byte by byte.
+    """Return a number for each file that has the same bytes as another one: equal exactly for identical files.
 
-    Only files of one size are read; a name whose content is nobody's else has no number.
+    Only files of equal size are read.
     """
     by_size: dict[int, list[list[str]]] = defaultdict(list)
     for name in sorted(names):
@@ -213,12 +213,12 @@ def same_content(directory: int, names: Collection[str], entries: Mapping[str, E
                 break
         else:
             groups.append([name])
-    found = [group for groups in by_size.values() for group in groups if len(group) > 1]
-    return {name: number for number, group in enumerate(found) for name in group}
+    identical = [group for groups in by_size.values() for group in groups if len(group) > 1]
+    return {name: number for number, group in enumerate(identical) for name in group}
 
 
 def obstacle(directory: int, plan: Plan) -> Problem | None:
-    """Find what will stop every change of an open directory, before the first one is made."""
+    """Return the problem that would stop the changes in an open directory; None if there is none."""
     disk = os.fstatvfs(directory)
     if disk.f_flag & os.ST_RDONLY:
         return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")

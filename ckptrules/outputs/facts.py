@@ -1,4 +1,4 @@
-"""Finds and reads the files that `facts` in the rules speak of: bounded, below ``outputs_dir``, through no link."""
+"""Find and read the files of ``facts``: bounded, only below ``outputs_dir``, and through no link."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from ckptrules.storage import reading, streams
 NO_CHECKPOINTS = ("ignored", "unrecognised", "ambiguous")  # kinds of claims
 LONGEST = 16 * 2**20  # bytes of one file
 LONGEST_SUM = 256 * 2**20  # bytes of all files of a directory: some seconds
-YAML_COSTS = 16  # times as much as JSON
+YAML_COSTS = 16  # times the bytes of JSON
 MOST_ROWS = 200_000  # of one file
-MOST_FILES = 1_000  # that the patterns of one entry find outside of checkpoints
+MOST_FILES = 1_000  # that one entry of ``facts`` finds outside of checkpoints
 GONE = (errno.ENOENT, errno.ENOTDIR)
+# The file exists, but this user cannot read it, or it is no plain file:
 NOT_TO_BE_HAD = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG)
 Note = Callable[[str], None]
 
 
 class Source(NamedTuple):
-    """A file that a fact may stand in, whether or not it is there; ``owner`` is the folder checkpoint around it.
+    """A file that may have facts, whether or not it exists.
 
-    ``path`` is that from the checkpoint directory.
+    ``path`` is its path from the checkpoint directory, ``owner`` the folder checkpoint that contains it, if any.
     """
 
     fact: Fact
@@ -46,9 +47,9 @@ class Source(NamedTuple):
 
 
 class Witnesses(NamedTuple):
-    """Checkpoints that are asked which one is the best, the newest first: one that is whole silences the older ones.
+    """Checkpoints to read for which one is the best, the newest first.
 
-    Where ``all_count``, none does.
+    The first whole one that says it decides, unless ``all_count``.
     """
 
     fact: Fact
@@ -57,7 +58,7 @@ class Witnesses(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """The files that facts may stand in, the folders that were listed for them, and what is to be noted.
+    """The files that may have facts, the folders that were listed to find them, and notes.
 
     ``inside`` are checkpoints that are read themselves.
     """
@@ -69,13 +70,13 @@ class Sources(NamedTuple):
 
     @property
     def paths(self) -> list[str]:
-        """All paths that tell whether something has changed: of files, and of folders where one may appear."""
+        """All paths that show a change: files, checkpoints, and folders in which a file may appear."""
         inside = {name: None for row in self.inside for name in row.names}
         return [*(source.path for source in self.files), *self.folders, *inside]
 
 
 def names_of(listing: Listing, rules: RuleSet) -> Names:
-    """Return the checkpoints of a directory, and the fields that the rules read of each."""
+    """Return the fields of each checkpoint of a directory, by name."""
     read = reader(rules, len(listing.entries))
     entries = [entry for entry in listing.entries if entry.kind in ("file", "directory")]
     rows = [(entry.name, name_of(entry, read)) for entry in entries]
@@ -83,10 +84,10 @@ def names_of(listing: Listing, rules: RuleSet) -> Names:
 
 
 def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], names: Names) -> Sources:
-    """Find the files that facts may stand in.
+    """Return the files that may have facts.
 
     Raises:
-        OSError: a folder that a pattern is about cannot be read, and not for want of a right.
+        OSError: a folder of a pattern cannot be read, for another reason than missing rights.
     """
     owners = [entry for entry in listing.entries if entry.kind == "directory" and entry.name in names]
     owners.sort(key=lambda entry: (order_of(names[entry.name]), entry.mtime_ns, entry.name), reverse=True)
@@ -96,15 +97,15 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
     for fact in facts:
         if fact.inside:
             continue
-        here: list[Source] = []
+        sources: list[Source] = []
         for owner in [entry.name for entry in owners] if fact.within else [""]:
             start = [owner] if owner else []
             paths = _matching(outputs_dir, listing.directory, [*start, *fact.file.split("/")], len(start), folders)
-            here += [Source(fact, path, owner) for path in paths]
-        if not fact.within and len(here) > MOST_FILES:
-            notes.append(Reason(f"{fact.file} fits {len(here)} files: the last {MOST_FILES} are read", fact.place))
-            here = here[-MOST_FILES:]
-        files += here
+            sources += [Source(fact, path, owner) for path in paths]
+        if not fact.within and len(sources) > MOST_FILES:
+            notes.append(Reason(f"{fact.file} fits {len(sources)} files: the last {MOST_FILES} are read", fact.place))
+            sources = sources[-MOST_FILES:]
+        files += sources
     return Sources(tuple(files), tuple(folders), tuple(notes))
 
 
@@ -118,26 +119,26 @@ def read_facts(
     out: Collection[str] = (),
     per: Sequence[str] = (),
 ) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Read what files tell of checkpoints, and what is wrong with the files.
+    """Return the facts of checkpoints as evidence, and notes on faults of the files.
 
-    Files inside checkpoints are read from the newest on, so that what is too much for one plan is of the oldest. Where
-    no ``metrics`` are asked for, a series whose best is known needs no older file. ``out`` are the checkpoints that
-    are not whole, ``per`` the fields that split a series.
+    Files inside checkpoints are read from the newest checkpoint on, so that a limit leaves out the oldest. Without
+    ``metrics``, a series whose best is known needs no older file. ``out`` are checkpoints that are not whole, ``per``
+    the fields that split a series.
 
     Raises:
-        OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
+        OSError: a file cannot be read, for another reason than missing rights, so its facts are unknown.
     """
     notes = list(sources.notes)
     tellings: list[Telling] = []
     left, unread = LONGEST_SUM, list[Source]()
-    settled: dict[object, str] = {}  # by whom: all files of one count
-    heard: dict[object, str] = {}
+    settled: dict[object, str] = {}  # by series, the owner whose files name the best: all files of one owner count
+    newest: dict[object, str] = {}  # by series, the newest whole owner with a file
     unknown: list[str] = []
     for source in sources.files:
         heed()
         fact, series = source.fact, (source.fact, series_by(names.get(source.owner, {}), per))
         is_older = settled.get(series, source.owner) != source.owner
-        if is_older and not (metrics or fact.time):  # what else it tells is not asked for
+        if is_older and not (metrics or fact.time):
             continue
         faults: list[str] = []
         content = _content(outputs_dir, _below(listing.directory, source.path), left, faults.append)
@@ -152,11 +153,11 @@ def read_facts(
             if tellings[-1].best and series[1][1] and source.owner not in out:
                 settled.setdefault(series, source.owner)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
-        is_news = source.owner not in out and heard.get(series, source.owner) == source.owner
-        if (faults or too_long) and fact.best and is_news:
+        is_newest = source.owner not in out and newest.get(series, source.owner) == source.owner
+        if (faults or too_long) and fact.best and is_newest:
             unknown.append(source.path)
         elif content is not None and source.owner and source.owner not in out:
-            heard.setdefault(series, source.owner)  # what older ones say of the best is no news
+            newest.setdefault(series, source.owner)
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
@@ -164,7 +165,7 @@ def read_facts(
 
 
 def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:
-    """Return all that files tell of the checkpoints of a directory, whether or not a policy asks for it.
+    """Return all facts of the checkpoints of a directory, whether or not a policy needs them.
 
     Raises:
         OSError: as `read_facts`.
@@ -176,10 +177,10 @@ def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:
 
 
 def _matching(outputs_dir: str, directory: str, parts: Sequence[str], plain: int, listed: dict[str, None]) -> list[str]:
-    """Return the paths that patterns fit, sorted; what is no pattern need not be there.
+    """Return the paths that fit patterns, sorted; a path without any pattern need not exist.
 
-    ``plain`` is the number of parts that are no patterns, whatever they hold; the folders that are read are added to
-    ``listed``, but for the checkpoint directory, whose names are known to whoever asks.
+    The first ``plain`` parts are names, even if they look like patterns. The folders that are read are added to
+    ``listed``, except the checkpoint directory, whose names the caller knows.
     """
     paths = [""]
     for place, part in enumerate(parts):
@@ -197,7 +198,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _below(directory: str, path: str) -> str | None:
-    """Return a path from ``outputs_dir``, or None where it would lead out of it, or into our state."""
+    """Return a path from ``outputs_dir``; None if it leads out of that or into our state folder."""
     found = os.path.normpath(os.path.join(directory, path))
     return None if found.split("/")[0] in ("..", STATE, "") else found
 
@@ -215,9 +216,9 @@ def _names_in(outputs_dir: str, folder: str | None) -> list[str]:
 
 
 def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes | None:
-    """Read a file; None where there is none, or it is not to be had, which is noted.
+    """Return the content of a file; None if it is missing, or, with a note, if it cannot be read.
 
-    Of what is longer than ``most``, a little more than that is returned.
+    Of a file longer than ``most`` bytes, only the first ``most`` and one more are returned.
     """
     if path is None:
         note("lies outside of the folder of the experiments: not read")
@@ -239,7 +240,7 @@ def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes
 
 
 def documents(path: str, content: bytes, note: Note) -> Iterator[object]:
-    """Yield what stands in a file, by its ending; what is wrong with it is noted."""
+    """Yield the documents or rows of a file, read by its ending; faults are noted."""
     read: Iterable[object]
     try:
         if path.endswith((".csv", ".tsv")):
@@ -260,7 +261,7 @@ def _is_yaml(path: str) -> bool:
 
 
 def _read_json(content: bytes, note: Note) -> Iterator[object]:
-    """Yield the one document of a JSON text, or those of its lines. A last line that is torn is being written."""
+    """Yield the document of a JSON text, or one for each line; a torn last line is being written, and no fault."""
     try:
         yield plainjson.parse(content)
     except TooLongError:
@@ -289,7 +290,7 @@ def _read_table(content: bytes, delimiter: str) -> Iterator[object]:
 
 
 def _cell(text: str) -> str | int | float:
-    """Read a cell: the number that it is, or its text."""
+    """Return a cell as a number if it is one, else as text."""
     text = text.strip()
     with contextlib.suppress(ValueError):
         if "_" not in text and text.isascii():

@@ -1,4 +1,4 @@
-"""Which packs judge a checkpoint directory: those whose marks are found in it, beside it or in its checkpoints."""
+"""Pick the packs for a checkpoint directory: those whose marks are in it, beside it or in its checkpoints."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ckptrules.engine.packs import with_packs
 from ckptrules.engine.ruleset import Pack, RuleSet, asked_inside, is_pattern
 from ckptrules.outputs.find import Inner, survey
 
-LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
-BY_NAME, BY_TARGET = "its names", "names of the target"  # the evidence where there is no mark
-KNOWN: tuple[ClaimKind, ...] = ("format", "protected", "ambiguous")  # kinds of what a pack claims
-LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
-SHOWN = 3
-MATCHINGS = 10_000  # parts of marks, of which what fits them in a folder is kept
-KINDS = 100_000  # of names, by pack, that are kept from one directory to the next
+LAST_RESORT = "words"  # the pack that reads names which no other pack knows
+BY_NAME, BY_TARGET = "its names", "names of the target"  # the evidence if there is no mark
+KNOWN: tuple[ClaimKind, ...] = ("format", "protected", "ambiguous")  # kinds of claims that a pack makes
+LOOKED_AT = 20  # folders that are searched for one part of a mark: a real mark is in all of them
+SHOWN = 3  # marks that the evidence names
+MATCHINGS = 10_000  # parts of marks whose matches in a folder are cached
+KINDS = 100_000  # kinds of names, by pack, that are cached from one directory to the next
 
 
 def rules_here(tree: Tree, rules: RuleSet, directory: str) -> RuleSet:
     """Return the rules for one checkpoint directory: with the packs that its evidence picks, if any are listed.
 
-    The tree keeps what it learns of names and of what lies above, for other directories; of this one, nothing.
+    The tree caches the kinds of names and the folders above for other directories, but nothing inside this one.
     """
     return with_packs(rules, pick_by(tree.inside(), rules, directory)) if rules.packs else rules
 
 
 def pick_by(tree: Tree, rules: RuleSet, directory: str) -> list[Pack]:
-    """Pick the packs for one checkpoint directory, also those whose names have become those of a target.
+    """Return the packs for one checkpoint directory, including those whose names were renamed to a target.
 
-    What else such a pack says holds after the rename as before: what is protected, which files know the best.
+    The other rules of such a pack (protected names, facts) hold after the rename as before.
     """
     picked = pick_in(tree, rules.packs, directory)
     more = [pack for pack in renamed_packs(rules) if pack.name not in {one.name for one in picked}]
@@ -47,7 +47,7 @@ def pick_by(tree: Tree, rules: RuleSet, directory: str) -> list[Pack]:
 
 @lru_cache(maxsize=8)
 def renamed_packs(rules: RuleSet) -> tuple[Pack, ...]:
-    """Return the packs of which some names get those of a target, as the examples of the rules show."""
+    """Return the packs whose names a legacy rule renames, as the examples of that rule show."""
     old = [(name, bool(rule.folder)) for rule in rules.legacy for name in rule.examples]
     kind = Tree("").kind
     known = (pack for pack in rules.packs if any(kind(pack, name, folder=folder) == "format" for name, folder in old))
@@ -55,10 +55,10 @@ def renamed_packs(rules: RuleSet) -> tuple[Pack, ...]:
 
 
 def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
-    """Pick the packs for one checkpoint directory, each with its evidence.
+    """Return the packs for one checkpoint directory, each with its evidence.
 
-    These are the packs that have a mark there and know a name there; where there is no such, those that know the name
-    of a checkpoint there.
+    A pack is picked if it has a mark there and knows a name there. If no pack has both, those are picked that know the
+    name of a checkpoint there.
     """
     names = tree.names_of_checkpoints(directory, packs)
     marked = []
@@ -82,7 +82,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
 
 def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[Inner]]:
-    """Find the checkpoint directories of some rules, as `find.survey`; the folder of the rule files is none of them."""
+    """Return the checkpoint directories of rules, as `find.survey`, without the folder of the rule files."""
     found, inner = survey(outputs_dir, rules.layout, holders_by(outputs_dir, rules), rules.part_folders)
     root = os.path.join(os.path.realpath(outputs_dir), "")
     folders = {os.path.join(os.path.realpath(os.path.dirname(file)), "") for file in rules.files}
@@ -91,26 +91,26 @@ def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[I
 
 
 def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
-    """Return what says of the path of a folder that it belongs to a checkpoint, by the packs of what it lies in."""
+    """Return a function that tells whether the folder of a path belongs to a checkpoint, by the rules of its parent."""
     tree = Tree(outputs_dir)
-    here = lru_cache(lambda outer: with_packs(rules, pick_by(tree, rules, outer)))
+    rules_of = lru_cache(lambda outer: with_packs(rules, pick_by(tree, rules, outer)))
 
     def belongs(path: str) -> bool:
         outer, name = os.path.split(path)
-        if not is_claimed(name, rules):  # by all packs: what none of them claims, no pick of them does
+        if not is_claimed(name, rules):  # a name that no pack claims needs no pick of packs
             return False
-        return is_claimed(name, here(outer)) and not _is_anybodys(tree, path, here(outer))
+        return is_claimed(name, rules_of(outer)) and not _is_anybodys(tree, path, rules_of(outer))
 
     return belongs
 
 
 def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
-    """Say whether a folder of this name holds parts of the checkpoints of the directory that it lies in."""
+    """Return whether a folder of this name is a part folder by any of the packs."""
     return any(fnmatch.fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
 
 
 def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
-    """Say whether the name of a folder is digits alone, and nothing lies in it that a format of such names asks for."""
+    """Return whether a folder is no checkpoint of ours: only digits for a name, and no file that its format needs."""
     name = os.path.basename(path)
     if not name.isdigit():
         return False
@@ -122,18 +122,18 @@ def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
 
 
 class Tree:
-    """The folders below ``outputs_dir``, each listed once. No link is followed, and none above it is looked at."""
+    """The folders below ``outputs_dir``, each listed once; no link is followed, and no folder above is listed."""
 
     def __init__(self, outputs_dir: str) -> None:
         self.outputs_dir = outputs_dir
         self.listed: dict[str, dict[str, bool]] = {}
-        self.closed: dict[str, str] = {}  # the folders that could not be looked into, and why
-        self.matching = lru_cache(MATCHINGS)(self._matching)  # many folders ask for the one that they lie in
+        self.closed: dict[str, str] = {}  # the folders that could not be listed, and why
+        self.matching = lru_cache(MATCHINGS)(self._matching)  # cached, as many folders share the folder above
         self.kinds: dict[tuple[str, str, bool], ClaimKind] = {}  # by pack, name, and whether it is a folder
-        self.above = self  # is asked for what lies above a directory
+        self.above = self  # the tree that lists folders above a directory
 
     def inside(self) -> Tree:
-        """Return a tree for one directory: it asks this one for what lies above, and takes the rest away with it."""
+        """Return a tree for one directory, which uses this one for folders above, and forgets the others with it."""
         inner = Tree(self.outputs_dir)
         if len(self.kinds) > KINDS:
             self.kinds.clear()
@@ -141,7 +141,7 @@ class Tree:
         return inner
 
     def names(self, path: str) -> dict[str, bool]:
-        """Return the names in a folder, and whether each is a folder; nothing where it cannot be read."""
+        """Return the names in a folder, and whether each is a folder; empty if the folder cannot be read."""
         if path not in self.listed:
             try:
                 with os.scandir(os.path.join(self.outputs_dir, path)) as entries:
@@ -153,14 +153,14 @@ class Tree:
         return self.listed[path]
 
     def names_of_checkpoints(self, directory: str, packs: Sequence[Pack]) -> dict[str, bool]:
-        """Return the names in a checkpoint directory, with those in folders that hold parts, as a listing has them."""
-        here = self.names(directory)
-        folders = [name for name, folder in here.items() if folder and holds_parts(name, packs)][:LOOKED_AT]
+        """Return the names in a checkpoint directory and its part folders, written as in a listing."""
+        names = self.names(directory)
+        folders = [name for name, folder in names.items() if folder and holds_parts(name, packs)][:LOOKED_AT]
         start = f"{directory}/" if directory else ""
-        return here | {f"{one}/{name}": kind for one in folders for name, kind in self.names(start + one).items()}
+        return names | {f"{one}/{name}": kind for one in folders for name, kind in self.names(start + one).items()}
 
     def has(self, directory: str, mark: str) -> bool:
-        """Say whether something fits a mark: a path from the directory, whose parts may be shell patterns."""
+        """Return whether a file fits a mark: a path from the directory, whose parts may be shell patterns."""
         parts, path, tree = mark.split("/"), directory, self
         while parts[0] == "..":
             if not path:
@@ -169,7 +169,7 @@ class Tree:
         return tree.holds(path, parts)
 
     def holds(self, path: str, parts: Sequence[str]) -> bool:
-        """Say whether something in a folder fits the parts of a mark."""
+        """Return whether a file in a folder fits the parts of a mark."""
         fitting = self.matching(path, parts[0])
         if len(parts) == 1:
             return bool(fitting)
@@ -178,18 +178,18 @@ class Tree:
         return any(self.holds(f"{path}/{name}" if path else name, parts[1:]) for name in inner)
 
     def _matching(self, path: str, part: str) -> list[str]:
-        """Return the names in a folder that one part of a mark fits."""
+        """Return the names in a folder that fit one part of a mark."""
         names = self.names(path)
         if not is_pattern(part):
             return [part] if part in names else []
         return fnmatch.filter(names, part)
 
     def kind(self, pack: Pack, name: str, *, folder: bool) -> ClaimKind:
-        """Say what a name of a listing is to a pack, which is asked once: thousands of folders may hold it."""
-        asked = pack.name, in_part_folder(name)[1], folder
-        if asked not in self.kinds:
+        """Return the kind of claim that a pack has on a name; cached, as thousands of folders may have the name."""
+        key = pack.name, in_part_folder(name)[1], folder
+        if key not in self.kinds:
             try:
-                self.kinds[asked] = own_claim(asked[1], pack.rules, folder=folder).kind
+                self.kinds[key] = own_claim(key[1], pack.rules, folder=folder).kind
             except SlowRuleError:
-                self.kinds[asked] = "unrecognised"
-        return self.kinds[asked]
+                self.kinds[key] = "unrecognised"
+        return self.kinds[key]

@@ -1,4 +1,4 @@
-"""Reads the texts that name checkpoints: pointers, which follow a rename, and trackers, which do not."""
+"""Read the files that name checkpoints: pointer files, which follow a rename, and trackers, which do not."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ckptrules.storage.reading import why_of
 from ckptrules.storage.streams import read_pointer, read_text_behind
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
-ABOVE = "../"  # in front of the name of a file in the folder that a directory lies in; twice, in the one around that
+ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet, above: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[Mention, ...]], tuple[Reason, ...]]:
-    """Return which names of a directory its pointer files name, and what to tell of such that name nothing.
+    """Return the names that each pointer file and tracker of a directory names, and notes on these files.
 
-    ``above`` are trackers in folders that it lies in, as paths from it.
+    ``above`` are trackers in folders above, as paths from the directory.
 
     Raises:
-        OSError: one of them cannot be read: what it names is not known.
+        OSError: a file that protects cannot be read, so the names in it are unknown.
     """
     found, notes = {}, list[Reason]()
     ignored = {pattern.text for pattern in rules.ignored}
@@ -44,11 +44,11 @@ def read_pointers(
     for pointer, protects in pointers.items():
         content = _pointer_text(directory, pointer, is_link=pointer in links, protects=protects)
         if content is None:
-            what = f"{pointer} is no pointer, as it is no short text: left as it is"  # so it protects nothing
-            notes += [Reason(what)] * (pointer not in links)
-        elif said := texts.mentioned(content, pointer, protects=protects):
-            # what is behind a link is not ours to change
-            found[pointer] = tuple({m._replace(text=""): None for m in said}) if pointer in links else said
+            text = f"{pointer} is no pointer, as it is no short text: left as it is"  # and it protects nothing
+            notes += [Reason(text)] * (pointer not in links)
+        elif mentions := texts.mentioned(content, pointer, protects=protects):
+            # The target of a link is not ours to change, so the file cannot follow.
+            found[pointer] = tuple({m._replace(text=""): None for m in mentions}) if pointer in links else mentions
         elif name := texts.named_alone(content):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
     for other in others:
@@ -66,11 +66,11 @@ def read_pointers(
 
 
 def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
-    """Map the names of the pointer files of a directory to whether they protect what they name.
+    """Map the pointer files of a directory to whether they protect the checkpoints that they name.
 
-    A link that leads elsewhere may be one as well.
+    A link that leads out of the directory may be a pointer file, too.
     """
-    is_special, parted = rules.may_be_special, bool(listing.part_folders)  # of most names that is all
+    is_special, parted = rules.may_be_special, bool(listing.part_folders)  # rules out most names at once
     names = ((entry, in_part_folder(entry.name)[1] if parted else entry.name) for entry in listing.entries)
     special = [(entry, base) for entry, base in names if is_special(base)]
     files = [(e, b) for e, b in special if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
@@ -79,11 +79,11 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 
 
 def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
-    """Return the names of files that no rule knows, and that may hold the name of a checkpoint and nothing else.
+    """Return the files that no rule knows and that may be trackers.
 
-    Such a tracker has no digit in its own name (``resume.txt``), and protects: to change it is for rules to say. One
-    whose own name says that it is a tracker (``best_f1.json``) may hold more. One that ``ignored`` lists by its whole
-    name says nothing.
+    A file without a digit in its name (``resume.txt``) may contain the name of one checkpoint and nothing else. A file
+    that is a tracker by its name (``best_f1.json``) may contain more. A tracker protects what it names, but only a rule
+    lets it follow a rename. A file whose whole name is in ``ignored`` is none.
     """
     read, ignored = reader(rules, len(listing.entries)), {pattern.text for pattern in rules.ignored}
     has_digit = re.compile("[0-9]").search
@@ -91,12 +91,12 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     paths = {one.name for one in files if one.size <= LONGEST_PATH and not has_digit(one.name)}
     small = [one for one in files if one.name not in ignored and (one.name in paths or _says_more(one.name))]
     texts = ((one.name, name_of(one, read).claim.kind) for one in small)
-    others = ("unrecognised", "ignored")  # best_* protects best_step.txt as well, and best_1.pt, which is no text
+    others = ("unrecognised", "ignored")  # best_* protects best_step.txt, a tracker, and also best_1.pt, which is none
     return [name for name, kind in texts if kind in others or (kind == "protected" and not name.endswith(WEIGHTS))]
 
 
 class _Texts:
-    """Finds what small files of one directory name, some ``indexed`` ones more than one word."""
+    """Finds the names in small files of one directory; ``indexed`` files may contain more than one word."""
 
     def __init__(self, listing: Listing, rules: RuleSet, indexed: Sequence[str]) -> None:
         self._read = reader(rules, len(listing.entries))
@@ -109,29 +109,29 @@ class _Texts:
         return self._read(name, None).claim.fields
 
     def named_alone(self, content: bytes) -> str:
-        """Return the one name or number that a file holds, if it holds nothing else."""
+        """Return the name or number that is all of a file's content; else an empty text."""
         return named_alone(content, self._fields_of)
 
     def mentioned(self, content: bytes, file: str, *, protects: bool = True) -> tuple[Mention, ...]:
-        """Return what a file names, in whichever part folders that lies."""
+        """Return the names in a file, each in every part folder that has it."""
         called = in_part_folder(file)[1]
         near = self._index.near(content) - {called}
-        said = mentioned(content, near, self._fields_of, protects=protects, called=called)
-        return tuple(one._replace(name=name) for one in said for name in self.every[one.name])
+        mentions = mentioned(content, near, self._fields_of, protects=protects, called=called)
+        return tuple(one._replace(name=name) for one in mentions for name in self.every[one.name])
 
 
 def _meant_here(content: bytes, up: int, listing: Listing) -> bytes:
-    """Return what a file so many folders above a directory says of it.
+    """Return the content of a tracker ``up`` folders above a directory, as far as it is about this directory.
 
-    That is what stands behind its path from there; and one folder above what stands behind no path. What stands behind
-    another one is none of its names.
+    Names after the path of this directory count; one folder above, names without a path count, too. Names after any
+    other path are of another directory.
     """
     own = "/".join(listing.directory.split("/")[-up:])
     elsewhere = b"".join(b"(?<!%b)" % re.escape(os.fsencode(place)) for place in (own, *listing.part_folders))
     content = re.sub(rb"[/\\]+", b"/", content)
     if up > 1:
         content = b"\n".join(re.findall(rb"%b/([^\n]*)" % re.escape(os.fsencode(own)), content))
-    return re.sub(elsewhere + rb"(?<!\.)/", b"/.", content)  # what has a dot in front is no name
+    return re.sub(elsewhere + rb"(?<!\.)/", b"/.", content)  # a name with a dot before it does not count
 
 
 def _says_more(file: str) -> bool:
@@ -139,7 +139,7 @@ def _says_more(file: str) -> bool:
 
 
 def _stays_note(file: str, named: Sequence[str]) -> Reason:
-    """Say that what a file names that no rule knows stays as it is, and by which line the file would do otherwise."""
+    """Return the note that the checkpoints in a tracker stay as they are, and the line that would change this."""
     called = in_line(pattern_of(in_part_folder(file)[1]))
     line, does = ("ignored", "name nothing") if file.startswith(ABOVE) else ("pointers", "follow")
     more = f" and {len(named) - 1} more" * (len(named) > 1)
@@ -148,10 +148,10 @@ def _stays_note(file: str, named: Sequence[str]) -> Reason:
 
 
 def _pointer_text(directory: int, pointer: str, *, is_link: bool, protects: bool) -> bytes | None:
-    """Read a pointer file; nothing where it is gone, None where it is no short text.
+    """Return the content of a pointer file; empty if it is gone or cannot be read, None if it is no short text.
 
     Raises:
-        OSError: what it names, and protects, is not known.
+        OSError: a file that protects cannot be read.
     """
     try:
         return read_text_behind(directory, pointer) if is_link else read_pointer(directory, pointer)

@@ -1,8 +1,8 @@
-"""Says whether a file under git has changes that are not committed, and runs nothing: git runs what a repository says.
+"""Tell whether a file under git has uncommitted changes, without running git.
 
-A repository names programs in its configuration (monitors, filters, hooks), so of somebody's repository only the index
-is read, as a file (``gitformat-index(5)``). It tells what a file was when it was added, and which folders are in it as
-they were committed or checked out. Where it cannot be read, the file may have changed.
+The configuration of a repository names programs (monitors, filters, hooks) that git would run. So only its index is
+read, as a file (``gitformat-index(5)``). The index has the checksum of each file when it was added, and the folders
+that are as they were committed or checked out. If the index cannot be read, the file may have changed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ UNKNOWN = "may have changes that are not committed"
 LARGEST = 1 << 28  # bytes of an index that is read
 LONGEST_PATH = 4096  # bytes
 VERSIONS = (2, 3, 4)
-PACKED_NAMES = 4  # the version that leaves out what a name has in common with the one before
-ENTRY = struct.Struct(">8x2I20xI")  # of an entry before its checksum: when it was written (s, ns), its size
-MERGING, EXTENDED = 0x3000, 0x4000  # flags of an entry: of a merge that is not finished, with more flags behind
-ELSEWHERE = (b"link", b"sdir")  # extensions: entries stand in another file, or one stands for a whole folder
-TREES = b"TREE"  # the extension that tells of folders
+PACKED_NAMES = 4  # the version in which a name leaves out the beginning that it shares with the one before
+ENTRY = struct.Struct(">8x2I20xI")  # of an entry, before its checksum: modification time (s, ns) and size
+MERGING, EXTENDED = 0x3000, 0x4000  # flags of an entry: its merge is not finished; more flags follow
+ELSEWHERE = (b"link", b"sdir")  # extensions: entries are in another file, or one stands for a whole folder
+TREES = b"TREE"  # the extension with the folders
 Digest = Callable[..., Any]
 
 
 class Tracked(NamedTuple):
-    """A file in the index: its checksum, what was seen of it then, and whether a merge of it is not finished."""
+    """A file in the index: its checksum, its size and time when it was added, and whether its merge is unfinished."""
 
     checksum: bytes
     size: int
@@ -40,7 +40,11 @@ class Tracked(NamedTuple):
 
 
 class GitIndex(NamedTuple):
-    """The files of an index, the folders (empty for the top) in which nothing was added since, when it was written."""
+    """The index of a repository.
+
+    ``entries`` are its files, ``folders`` those to which nothing was added since a commit (empty for the top),
+    ``digest`` makes its checksums, and ``written_ns`` is its time in nanoseconds since 1970.
+    """
 
     entries: Mapping[bytes, Tracked]
     folders: frozenset[bytes]
@@ -49,9 +53,9 @@ class GitIndex(NamedTuple):
 
 
 def how_changed(path: str, content: bytes, known: dict[str, GitIndex]) -> str:
-    """Say how a file may differ from what is committed, or nothing. A file that git does not track does not.
+    """Return how a file may differ from what is committed; empty if it does not, or git does not track it.
 
-    ``known`` are the indexes that were read before; each is read once.
+    ``known`` caches the indexes that were read, by the folder of the repository.
     """
     real = os.path.realpath(path)
     try:
@@ -72,7 +76,10 @@ def how_changed(path: str, content: bytes, known: dict[str, GitIndex]) -> str:
 
 
 def _repository(folder: str) -> tuple[str, str]:
-    """Find the top of the work tree that a folder lies in, and where its index is; a submodule's is elsewhere."""
+    """Return the top of the work tree around a folder, and the folder of its index; both empty outside of git.
+
+    The index of a submodule is not in its ``.git``, which is a file.
+    """
     while True:
         git = os.path.join(folder, ".git")
         if os.path.isdir(git):
@@ -87,7 +94,7 @@ def _repository(folder: str) -> tuple[str, str]:
 
 
 def _bytes(folder: str, path: str) -> tuple[bytes, int]:
-    """Read a plain file of a repository, and when it was written; no link is followed, no pipe waited for."""
+    """Return the content and the time of a plain file of a repository; follows no link, waits for no pipe."""
     with reading.open_file(folder, path) as file:
         status = os.fstat(file)
         if status.st_size > LARGEST:
@@ -96,16 +103,16 @@ def _bytes(folder: str, path: str) -> tuple[bytes, int]:
 
 
 def _folders(name: bytes) -> Iterator[bytes]:
-    """Yield the folders that a file lies in, the nearest first; the last is the top."""
+    """Yield the folders that contain a file, the nearest first and the top last."""
     while name:
         name = name.rpartition(b"/")[0]
         yield name
 
 
 def _is_same(entry: Tracked, status: os.stat_result, content: bytes, index: GitIndex) -> bool:
-    """Say whether a file is as it was added: by content, or by time where a filter stands between the two.
+    """Return whether a file is as it was added: by content, or by size and time where a filter changes the content.
 
-    What was changed in the moment when the index was written may have its time (git: racily clean).
+    A file with the time of the index may have been changed after it was added (git: racily clean), so it is not.
     """
     if index.digest(b"blob %d\0" % len(content) + content).digest() == entry.checksum:
         return True
@@ -114,7 +121,7 @@ def _is_same(entry: Tracked, status: os.stat_result, content: bytes, index: GitI
 
 
 def _read_index(own: str) -> GitIndex:
-    """Read the index of a repository; it is not there before the first file is added."""
+    """Return the index of a repository; an empty one before the first file is added."""
     try:
         data, written_ns = _bytes(own, "index")
     except OSError as error:
@@ -138,7 +145,7 @@ def _read_index(own: str) -> GitIndex:
 
 
 def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Tracked], int]:
-    """Read the files of an index; return also where they end. What is merged stands there several times."""
+    """Return the files of an index, and the offset of their end; a file in a merge has several entries."""
     kind, version, count = struct.unpack_from(">4s2I", data)
     if kind != b"DIRC" or version not in VERSIONS:
         raise ValueError
@@ -161,7 +168,7 @@ def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Tracked], int]:
 
 
 def _whole_folders(data: bytes, length: int) -> Iterator[bytes]:
-    """Yield the paths of the folders that are known as a whole: a row has a name, and tells how many follow in it."""
+    """Yield the folders to which nothing was added since; each row has a name and the number of its subfolders."""
     at, around = 0, [(b"", 1)]  # paths, and how many rows are still to come in each
     while at < len(data):
         end, line = data.index(b"\0", at), data.index(b"\n", at)
@@ -179,7 +186,7 @@ def _whole_folders(data: bytes, length: int) -> Iterator[bytes]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number, and say where it ends: seven bits a byte, the highest first; each further byte adds one."""
+    """Return a number and the offset of its end: seven bits a byte, the highest first; each further byte adds one."""
     number = data[at] & 0x7F
     while data[at] & 0x80:
         at += 1
