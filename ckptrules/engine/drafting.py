@@ -1,4 +1,4 @@
-"""Pure: a format for names that no rule knows, drafted from them for a person to confirm."""
+"""Draft a format for names that no rule knows, for a person to confirm. Pure."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES, SETTINGS
 
-SOME = 20  # names of a kind, from which a format is drafted
-COLUMN = 32  # where a comment begins
+SOME = 20  # names of one kind that a draft is made from
+COLUMN = 32  # where comments begin
 DAY, TIME_OF_DAY = 8, 6  # digits
-MOST = DAY - 1  # digits, without zeros in front, of what counts where no word says what: others are a day or a time
+MOST = DAY - 1  # digits without leading zeros of a number that no word explains; a longer one is a day or a time
 _PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
-"""Words before a number that tell which of several files of one checkpoint it is."""
+"""Words before the number of one of several files of a checkpoint."""
 _APART = frozenset(
     "block bs client cluster consolidated depth dim dims domain exp experiment group head hidden kfold layer layers "
     "member rep repeat replica run subject v variant ver version".split()
 ).union(_PARTS, PIECES, SETTINGS, BEGIN_ANEW.difference(["round"]))
-"""Words before a number that counts no progress: what differs in it is all wanted."""
+"""Words before a number that counts no progress: checkpoints that differ in it must not replace each other."""
 _MODELS = frozenset("densenet efficientnet resnet resnext vgg yolov".split())
-"""Words right before a number that tells which model it is: ``resnet18``."""
+"""Words right before the number of a model: ``resnet18``."""
 _MOMENT = re.compile(
     r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d)(?!\d)"
 )
 """A day, a time of day, or both: ``2024-01-15``, ``09-30-00``, ``20240115-0930``."""
 _OF = re.compile(r"[-_. ]?of[-_. ]?", re.IGNORECASE)  # 1of2, 00001-of-00003
-_PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
-_ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
+_PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as in rules, other digits (², ٣) count as letters
+_ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no number of epochs or steps
 _METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
 _DIVIDERS = "-_. =@(["
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
 
 def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str]:
-    """Return the lines of a format that fits a name and those that differ from it in numbers only; or nothing.
+    """Return the lines of a format that fits a name and all that differ from it only in numbers; empty without a draft.
 
-    The number that counts is one behind a word for epoch or step, else the only one that differs among the names.
-    Other numbers that differ are metrics, times, tell parts of one checkpoint (``rank0``), or tell runs apart: one run
-    must never make another one go. Where that cannot be told, there is no draft; nor where only folds, ranks, settings
-    and the like differ, or a time. Numbers that do not differ stay as they are.
+    The number after a word for epoch or step orders the checkpoints, or else the only number that differs. Other
+    numbers that differ are metrics, times, parts of one checkpoint (``rank0``), or runs: checkpoints of two runs must
+    never replace each other. There is no draft where this is unclear, or where only folds, ranks, settings or times
+    differ. Numbers that do not differ stay as text.
 
     Args:
-        name: what the format is to fit.
-        others: names that no rule knows. Where some look like checkpoints and differ in more than numbers, the text
-            before the number is that of a run, too (``encoder_5.pt``, ``decoder_7.pt``).
-        folder: whether it is a folder.
+        name: the name that the format must fit.
+        others: names that no rule knows. If some look like checkpoints and differ in more than numbers, the text before
+            the number is part of the run, too (``encoder_5.pt``, ``decoder_7.pt``).
+        folder: whether the name is of a folder.
     """
     if not name.isprintable():
-        return []  # whoever copies it from a terminal copies another name
+        return []  # copied from a terminal, the name would be another one
     ending = ENDING.search(name)
     stem = name[: ending.start()] if ending else name
     pieces = _PIECE.findall(stem)
@@ -101,7 +101,10 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
 
 
 class Unread(NamedTuple):
-    """Names that no rule knows, that look like checkpoints, and that differ in numbers only; ``names`` are some."""
+    """Names that no rule knows, look like checkpoints and differ only in numbers.
+
+    ``kind`` is the name with 0 for each number, ``number`` how many names there are, and ``names`` are some of them.
+    """
 
     kind: str
     folder: bool
@@ -110,9 +113,9 @@ class Unread(NamedTuple):
 
 
 def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
-    """Return the lines of a format for each name that looks like a checkpoint; names that differ in numbers share them.
+    """Return the lines of a format for each name that looks like a checkpoint; names of one kind share them.
 
-    The names are those that no rule knows, each with whether it is a folder.
+    ``names`` are those that no rule knows, each with whether it is a folder.
     """
     alike = [*_alike(names)]
     formats = drafted([one for _, one in alike])
@@ -120,21 +123,18 @@ def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
 
 
 def drafted(kinds: Sequence[Unread]) -> list[list[str]]:
-    """Return the lines of a format for each of several kinds of names, which lie beside each other."""
+    """Return the lines of a format for each of several kinds of names in one directory."""
     firsts = [one.names[0] for one in kinds]
     return [draft(one.names[0], [*one.names[:SOME], *firsts], folder=one.folder) for one in kinds]
 
 
 def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
-    """Sort names as `drafts` takes them, and keep some of each kind."""
+    """Return the kinds of names, which are as in `drafts`, with some names of each."""
     return tuple(one._replace(names=one.names[:SOME]) for _, one in _alike(names))
 
 
 def joined(unread: Iterable[Unread]) -> list[tuple[Unread, list[str]]]:
-    """Join the kinds of several directories, those of most names first, each with the lines of a format.
-
-    Those that cannot be drafted are left out.
-    """
+    """Join the kinds of several directories; return those that have a draft, with its lines, most names first."""
     kinds: dict[tuple[str, bool], Unread] = {}
     for one in unread:
         old = kinds.get(one[:2], one._replace(number=0, names=()))
@@ -145,7 +145,7 @@ def joined(unread: Iterable[Unread]) -> list[tuple[Unread, list[str]]]:
 
 
 def format_lines(kinds: Iterable[tuple[Unread, Sequence[str]]]) -> list[str]:
-    """Put the lines of formats for several kinds of names below one key, each with an id of its own."""
+    """Return the formats of several kinds of names below one key ``formats``, each with its own id."""
     lines, ids = ["formats:"], set[str]()
     for one, (_, head, *rest) in kinds:
         id_ = head + f"_{len(ids) + 1}" * (head in ids)
@@ -155,7 +155,7 @@ def format_lines(kinds: Iterable[tuple[Unread, Sequence[str]]]) -> list[str]:
 
 
 def _alike(names: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], Unread]]:
-    """Yield the names of each kind as they are, and without the folder of parts before them."""
+    """Yield the names of each kind, and the kind, whose names have no part folder."""
     alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for name, folder in names:
         if looks_like(in_part_folder(name)[1]):
@@ -170,10 +170,7 @@ def _is_number(piece: str) -> bool:
 
 
 def _may_count(pieces: Sequence[str], place: int) -> bool:
-    """Say whether a number may be one of epochs or steps: a whole one, neither a place in order nor in thousands.
-
-    One of folds, ranks or parts is none.
-    """
+    """Return whether a number may count epochs or steps: whole, no ordinal, without a unit, not of a fold or part."""
     behind = pieces[place + 1] if place + 1 < len(pieces) else ""
     word = _word(pieces, place)
     is_apart = _OF.fullmatch(behind) or word in _APART or (word in _MODELS and pieces[place - 1][-1].isalpha())
@@ -181,39 +178,39 @@ def _may_count(pieces: Sequence[str], place: int) -> bool:
 
 
 def _word(pieces: Sequence[str], place: int) -> str:
-    """Return the word before a number, or nothing."""
+    """Return the word before a number in lower case; empty without one."""
     word = _LAST_WORD.search(pieces[place - 1]) if place else None
     return word[1].lower() if word else ""
 
 
 def _is_part(pieces: Sequence[str], place: int) -> bool:
-    """Say whether a number tells which of several files of one checkpoint it is."""
+    """Return whether a number says which of several files of one checkpoint this is."""
     return _word(pieces, place) in _PARTS or any(map(_OF.fullmatch, pieces[place + 1 : place + 2]))
 
 
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
-    """Say whether two names differ in numbers only."""
+    """Return whether two names differ only in numbers."""
     return len(row) == len(pieces) and all(
         one == other or (_is_number(one) and _is_number(other)) for one, other in zip(row, pieces, strict=True)
     )
 
 
 def _field(pieces: Sequence[str], place: int) -> str:
-    """Return what a number counts by the word before it, or nothing."""
+    """Return ``epoch`` or ``step`` by the word before a number; empty for another word."""
     return KEYS.get(_word(pieces, place), "") if _may_count(pieces, place) else ""
 
 
 def _metric(pieces: Sequence[str], place: int) -> str:
-    """Return the metric that a number is one of by the word before it, or nothing; none of ``1.2e-05`` or ``40k``."""
+    """Return the metric whose name stands before a number; empty without one, and for ``1.2e-05`` or ``40k``."""
     goes_on = pieces[place + 1 : place + 2] and pieces[place + 1][0].isalpha()
     word = None if goes_on or not place else _METRIC.search(pieces[place - 1])
     return word[1] if word and mode_of(word[1]) else ""
 
 
 def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
-    """Say whether a number tells when each was written: ``20251009_015037``, which no two names share.
+    """Return whether a number is the time at which each name was written: ``20251009_015037``, different in all names.
 
-    What several share is the beginning of a run, and digits that are no time may be the number of one.
+    A time that several names share is the start of their run. Digits that are no time may be the number of a run.
     """
     width = len(rows[0][place])
     first, last = place - 2 * (width == TIME_OF_DAY), place + 2 * (width == DAY)
@@ -222,7 +219,7 @@ def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
 
 
 def _is_of_moment(row: Sequence[str], place: int) -> bool:
-    """Say whether a number is one of a day or of a time of day, with what stands beside it."""
+    """Return whether a number is part of a day or a time of day, together with the text around it."""
     start = len("".join(row[:place]))
     return any(found.start() <= start < found.end() for found in _MOMENT.finditer("".join(row)))
 
@@ -230,7 +227,7 @@ def _is_of_moment(row: Sequence[str], place: int) -> bool:
 def _run(
     pieces: Sequence[str], groups: Mapping[int, str], fields: Mapping[int, str], unknown: Sequence[int], *, beside: bool
 ) -> tuple[int, int] | None:
-    """Return the first piece of what tells a run and the one behind its last; None where it stands in two places."""
+    """Return the range of pieces (start, end) that name the run, (0, 0) for none; None if it is in two places."""
     first, last = min(fields), max(groups)
     in_front = first == min(groups) and any((*pieces[: max(0, first - 1)], _edges(pieces, fields, first - 1)[0]))
     if unknown:
@@ -243,16 +240,16 @@ def _run(
 
 
 def _has_rival(pieces: Sequence[str], every: Iterable[Sequence[str]], start: int, last: int) -> bool:
-    """Say whether others go on otherwise than a name does behind its numbers: ``a_ep5_swa.pt`` beside ``a_ep5.pt``.
+    """Return whether other names have the same text before the numbers, but another one after: ``a_ep5_swa.pt``.
 
-    Both would be of one run by what stands in front.
+    By the text before the numbers, both would be of one run.
     """
     goes_on = any(piece.startswith(("-", "_", " ")) for piece in pieces[last + 1 : last + 2])
     return goes_on and any(_is_alike(row[:start], pieces[:start]) and not _is_alike(row, pieces) for row in every)
 
 
 def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int], name: str) -> str:
-    """Join the parts of a pattern; those of the run are a group, without what divides them from the number."""
+    """Join the parts of a pattern; those of the run become a group, without the separators around the number."""
     start, end = run
     if start == end:
         return "".join(parts)
@@ -268,7 +265,7 @@ def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], 
 
 
 def _edges(pieces: Sequence[str], fields: Mapping[int, str], place: int) -> tuple[str, str]:
-    """Divide the text before a number from the word that says what it counts, if one does, and from what divides."""
+    """Split the text before a number into the name, and the separators and the word that explains the number."""
     if place < 0:
         return "", ""
     text = pieces[place]

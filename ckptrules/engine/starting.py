@@ -1,4 +1,4 @@
-"""Pure: the first rules for a tree, made of what was seen in it."""
+"""Write the first rule files for a tree, from what was seen in it. Pure."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ RETENTION_END = (
     "trash_days: 7                # how long deleted checkpoints wait in .ckptrules/trash; 0 = gone at once\n"
 )
 PLAIN = ("keep_last: 2",)
-PROTOCOL = "protocol"  # in place of a pack: the format of this package and its older forms
-SCORES = ("ignite",)  # of its names the highest is the best by definition, so what is called `neg_loss` is no riddle
-MANY = 20  # checkpoints of a directory, above which some of them are kept for good
+PROTOCOL = "protocol"  # instead of the name of a pack: the format of this package and its older forms
+SCORES = ("ignite",)  # in its names the highest value is always the best, so `neg_loss` is clear
+MANY = 20  # checkpoints in a directory; with more, the policy keeps some for good
 HELD_OUT = r"(?:val|valid|validation|eval|test|dev)"
-FOR_GOOD = 10  # about so many of them
+FOR_GOOD = 10  # about how many of them
 
 
 class Numbers(NamedTuple):
-    """What one checkpoint tells in numbers: epoch and step of its name, and the metrics in its name or in files."""
+    """The epoch and step in the name of a checkpoint, and the names of its metrics, in its name or in files."""
 
     epoch: int | None
     step: int | None
@@ -44,12 +44,12 @@ class Numbers(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A directory of checkpoints (a path below ``outputs_dir``), as it was seen; ``packs`` know its names.
+    """A directory of checkpoints as it was seen.
 
-    They may judge it where that is ``sure``: there is more to go by than names (``evidence``, in words), and no two of
-    them disagree. ``size`` are the bytes of all checkpoints, ``numbers`` what each tells, ``compared`` those in the
-    names with those inside. ``best_by`` is the metric, and the end of it, by which a file of the framework itself calls
-    one the best.
+    ``directory`` is its path below ``outputs_dir``. ``packs`` are those that know its names, ``sure`` whether they may
+    judge it: there is more evidence than names, and the packs agree. ``evidence`` is a text. ``checkpoints`` is their
+    number, ``size`` their bytes. ``numbers`` are those of each checkpoint, ``compared`` compares names with contents.
+    ``best_by`` is the metric by which a file of the framework names the best, and ``min`` or ``max``.
     """
 
     directory: str
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A question for the user: the line of naming.yaml with the packs, the directory, and who says what."""
+    """A question for the user: the line of the packs in naming.yaml, the directory, and the packs to choose from."""
 
     line: int
     directory: str
@@ -72,9 +72,9 @@ class Decision(NamedTuple):
 
 
 def chosen_packs(seen: Iterable[Seen]) -> list[str]:
-    """Return the packs to write. Where one of these knows names in an unsure directory, its rivals are written, too.
+    """Return the packs to write: those of sure directories, and their rivals in unsure ones.
 
-    They disagree there, so nothing is decided; without them the one would decide alone. `PROTOCOL` is no pack.
+    Without its rivals, a pack would decide alone in a directory where packs disagree. `PROTOCOL` is no pack.
     """
     every = [one._replace(packs=tuple(name for name in one.packs if name != PROTOCOL)) for one in seen]
     chosen = dict.fromkeys(name for one in every if one.sure for name in one.packs)
@@ -86,10 +86,10 @@ def chosen_packs(seen: Iterable[Seen]) -> list[str]:
 def naming_text(
     outputs_dir: str, seen: Sequence[Seen], prefix: str = "", more: str = IGNORED
 ) -> tuple[str, list[Decision]]:
-    """Write rules/naming.yaml for a tree, and return the questions that it leaves.
+    """Return the text of rules/naming.yaml for a tree, and the questions that it leaves open.
 
-    ``prefix`` is the first part of all directories, which is to stand in the layout as well; ``more`` are the keys
-    below.
+    ``prefix`` is the first part of all directories, which the layout begins with. ``more`` are further lines at the
+    end.
     """
     known = [one for one in seen if one.packs]
     chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
@@ -114,14 +114,14 @@ def naming_text(
 
 
 def preset_text(pack: str, outputs_dir: str, layout: Sequence[str] = ()) -> str:
-    """Write rules/naming.yaml for one pack, without having looked; without a layout it is that of the pack."""
+    """Return the text of rules/naming.yaml for one pack, for any tree; without ``layout``, that of the pack holds."""
     where = [f"outputs_dir: {in_yaml(outputs_dir)}"] * bool(outputs_dir)
     where += [f"layout: {as_line(layout)}"] * bool(layout)
     return "\n".join([*(SCHEMA + PRESET_HEAD).splitlines(), *where, f"packs: [{pack}]", IGNORED])
 
 
 def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
-    """Sort directories by the pattern of the layout that covers them: shallow ones first, `checkpoints` before `*`."""
+    """Return directories by the layout pattern that covers them: shallow ones first, `checkpoints` before `*`."""
     inner = {one: one.directory[len(prefix) + 1 :] if prefix else one.directory for one in seen}
     patterns = ["", *layout_for(map(_starred, inner.values()))]
     found: dict[str, list[Seen]] = defaultdict(list)
@@ -132,9 +132,9 @@ def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
 
 
 def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> tuple[str, str]:
-    """Write rules/retention.yaml for what is sure, and say in words what it keeps.
+    """Return the text of rules/retention.yaml for the sure directories, and a sentence on what it keeps.
 
-    ``experiment_of`` maps each directory to the name of its experiment.
+    ``experiment_of`` maps each directory to its experiment.
     """
     every_name = {experiment_of[one.directory] for one in seen}
     groups: dict[tuple[tuple[str, ...], tuple[str, str]], list[Seen]] = defaultdict(list)
@@ -170,24 +170,24 @@ def policy_lines(metric: str, mode: str, members: Sequence[Seen]) -> tuple[str, 
     every = [numbers for one in members for numbers in one.numbers]
     if max(one.checkpoints for one in members) > MANY:
         for unit in ("step", "epoch"):
-            told = [getattr(one, unit) for one in every]
-            if None not in told and max(told) > FOR_GOOD:
-                lines.append(f"keep_every_{unit}s: {{every: {rounded(max(told) // FOR_GOOD)}, nearest: true}}")
+            values = [getattr(one, unit) for one in every]
+            if None not in values and max(values) > FOR_GOOD:
+                lines.append(f"keep_every_{unit}s: {{every: {rounded(max(values) // FOR_GOOD)}, nearest: true}}")
                 break
     return tuple(lines)
 
 
 def best_by(one: Seen) -> tuple[str, str]:
-    """Choose the metric of a directory, and the end of it that is the best; nothing where none is known.
+    """Return the metric for the policy of a directory, and ``min`` or ``max``; both empty if none is known.
 
-    Every checkpoint must tell it: a policy keeps what does not tell its metric.
+    Every checkpoint must have the metric, as a policy keeps all that do not.
     """
-    told = frozenset[str].intersection(*(numbers.metrics for numbers in one.numbers)) if one.numbers else frozenset()
-    if one.best_by[0] in told:
+    common = frozenset[str].intersection(*(numbers.metrics for numbers in one.numbers)) if one.numbers else frozenset()
+    if one.best_by[0] in common:
         return one.best_by
-    metric = min((name for name in told if mode_of(name)), key=_preference, default="")
+    metric = min((name for name in common if mode_of(name)), key=_preference, default="")
     if not metric and one.packs == SCORES:
-        metric = min((name for name in told if NEGATED & set(re.findall("[a-z]+", name.lower()))), default="")
+        metric = min((name for name in common if NEGATED & set(re.findall("[a-z]+", name.lower()))), default="")
         return metric, "max" if metric else ""
     return metric, mode_of(metric)
 
@@ -199,7 +199,7 @@ def rounded(value: int) -> int:
 
 
 def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
-    """Return patterns that fit these experiments and no others."""
+    """Return patterns that fit these experiments and no others of ``every``."""
     found: list[str] = []
     for top in sorted({name.split("/")[0] for name in names}):
         beside = {name for name in every if name.split("/")[0] == top}
@@ -210,7 +210,7 @@ def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
 
 
 def _preference(metric: str) -> tuple[int, str]:
-    """Prefer the loss on other data than that of the training, then a score, then what else is not of the training."""
+    """Return a sort key: first the loss on held-out data, then a score, then other metrics not of the training data."""
     lower = metric.lower()
     ranks = (
         re.fullmatch(rf"{HELD_OUT}[-_/. ]?loss", lower) is not None,
@@ -232,7 +232,7 @@ def _covers(pattern: str, path: str) -> bool:
 
 
 def _starred(path: str) -> str:
-    """Put stars in the place of names that cannot be written into a rule file."""
+    """Return a path with a star for each name that cannot be written into a rule file."""
     return "/".join(part if part.isprintable() else "*" for part in path.split("/"))
 
 
@@ -249,9 +249,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numbers:
-    """Return what a checkpoint tells, by the fields of its name and the metrics that files tell.
+    """Return the numbers of a checkpoint from the fields of its name and the metrics in files.
 
-    A loss below 0 in a name does not count: it is likely a score, a loss with its sign turned.
+    A negative loss in a name does not count: it is likely a score, a loss with its sign turned.
     """
     metric, value = fields.get("metric"), fields.get("value") or ""
     metric = metric if value and not (value.startswith("-") and mode_of(metric or "") == "min") else None

@@ -1,6 +1,6 @@
-"""What a tree that nobody has described holds: one bounded walk, the packs that know it, and how sure that is.
+"""Search a tree without rules for checkpoints: one bounded walk, the packs that know the names, and how sure they are.
 
-Of a few checkpoints the numbers inside are read; nothing of them is executed.
+The numbers inside a few checkpoints are read; nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ckptrules.storage import reading
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
-OPENED = 3  # checkpoints of a directory
-MOST_OPENED = 300  # of a tree
+OPENED = 3  # checkpoints that are opened in one directory
+MOST_OPENED = 300  # checkpoints that are opened in the tree
 STATE_FILE = "trainer_state.json"
-ENOUGH = 2  # of them must agree to decide between packs: one may do so by chance
-LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another
+ENOUGH = 2  # opened checkpoints that must agree to decide between packs: one may agree by chance
+LIGHTNING = "lightning-default"  # the only rule of this package for names of a framework
 
 
 class Sight(NamedTuple):
-    """A folder in which packs know checkpoints: the packs with their evidence, and the names that they know.
+    """A folder with names that packs know.
 
-    ``directory`` is a path below the folder that was searched; it is empty for that folder itself.
+    ``directory`` is its path below the searched folder, empty for that folder itself. ``packs`` have their evidence.
     """
 
     directory: str
@@ -53,8 +53,8 @@ class Sight(NamedTuple):
 def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
     """Yield the folders in which packs know checkpoints, the upper ones first.
 
-    No deeper than `DEEPEST`, no more than `MOST_NAMES` names, and never into a checkpoint or a hidden folder. Where no
-    folder that could be one holds what its format asks for, none is one, and what lies in it is looked at.
+    The search ends at `DEEPEST` and `MOST_NAMES`, and leaves out checkpoints and hidden folders. If no folder with the
+    name of a checkpoint has the files that its format needs, none is a checkpoint, and all are searched.
     """
     pending, looked = deque([("", 0)]), 0
     while pending and looked < MOST_NAMES:
@@ -79,27 +79,33 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
 
 
 def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
-    """Say whether a file is protected as one of the best, by a pack of which there is a mark: some save no others."""
+    """Return whether a pack with a mark protects a file as one of the best: some trainings save no other checkpoint."""
     marked = (pack for pack in packs if pack.evidence != BY_NAME)
     return "best" in name.lower() and any(tree.kind(pack, name, folder=False) in KNOWN for pack in marked)
 
 
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:
-    """Say whether what a pack takes for a checkpoint holds some of what its format asks for: ``2024/`` is anybody's."""
+    """Return whether a path has the name of a checkpoint of a pack and, if a folder, a file that the format needs.
+
+    Without such a file, a folder like ``2024/`` may be anything.
+    """
     parent, _, name = path.rpartition("/")
     folder = tree.names(parent)[name]
     if tree.kind(pack, name, folder=folder) != "format":
         return False
-    asked = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
-    return not asked or any(tree.has(path, pattern) for pattern in asked)
+    patterns = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
+    return not patterns or any(tree.has(path, pattern) for pattern in patterns)
 
 
 def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], int]:
-    """Open so many checkpoints of a directory, and compare them by what each pack reads; say how many were opened."""
+    """Open at most so many checkpoints of a directory, and compare the numbers inside with those that each pack reads.
+
+    Returns the comparison by pack, and how many were opened.
+    """
     names = tree.names_of_checkpoints(sight.directory, sight.packs)
-    there = [name for name in sight.names if name in names]
-    read = {pack.name: {name: _fields(pack, name, folder=names[name]) for name in there} for pack in sight.packs}
-    ordered = sorted(there, key=lambda name: order_of(read[sight.packs[0].name][name]))
+    present = [name for name in sight.names if name in names]
+    read = {pack.name: {name: _fields(pack, name, folder=names[name]) for name in present} for pack in sight.packs}
+    ordered = sorted(present, key=lambda name: order_of(read[sight.packs[0].name][name]))
     chosen = first_middle_last(ordered)[:most]
     inside = {name: look_into(tree.outputs_dir, sight.directory, name, folder=names[name]) for name in chosen}
     compared = {pack: compare((fields[name], inside[name]) for name in chosen) for pack, fields in read.items()}
@@ -114,7 +120,7 @@ def _fields(pack: Pack, name: str, *, folder: bool) -> Mapping[str, str]:
 
 
 def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> Inside:
-    """Read the numbers inside a checkpoint below ``outputs_dir``; none where it tells none, or is not read."""
+    """Return the numbers inside a checkpoint below ``outputs_dir``; empty if it has none, or cannot be read."""
     try:
         with reading.open_below(outputs_dir, directory) as opened:
             if not folder:
@@ -136,9 +142,11 @@ def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> I
 
 
 class Scouted(NamedTuple):
-    """What was seen. ``strangers`` look like checkpoints that no pack knows; ``opened`` is how many were read.
+    """The result of a search.
 
-    ``closed`` are the folders that could not be looked into, with the reason.
+    ``seen`` are the directories of checkpoints. ``strangers`` are those with names that look like checkpoints and that
+    no pack knows. ``folders`` and ``opened`` are the numbers of listed folders and opened checkpoints. ``stopped`` is
+    whether the search ended at `MOST_NAMES`. ``closed`` are the folders that could not be listed, and why.
     """
 
     seen: tuple[Seen, ...]
@@ -150,16 +158,16 @@ class Scouted(NamedTuple):
 
 
 def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
-    """Look at a tree; nothing of it is executed.
+    """Search a tree; nothing in it is executed.
 
-    ``rules`` are those with all packs, ``own`` those of this package; directories in which these know names are those
-    of `PROTOCOL`.
+    ``rules`` have all packs. ``own`` are the rules of this package: directories with names in its formats are of
+    `PROTOCOL`.
     """
     tree = Tree(outputs_dir)
     sights = list(scout(tree, rules.packs))
     seen, left = [], MOST_OPENED
     for sight in sights:
-        with contextlib.suppress(OSError, SlowRuleError):  # then its names are those of a stranger
+        with contextlib.suppress(OSError, SlowRuleError):  # such a directory is told as a stranger
             one, theirs = _protocol(tree, sight, own)
             paths = [f"{sight.directory}/{name}".lstrip("/") for name in theirs]
             readers = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
@@ -180,7 +188,7 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
 
 
 def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> tuple[Seen | None, tuple[str, ...]]:
-    """Judge a directory by its names in the format of this package or an older form; return those of others as well."""
+    """Judge a directory by its names in the formats of this package; return the names in other formats as well."""
     names = tree.names_of_checkpoints(sight.directory, sight.packs)
     claims = {name: own_claim(in_part_folder(name)[1], own, folder=folder) for name, folder in names.items()}
     mine = {name for name, claim in claims.items() if claim.rule and claim.kind in CHECKPOINTS}
@@ -194,7 +202,7 @@ def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> tuple[Seen | None, tupl
 
 
 def _both(mine: Seen, other: Seen) -> Seen:
-    """Put together what a directory holds in the format of this package and in others; of these, what is sure."""
+    """Join what was seen in one directory in the formats of this package, and in others if these are sure."""
     if not other.sure:
         return mine
     return other._replace(
@@ -207,9 +215,9 @@ def _both(mine: Seen, other: Seen) -> Seen:
 
 
 def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, int]:
-    """Judge a directory, opening so many of its checkpoints at most, and count those that were opened.
+    """Judge a directory by opening at most so many of its checkpoints; return also how many were opened.
 
-    Where several packs read the names otherwise, it is the one that reads what stands inside all that are opened.
+    If packs read the names differently, the one decides that agrees with the numbers inside all opened checkpoints.
     """
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
@@ -223,20 +231,20 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     mine = frozenset(sight.names)
     found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in mine]
     marks, compared = sight.packs[0].evidence, every[sight.packs[0].name]
-    speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
+    has_evidence = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
-    told = all_facts(tree.outputs_dir, listing, own)
-    numbers = tuple(numbers_of(one.fields, told.metrics.get(one.entry.name, ())) for one in found)
+    facts = all_facts(tree.outputs_dir, listing, own)
+    numbers = tuple(numbers_of(one.fields, facts.metrics.get(one.entry.name, ())) for one in found)
     one = Seen(
         directory=sight.directory,
         packs=tuple(pack.name for pack in sight.packs),
-        sure=bool(clear) and speaks,
+        sure=bool(clear) and has_evidence,
         evidence=evidence,
         checkpoints=len(found) or len(sight.names),
         size=sum(entry.size for entry in listing.entries if entry.name in mine),
         numbers=numbers,
         compared=compared,
-        best_by=told.best_by,
+        best_by=facts.best_by,
     )
     return one, opened
 
@@ -252,10 +260,10 @@ def _listing(tree: Tree, sight: Sight) -> Listing:
 def _strangers(
     tree: Tree, sights: Sequence[Sight], seen: Mapping[str, Sequence[str]], own: RuleSet, judging: Sequence[Pack]
 ) -> Iterator[Seen]:
-    """Yield folders with what looks like checkpoints that no pack knows; nothing inside of checkpoints.
+    """Yield folders with names that look like checkpoints and that no pack knows; none inside checkpoints.
 
-    ``seen`` are the directories that were understood, and the names of their packs, which are ``judging``: in others
-    they may protect all that is there, as what Keras' BackupAndRestore writes.
+    ``seen`` maps the directories that were understood to the names of their packs. ``judging`` are all these packs. In
+    other folders they may protect everything, as the files of Keras' BackupAndRestore.
     """
     here = {sight.directory: sight for sight in sights if sight.directory in seen}
     rules_of = {path: _rules_of(one, seen[path], own) for path, one in here.items()}
@@ -282,7 +290,7 @@ def _strangers(
 
 
 def _rules_of(sight: Sight, packs: Collection[str], own: RuleSet) -> list[RuleSet]:
-    """Return the rules that judge a directory; beside the format of this package only the packs that are sure."""
+    """Return the rules that judge a directory: all its packs, or, with `PROTOCOL`, our own rules and the sure packs."""
     if PROTOCOL not in packs:
         return [pack.rules for pack in sight.packs]
     return [own, *(pack.rules for pack in sight.packs if pack.name in packs)]
