@@ -62,16 +62,7 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     rows = [row for row in every.values() if _is_alike(row, pieces)]
     beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
-    counting = [
-        n
-        for n in varying or range(len(pieces))
-        if _may_count(pieces, n)
-        and len(pieces[n].lstrip("0")) <= MOST
-        and not all(_is_of_moment(row, n) for row in rows)
-    ]
-    fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
-    if not fields and counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1])):
-        fields = {counting[-1]: "number"}
+    fields = _fields(pieces, rows, varying)
     if not fields or len(set(fields.values())) < len(fields):
         return []
     metrics = {n: metric for n in varying if n not in fields and (metric := _metric(pieces, n))}
@@ -193,6 +184,21 @@ def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
     return len(row) == len(pieces) and all(
         one == other or (_is_number(one) and _is_number(other)) for one, other in zip(row, pieces, strict=True)
     )
+
+
+def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: Sequence[int]) -> dict[int, str]:
+    """Return the places of epoch and step by the words before them; else the place of the one number that may count."""
+    if fields := {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}:
+        return fields
+    counting = [
+        n
+        for n in varying or range(len(pieces))
+        if _may_count(pieces, n)
+        and len(pieces[n].lstrip("0")) <= MOST
+        and not all(_is_of_moment(row, n) for row in rows)
+    ]
+    is_clear = counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1]))
+    return {counting[-1]: "number"} if is_clear else {}
 
 
 def _field(pieces: Sequence[str], place: int) -> str:

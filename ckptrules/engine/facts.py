@@ -99,7 +99,7 @@ def joined(
     return Evidence(
         metrics=metrics,
         times=times,
-        pointers={path: tuple(said) for path, said in pointers.items() if said},
+        pointers={path: tuple(mentions) for path, mentions in pointers.items() if mentions},
         best_by=ways.pop() if len(ways) == 1 else ("", ""),
     )
 

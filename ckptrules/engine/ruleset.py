@@ -242,8 +242,8 @@ class Budget(NamedTuple):
 
     def __str__(self) -> str:
         order = [f"{{metric: {in_line(metric)}, mode: {mode}}}" for metric, mode in self.order]
-        said = ", ".join(order + ["oldest"] * self.by_age)
-        return f"{{total: {self.total}, order: [{said}]}}" if order else f"{{total: {self.total}}}"
+        entries = ", ".join(order + ["oldest"] * self.by_age)
+        return f"{{total: {self.total}, order: [{entries}]}}" if order else f"{{total: {self.total}}}"
 
 
 class PolicyLine(NamedTuple):

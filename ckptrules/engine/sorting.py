@@ -98,29 +98,31 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             if claim.kind in CHECKPOINTS and problems[-1].id == "empty":
                 empty.append(Checkpoint(entry, name.fields, name.target, claim.reason, rule=claim.rule))
     checkpoints, protected = whole_ones(read, sound, listing)
-    sidecars: dict[str, tuple[Sidecar, ...]] = {}
     heads = {name: checkpoint.entry.name for checkpoint in (*checkpoints, *protected) for name in checkpoint.names}
-    if rules.sidecars:
-        can_belong = {entry.name for entry in listing.entries if entry.kind in HOLDING}
-        sidecars = find_sidecars(heads, [row.name for row in skipped if row.name in can_belong], rules.sidecars)
-        belong = {sidecar.name for owned in sidecars.values() for sidecar in owned}
-        skipped = [row for row in skipped if row.name not in belong]
-    for link in left_links:
-        if owner := heads.get(link.sibling or ""):
-            sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
-        elif link.dangling:
-            problems.append(dangling(link))
-        else:
-            links.append(link)
+    sidecars = sidecars_of(heads, [row.name for row in skipped], left_links, listing, rules)
+    belong = {sidecar.name for owned in sidecars.values() for sidecar in owned}
+    free = [link for link in left_links if link.name not in belong]
     return Sorted(
         checkpoints=tuple(checkpoints),
         protected=tuple(protected),
-        links=tuple(links),
-        skipped=tuple(sorted([*skipped, *texts])),
-        problems=tuple(problems),
+        links=(*links, *(link for link in free if not link.dangling)),
+        skipped=tuple(sorted([*(row for row in skipped if row.name not in belong), *texts])),
+        problems=(*problems, *(dangling(link) for link in free if link.dangling)),
         sidecars=sidecars,
         empty=tuple(empty),
     )
+
+
+def sidecars_of(
+    heads: Mapping[str, str], names: Iterable[str], left_links: Iterable[Entry], listing: Listing, rules: RuleSet
+) -> dict[str, tuple[Sidecar, ...]]:
+    """Return the sidecars by head: files and folders among the names that no rule claims, and the left links."""
+    can_belong = {entry.name for entry in listing.entries if entry.kind in HOLDING} if rules.sidecars else ()
+    sidecars = find_sidecars(heads, [name for name in names if name in can_belong], rules.sidecars)
+    for link in left_links:
+        if owner := heads.get(link.sibling or ""):
+            sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
+    return sidecars
 
 
 def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:

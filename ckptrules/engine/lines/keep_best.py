@@ -112,7 +112,7 @@ LINES = (
         "keep_best",
         SHAPE,
         keep_best,
-        lambda said: Best(said["metric"], said["mode"], said["count"], said.get("across", "")),
+        lambda data: Best(data["metric"], data["mode"], data["count"], data.get("across", "")),
         by_tree=lambda best: bool(best.across),
         ranked=kept_by,
         all_or_none=lambda best, _, keeps_all: None if keeps_all or best.across else "",
