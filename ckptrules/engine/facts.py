@@ -21,7 +21,7 @@ Metrics = Mapping[str, Mapping[str, str]]  # by the name of a checkpoint
 Names = Mapping[str, Mapping[str, str]]  # the fields of each checkpoint, by its name
 
 
-class Telling(NamedTuple):
+class FileFacts(NamedTuple):
     """The content of one file of facts.
 
     ``path`` is its path from the checkpoint directory, ``owner`` the folder checkpoint that contains it, if any.
@@ -38,7 +38,7 @@ class Telling(NamedTuple):
     score: str = ""
 
 
-def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Telling:
+def facts_in(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> FileFacts:
     """Return what a file says of the checkpoints in ``names``; later rows add to earlier ones.
 
     A file inside a folder checkpoint (``owner``) is about that checkpoint only. If a row has a number below ``offset``,
@@ -62,11 +62,11 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in no_metrics)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
-    return Telling(fact, path, owner, metrics, times, best, score)
+    return FileFacts(fact, path, owner, metrics, times, best, score)
 
 
 def joined(
-    tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = (), per: Sequence[str] = ()
+    files: Sequence[FileFacts], names: Names, listing: Listing, out: Collection[str] = (), per: Sequence[str] = ()
 ) -> Evidence:
     """Join what files say into evidence: where two files contradict each other, the first counts.
 
@@ -76,26 +76,25 @@ def joined(
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
-    best: dict[tuple[object, ...], list[Telling]] = {}
-    for telling in tellings:
-        for name, row in telling.metrics.items():
+    best: dict[tuple[object, ...], list[FileFacts]] = {}
+    for file in files:
+        for name, row in file.metrics.items():
             metrics[name] = {**row, **metrics.get(name, {})}
-        times = {**telling.times, **times}
-        if telling.best and not telling.owner:
-            best[telling.fact, telling.path] = [telling]
+        times = {**file.times, **times}
+        if file.best and not file.owner:
+            best[file.fact, file.path] = [file]
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
-    for telling in sorted(
-        tellings, key=lambda one: (order_of(names.get(one.owner, {})), ages.get(one.owner, 0), one.path)
-    ):
-        if telling.best and telling.owner:
-            of = telling.path if telling.owner in out else series_by(names[telling.owner], per)
-            beside = [one for one in best.get((telling.fact, of), ()) if one.owner == telling.owner]
-            best[telling.fact, of] = [*beside, telling]
+    by_age = sorted(files, key=lambda file: (order_of(names.get(file.owner, {})), ages.get(file.owner, 0), file.path))
+    for file in by_age:
+        if file.best and file.owner:
+            series = file.path if file.owner in out else series_by(names[file.owner], per)
+            of_same_owner = [one for one in best.get((file.fact, series), ()) if one.owner == file.owner]
+            best[file.fact, series] = [*of_same_owner, file]
     pointers: dict[str, dict[Mention, None]] = defaultdict(dict)
-    counted = [telling for several in best.values() for telling in several]
-    for telling in counted:
-        pointers[telling.path] |= dict.fromkeys(_named(telling.best, names))
-    ways = {way for one in counted for way in _scored(one, metrics, names)}
+    deciding = [file for several in best.values() for file in several]
+    for file in deciding:
+        pointers[file.path] |= dict.fromkeys(_named(file.best, names))
+    ways = {way for file in deciding for way in _scored(file, metrics, names)}
     return Evidence(
         metrics=metrics,
         times=times,
@@ -104,16 +103,16 @@ def joined(
     )
 
 
-def _scored(telling: Telling, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
+def _scored(file: FileFacts, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
     """Yield the metrics, each with ``max`` or ``min``, that may be the reason why a file names its best checkpoint.
 
     The metric of that checkpoint equals the score, and is the highest or the lowest of all, not both.
     """
-    for mention in _named(telling.best, names) if telling.score else ():
+    for mention in _named(file.best, names) if file.score else ():
         for metric, text in metrics.get(mention.name, {}).items():
             values = [float(row[metric]) for row in metrics.values() if metric in row]
             ends = [mode for mode, best in (("max", max(values)), ("min", min(values))) if float(text) == best]
-            if float(text) == float(telling.score) and len(ends) == 1:
+            if float(text) == float(file.score) and len(ends) == 1:
                 yield metric, ends[0]
 
 

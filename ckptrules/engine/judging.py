@@ -104,7 +104,7 @@ def kept_by(_: Any, judged: Judged, __: Sequence[Checkpoint], ___: int) -> list[
     return [name for name, opinion in judged.items() if opinion.keeps]
 
 
-def untold(fields: Iterable[str], checkpoints: Iterable[Checkpoint]) -> str | None:
+def no_numbers(fields: Iterable[str], checkpoints: Iterable[Checkpoint]) -> str | None:
     """Return a text that no name has any of these numbers, so that a line keeps all; None where a name has one."""
     nouns = [f"an {field}" if field == "epoch" else f"a {field}" for field in fields]
     has_one = any(getattr(checkpoint, field) is not None for checkpoint in checkpoints for field in fields)

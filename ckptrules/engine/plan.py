@@ -21,8 +21,8 @@ from ckptrules.engine.pointers import by_name
 from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge, runs_of_one
-from ckptrules.engine.sorting import Sorted, all_names, beside, by_heads, sort_entries, with_metrics
-from ckptrules.engine.wholeness import complete_lines, lacks_shown, unwhole
+from ckptrules.engine.sorting import Sorted, all_names, by_heads, sort_entries, stray_logs, with_metrics
+from ckptrules.engine.wholeness import complete_lines, unwhole, witnesses
 
 
 class Case(NamedTuple):
@@ -86,7 +86,7 @@ def make_plan(
 def basis_of(asked: Case) -> Basis:
     """Decide what is the same for every policy."""
     case, found, pairs = sorted_out(asked._replace(listing=believed(asked.listing, asked.evidence.times)))
-    known = known_before(case, found, pairs)
+    known = known_of(case, found, pairs)
     resolved = resolve(found.checkpoints, case.listing.entries, case.on_conflict, case.evidence, known)
     return Basis(asked, case, found, known, resolved)
 
@@ -162,7 +162,7 @@ def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
     return case._replace(evidence=evidence), found, pairs
 
 
-def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
+def known_of(case: Case, found: Sorted, pairs: Pairs) -> Known:
     """Find which checkpoints are held, and which are not whole."""
     marked, showing = unwhole(found, case.listing, case.rules, case.evidence)
     busy = {name: Reason(why) for name, why in case.evidence.in_use.items()} | marked
@@ -197,8 +197,8 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
         return NOTHING
     lost = [checkpoint.entry.name for checkpoint, _ in cleared.losers]
     verdict = judge(case.policy, cleared.sound, cleared.found, case.evidence, known, lost)
-    witnesses = lacks_shown(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
-    groups = {why: [name for name in names if name not in lost] for why, names in witnesses.items()}
+    by_reason = witnesses(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
+    groups = {why: [name for name in names if name not in lost] for why, names in by_reason.items()}
     return keep_one_of_each(verdict, groups)
 
 
@@ -286,7 +286,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
 
 def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:
     """Return the names that are no checkpoints; logs and the like count as ignored, so the plan does not name them."""
-    logs = beside(found, listing, rules)
+    logs = stray_logs(found, listing, rules)
     return tuple(row._replace(kind="ignored") if row.name in logs else row for row in found.skipped)
 
 

@@ -172,7 +172,7 @@ class Rule(NamedTuple):
         return "part" in self.match.groupindex
 
 
-def asked_inside(rule: Rule | None) -> tuple[str, ...]:
+def needed_inside(rule: Rule | None) -> tuple[str, ...]:
     """Return the patterns of ``complete`` that must be looked up inside a folder checkpoint."""
     if rule is None or rule.complete is None:
         return ()

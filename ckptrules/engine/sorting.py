@@ -55,7 +55,7 @@ class Sorted(NamedTuple):
         return parts | own
 
 
-def beside(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
+def stray_logs(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
     """Return the unrecognised names that look like logs and the like; none where the rules list no packs."""
     if not rules.user:
         return set()
@@ -97,7 +97,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             problems.append(unsound(entry) or ambiguous(entry, claim) or nameless(entry, name))
             if claim.kind in CHECKPOINTS and problems[-1].id == "empty":
                 empty.append(Checkpoint(entry, name.fields, name.target, claim.reason, rule=claim.rule))
-    checkpoints, protected = whole_ones(read, sound, listing)
+    checkpoints, protected = checkpoints_of(read, sound, listing)
     heads = {name: checkpoint.entry.name for checkpoint in (*checkpoints, *protected) for name in checkpoint.names}
     sidecars = sidecars_of(heads, [row.name for row in skipped], left_links, listing, rules)
     belong = {sidecar.name for owned in sidecars.values() for sidecar in owned}
@@ -125,7 +125,7 @@ def sidecars_of(
     return sidecars
 
 
-def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
+def checkpoints_of(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
     """Make checkpoints of sound entries, joining parts: first the unprotected by age, then the protected by name."""
     by_age: list[tuple[tuple[int, ...], int, str, Checkpoint]] = []
     protected: list[Checkpoint] = []
@@ -133,7 +133,7 @@ def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[l
     for entry, name in sound:
         rule = name.claim.rule
         if (rule and rule.has_parts) or "/" in entry.name:
-            parts[key_of(entry, name)].append((entry, name))
+            parts[part_key(entry, name)].append((entry, name))
         elif name.claim.kind == "protected":
             protected.append(Checkpoint(entry, name.fields, entry.name, name.claim.reason, rule=rule))
         else:
@@ -143,7 +143,7 @@ def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[l
         names = {entry.name for entry, _ in sound}
         flaws = flaws_of(read, parts, [entry for entry in sorted(listing.entries) if entry.name not in names])
         for key, members in parts.items():
-            checkpoint = as_one(members)
+            checkpoint = joined_parts(members)
             checkpoint = checkpoint._replace(flaw=checkpoint.flaw or flaws.get(key, ""))
             if any(name.claim.kind == "protected" for _, name in members):
                 protected.append(checkpoint)
@@ -156,7 +156,7 @@ def whole_ones(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[l
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def key_of(entry: Entry, name: Named) -> Key:
+def part_key(entry: Entry, name: Named) -> Key:
     """Return a key that only the parts of one checkpoint share; an empty one for a checkpoint without parts.
 
     The key is the format and the text of every field except ``part``. In a part folder, a name that no format fits is
@@ -169,7 +169,7 @@ def key_of(entry: Entry, name: Named) -> Key:
     return ("", True, base) if folder else ()
 
 
-def as_one(members: Sequence[Read]) -> Checkpoint:
+def joined_parts(members: Sequence[Read]) -> Checkpoint:
     """Join parts to one checkpoint; the part with an empty ``part`` is its head. One protected part protects all."""
     ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
     stays = any("/" in entry.name for entry, _ in members)  # a framework with part folders finds the files by name
@@ -194,11 +194,11 @@ def as_one(members: Sequence[Read]) -> Checkpoint:
 
 
 def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> dict[Key, str]:
-    """Map checkpoints, by `key_of`, to what is wrong with a part: empty, a link, or without a certain or new name."""
+    """Map checkpoints, by `part_key`, to what is wrong with a part: empty, a link, or without a certain or new name."""
     flaws = {}
     for entry in others:
         name = name_of(entry, read)
-        if (key := key_of(entry, name)) in keys:
+        if (key := part_key(entry, name)) in keys:
             whys = (
                 (name.claim.kind == "ambiguous", "is claimed by two rules"),
                 (name.fault, "gets no usable name"),

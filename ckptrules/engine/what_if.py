@@ -14,7 +14,7 @@ FLOOR = "keep_at_least"
 PROTECTED, PINS, POINTERS = "protected", "pins", "pointers"
 
 
-class InUse(NamedTuple):
+class LineInUse(NamedTuple):
     """A line of the rules, and the name of its policy; None for the budget."""
 
     policy: str | None
@@ -36,17 +36,17 @@ class WhatIf(NamedTuple):
 
     base: Other
     rows: tuple[Other, ...]
-    lines: tuple[tuple[InUse, Other], ...]
+    lines: tuple[tuple[LineInUse, Other], ...]
 
 
-def in_use(policy: Policy | None) -> list[InUse]:
+def lines_in_use(policy: Policy | None) -> list[LineInUse]:
     """Return the lines of a policy that can keep something, with the floor if the rules give one."""
     if policy is None:
         return []
     lines = [line for line in policy.lines if line[:2] != ("keep", PROTECTED)]
     if policy.floor_place != policy.place:
         lines.append(PolicyLine(FLOOR, policy.keep_at_least, policy.floor_place))
-    return [InUse(None if line.key == "budget" else policy.name, line) for line in lines]
+    return [LineInUse(None if line.key == "budget" else policy.name, line) for line in lines]
 
 
 def without(policy: Policy, line: PolicyLine) -> Policy:

@@ -184,7 +184,7 @@ def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) 
         yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)
 
 
-def lacks_shown(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: RuleSet) -> dict[Reason, list[str]]:
+def witnesses(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: RuleSet) -> dict[Reason, list[str]]:
     """Return, for each series with a torn checkpoint, the complete ones, by the reason why one of them must stay.
 
     Without them, the torn one would count as whole.

@@ -15,7 +15,7 @@ from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.naming import reader
-from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside
+from ckptrules.engine.ruleset import Reason, RuleSet, needed_inside
 from ckptrules.engine.sorting import Sorted, name_of, sort_entries
 from ckptrules.engine.wholeness import fitted
 from ckptrules.outputs.glancing import Glances
@@ -174,7 +174,7 @@ def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, f
         return {}
     read = reader(rules, len(listing.entries))
     folders = [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
-    needed = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in folders}
+    needed = {entry.name: needed_inside(name_of(entry, read).claim.rule) for entry in folders}
     return {
         name: fitted(
             patterns, (path for path in _paths(directory, name) if holds_something(directory, f"{name}/{path}"))

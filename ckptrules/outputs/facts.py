@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, order_of, series_by
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.facts import Names, Telling, joined, told_by
+from ckptrules.engine.facts import FileFacts, Names, facts_in, joined
 from ckptrules.engine.naming import reader
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.sorting import name_of
@@ -129,7 +129,7 @@ def read_facts(
         OSError: a file cannot be read, for another reason than missing rights, so its facts are unknown.
     """
     notes = list(sources.notes)
-    tellings: list[Telling] = []
+    read: list[FileFacts] = []
     left, unread = LONGEST_SUM, list[Source]()
     settled: dict[object, str] = {}  # by series, the owner whose files name the best: all files of one owner count
     newest: dict[object, str] = {}  # by series, the newest whole owner with a file
@@ -149,8 +149,8 @@ def read_facts(
         elif content is not None:
             left -= cost
             rows = documents(source.path, content, faults.append)
-            tellings.append(told_by(fact, source.path, source.owner, rows, names))
-            if tellings[-1].best and series[1][1] and source.owner not in out:
+            read.append(facts_in(fact, source.path, source.owner, rows, names))
+            if read[-1].best and series[1][1] and source.owner not in out:
                 settled.setdefault(series, source.owner)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
         is_newest = source.owner not in out and newest.get(series, source.owner) == source.owner
@@ -161,7 +161,7 @@ def read_facts(
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
-    return joined(tellings, names, listing, out, per)._replace(best_unknown=tuple(unknown)), tuple(notes)
+    return joined(read, names, listing, out, per)._replace(best_unknown=tuple(unknown)), tuple(notes)
 
 
 def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:

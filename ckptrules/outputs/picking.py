@@ -11,7 +11,7 @@ from ckptrules.engine.checkpoints import ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet, asked_inside, is_pattern
+from ckptrules.engine.ruleset import Pack, RuleSet, is_pattern, needed_inside
 from ckptrules.outputs.find import Inner, survey
 
 LAST_RESORT = "words"  # the pack that reads names which no other pack knows
@@ -115,7 +115,7 @@ def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
     if not name.isdigit():
         return False
     try:
-        asked = asked_inside(claim(name, rules, folder=True).rule)
+        asked = needed_inside(claim(name, rules, folder=True).rule)
     except SlowRuleError:
         return False
     return bool(asked) and not any(tree.has(path, pattern) for pattern in asked)

@@ -18,7 +18,7 @@ from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet, asked_inside
+from ckptrules.engine.ruleset import Pack, RuleSet, needed_inside
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.formats.content import UnsoundError
@@ -93,7 +93,7 @@ def is_one(tree: Tree, path: str, pack: Pack) -> bool:
     folder = tree.names(parent)[name]
     if tree.kind(pack, name, folder=folder) != "format":
         return False
-    patterns = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
+    patterns = needed_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
     return not patterns or any(tree.has(path, pattern) for pattern in patterns)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.measures import freed
-from ckptrules.engine.what_if import InUse
+from ckptrules.engine.what_if import LineInUse
 
 
 class Weight(NamedTuple):
@@ -30,7 +30,7 @@ class Weighed(NamedTuple):
 
     base: Weight
     rows: tuple[Weight, ...]
-    lines: Mapping[InUse, Used]
+    lines: Mapping[LineInUse, Used]
 
 
 def added(weights: Iterable[Weight]) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def lines_as_data(weighed: Sequence[Weighed]) -> list[dict[str, Any]]:
     return [_line(use, weighed, base) for use in sorted(uses, key=_order)]
 
 
-def _line(use: InUse, weighed: Sequence[Weighed], base: tuple[int, int]) -> dict[str, Any]:
+def _line(use: LineInUse, weighed: Sequence[Weighed], base: tuple[int, int]) -> dict[str, Any]:
     deleted, size = added(one.lines[use].without if use in one.lines else one.base for one in weighed)
     return {
         "key": use.line.key,
@@ -68,5 +68,5 @@ def _line(use: InUse, weighed: Sequence[Weighed], base: tuple[int, int]) -> dict
     }
 
 
-def _order(use: InUse) -> tuple[object, ...]:
+def _order(use: LineInUse) -> tuple[object, ...]:
     return use.line.place or (), use.policy or "", use.line.key

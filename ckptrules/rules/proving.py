@@ -10,7 +10,7 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import CHECKPOINTS, claim, fits, same_text, target_name
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import by_tree
-from ckptrules.engine.ruleset import Example, Fault, Location, Policy, PolicyExample, Rule, RuleSet, asked_inside
+from ckptrules.engine.ruleset import Example, Fault, Location, Policy, PolicyExample, Rule, RuleSet, needed_inside
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.templates import TemplateError
 from ckptrules.engine.tree import of_one
@@ -113,7 +113,7 @@ def _test_kept(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterat
     if twice := next((name for name in given if given.count(name) > 1), None):
         yield example.places[twice], f"the example gives '{twice}' twice", ""
         return
-    complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
+    complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in needed_inside(rule))
     inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}
     evidence = Evidence(now_ns=EXAMPLE_NOW_NS, inside=inside)
     listing = Listing(policy.name, policy.name, example.given)

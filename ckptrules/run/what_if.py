@@ -16,10 +16,10 @@ from ckptrules.engine.what_if import (
     PINS,
     POINTERS,
     PROTECTED,
-    InUse,
+    LineInUse,
     Other,
     WhatIf,
-    in_use,
+    lines_in_use,
     unprotected,
     with_more,
     without,
@@ -74,12 +74,12 @@ def with_others(
     base_column = others_of(session, job, pairs, deleting)
     columns = [base_column if row.options == deleting else others_of(session, job, pairs, row.options) for row in rows]
     policies = {id(other.policy): other.policy for other in base_column}.values()
-    uses = dict.fromkeys(use for policy in policies for use in in_use(policy))
+    uses = dict.fromkeys(use for policy in policies for use in lines_in_use(policy))
     without_line = [(use, others_of(session, job, pairs, deleting, partial(less_one, use))) for use in uses]
     made: dict[tuple[int, ...], Job] = {}
     jobs = []
     for number, (own, found) in enumerate(pairs):
-        own_uses = in_use(base_column[number].policy)
+        own_uses = lines_in_use(base_column[number].policy)
         lines = tuple((use, column[number]) for use, column in without_line if use in own_uses)
         others = WhatIf(base_column[number], tuple(column[number] for column in columns), lines)
         key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
@@ -96,9 +96,9 @@ def with_others(
     return jobs, tuple(described)
 
 
-def less_one(use: InUse, policy: Policy) -> Policy:
+def less_one(use: LineInUse, policy: Policy) -> Policy:
     """Return a policy without one line; a policy that does not have the line is returned as it is."""
-    return without(policy, use.line) if use in in_use(policy) else policy
+    return without(policy, use.line) if use in lines_in_use(policy) else policy
 
 
 def others_of(
@@ -154,7 +154,7 @@ def weighed(job: Job, looks: Looks, own: Plan, others: WhatIf) -> Weighed:
         if any(checkpoint.rule for checkpoint in protected):  # names that no rule reads stay also without protection
             less_job = job._replace(rules=unprotected(job.rules, pattern))
             less = plan_by(less_job, looks_of(less_job, listing, looks.directory), others.base)
-        lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(protected), less))
+        lines.append((LineInUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(protected), less))
     return Weighed(
         weight(base, listing),
         tuple(weight(plan(other), listing) for other in others.rows),
@@ -162,7 +162,7 @@ def weighed(job: Job, looks: Looks, own: Plan, others: WhatIf) -> Weighed:
     )
 
 
-def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[InUse, int, Job]]:
+def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[LineInUse, int, Job]]:
     """Yield what keeps checkpoints besides policies: the pins, and each pattern of pointer files.
 
     The number is that of the checkpoints that it keeps in the directory; the job is the same without it.
@@ -171,7 +171,7 @@ def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[InUse, int, Job]]:
     pinned = {pin.name for pin in found_pins if not pin.fault}
     if pinned:
         line = PolicyLine(PINS, pins_file(job.options.rules_dir), None)
-        yield InUse(None, line), len(pinned), job._replace(pins=(), strays=())
+        yield LineInUse(None, line), len(pinned), job._replace(pins=(), strays=())
     mentions = looks.pointers[0]
     for pattern in dict.fromkeys(pattern for pattern in job.rules.pointers if pattern.protects):
         here = [name for name in mentions if not name.startswith(ABOVE)]
@@ -181,7 +181,7 @@ def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[InUse, int, Job]]:
         if named:
             line = PolicyLine(POINTERS, pattern.text, pattern.place)
             left = tuple(other for other in job.rules.pointers if other != pattern)
-            yield InUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
+            yield LineInUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
 
 
 def plan_by(job: Job, looks: Looks, other: Other) -> Plan:

@@ -10,7 +10,7 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import Sorted, beside, sort_entries
+from ckptrules.engine.sorting import Sorted, sort_entries, stray_logs
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats.content import FileContent
 from ckptrules.outputs.evidence import look_inside
@@ -61,7 +61,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
     with reading.open_below(outputs_dir, listing.directory) as directory:
         marked, _ = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         desk = Desk(outputs_dir, listing.directory, how, memory.recall(outputs_dir, listing.directory), now_ns)
-        others = frozenset(beside(found, listing, rules))
+        others = frozenset(stray_logs(found, listing, rules))
         left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)}
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
         identities = {entry.name: identity_of(desk, directory, entry) for entry in entries}

@@ -16,12 +16,12 @@ import pytest
 from ckptrules.engine.actions import Action, Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import NOT_READ, Entry, Listing, OutsideLink
-from ckptrules.engine.facts import Telling, joined, told_by
+from ckptrules.engine.facts import FileFacts, facts_in, joined
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_line
-from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, asked_inside
+from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, needed_inside
 from ckptrules.engine.shapes import Keys, ListOf, MapOf, Number, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
@@ -190,19 +190,19 @@ def inside(case: Case, rules: RuleSet) -> dict[str, frozenset[str]]:
     for name, text in case.listing.items():
         match = ENTRY.fullmatch(text)
         if match and match["kind"]:
-            patterns = asked_inside(named(name, rules, folder=True).claim.rule)
+            patterns = needed_inside(named(name, rules, folder=True).claim.rule)
             found[name] = fitted(patterns, (match["with"] or "").split(", "))
     return found
 
 
-def what_files_tell(case: Case, listing: Listing, rules: RuleSet) -> Iterator[Telling]:
+def what_files_tell(case: Case, listing: Listing, rules: RuleSet) -> Iterator[FileFacts]:
     names = names_of(listing, rules)
     for fact in rules.facts:
         for path, content in sorted(case.files.items()):
             owner = path.partition("/")[0] if fact.within else ""
             if path == f"{owner}/{fact.file}".lstrip("/"):
                 notes: list[str] = []
-                yield told_by(fact, path, owner, documents(path, content.encode(), notes.append), names)
+                yield facts_in(fact, path, owner, documents(path, content.encode(), notes.append), names)
                 assert not notes
 
 

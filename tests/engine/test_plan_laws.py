@@ -20,7 +20,7 @@ from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy, with_line
 from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
 from ckptrules.engine.sorting import is_left_link
-from ckptrules.engine.what_if import in_use, without
+from ckptrules.engine.what_if import lines_in_use, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
 
@@ -228,7 +228,7 @@ def a_larger_keep_last_never_deletes_more(drawn: Directory) -> None:
 def without_a_line_goes_at_most_what_it_keeps(drawn: Directory) -> None:
     evidence = Evidence(now_ns=NOW_NS)
     plan = make_plan(RULES, drawn.listing, drawn.policy, evidence=evidence)
-    for _, line in in_use(drawn.policy):
+    for _, line in lines_in_use(drawn.policy):
         less = make_plan(RULES, drawn.listing, without(drawn.policy, line), evidence=evidence)
         assert deleted(less) >= deleted(plan)
         assert len(deleted(less) - deleted(plan)) <= plan.keeps.get(line, 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.ruleset import PolicyLine
-from ckptrules.engine.what_if import InUse
+from ckptrules.engine.what_if import LineInUse
 from ckptrules.report.what_if import Used, Weighed, Weight, lines_as_data, rows_as_data
 
-LAST, LEAST = (InUse(None, PolicyLine(key, 1, None)) for key in ("keep_last", "min_epoch"))
+LAST, LEAST = (LineInUse(None, PolicyLine(key, 1, None)) for key in ("keep_last", "min_epoch"))
 NAME = HardLinks(1, 1, 10, 2, 1)  # one of the two names of a file of 10 bytes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, untold, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, no_numbers, yes
 from ckptrules.engine.ruleset import Every
 from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, Number
 
@@ -81,7 +81,7 @@ def _row(every: Every) -> str:
 def _all_or_none(field: Field, every: Every, checkpoints: Sequence[Checkpoint], *, keeps_all: bool) -> str:
     """Return why the line keeps all, or which line would keep some."""
     if keeps_all:
-        return untold([field], checkpoints) or ""
+        return no_numbers([field], checkpoints) or ""
     if every.nearest:
         return f": none comes near {every.offset or every.every}"
     last = max(getattr(checkpoint, field) for checkpoint in checkpoints)

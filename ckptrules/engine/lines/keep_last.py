@@ -13,9 +13,9 @@ from ckptrules.engine.judging import (
     both_ranks,
     kept_by,
     no,
+    no_numbers,
     numbered,
     place_of,
-    untold,
     yes,
 )
 from ckptrules.engine.shapes import Number
@@ -86,6 +86,6 @@ LINES = (
         keep_last,
         by_files=True,
         ranked=kept_by,
-        all_or_none=lambda _, checkpoints, __: untold(FIELDS, checkpoints),
+        all_or_none=lambda _, checkpoints, __: no_numbers(FIELDS, checkpoints),
     ),
 )

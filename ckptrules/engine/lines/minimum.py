@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, untold, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, no_numbers, yes
 from ckptrules.engine.shapes import Number
 
 
@@ -28,7 +28,7 @@ def line(field: Literal["epoch", "step"]) -> Line:
         Number(f"Keep every checkpoint of this {field} or later.", 0),
         minimum(field),
         keeps_all=0,
-        all_or_none=lambda _, found, keeps_all: untold([field], found) if keeps_all else None,
+        all_or_none=lambda _, found, keeps_all: no_numbers([field], found) if keeps_all else None,
     )
 
 
