@@ -153,12 +153,11 @@ def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Eviden
     A pointer file that follows is written anew, and would then be ours.
     """
     heads = found.heads if evidence.foreign else {}
-    owners = {
-        heads.get(mention.name, mention.name): (pointer, owner)
-        for pointer, owner in evidence.foreign.items()
-        for mention in evidence.pointers[pointer]
-        if not mention.text.isdigit()
-    }
+    owners = {}
+    for pointer, owner in evidence.foreign.items():
+        for mention in evidence.pointers[pointer]:
+            if not mention.text.isdigit():
+                owners[heads.get(mention.name, mention.name)] = pointer, owner
     text, hint = "cannot be renamed to {}: {} names it, and belongs to {}", "let the owner of both run this, or root"
     return {
         c.entry.name: Problem("foreign", c.names, text.format(c.target, *owners[c.entry.name]), hint)

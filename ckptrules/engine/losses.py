@@ -79,14 +79,13 @@ def _extremes_that_go(
     asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
     for metric, rated in sorted(_by_metric([*series, *protected]).items()):
         mode = asked.get(metric) or mode_of(metric)
-        for end, words in (("max", "highest {}"), ("min", "lowest {}")):
-            if mode == end or (not mode and len(rated) > 1):
-                best = (max if end == "max" else min)(one.value for one in rated)
-                first = [one for one in rated if one.value == best]
-                if all(one.name in goes for one in first):
-                    what = "best by {}" if mode else words
-                    text = shortened(one.text for one in rated)[first[-1].text]
-                    yield Extreme(metric, first[-1].name, f"{what.format(metric)} ({text})", bool(mode))
+        for end in [mode] if mode else ["max", "min"] * (len(rated) > 1):
+            extreme = (max if end == "max" else min)(one.value for one in rated)
+            first = [one for one in rated if one.value == extreme]
+            if all(one.name in goes for one in first):
+                what = "best by" if mode else {"max": "highest", "min": "lowest"}[end]
+                text = shortened(one.text for one in rated)[first[-1].text]
+                yield Extreme(metric, first[-1].name, f"{what} {metric} ({text})", bool(mode))
 
 
 def _sentences(extremes: Iterable[Extreme]) -> Iterator[str]:

@@ -176,27 +176,27 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
     for rule in rules.targets:
         if (fields := fits(rule, name)) is not None:
             return Claim("target", Reason("already in the target format", rule.place), rule, fields)
-    winner: Claim | None = None
-    kinds: tuple[tuple[ClaimKind, tuple[Rule, ...]], ...] = ("legacy", rules.legacy), ("format", rules.formats)
-    for kind, several in kinds:
-        for rule in several:
-            is_other = folder is not None and rule.folder not in (None, folder)
-            if is_other or (winner and winner.rule and rule.place.file == winner.rule.place.file):
-                continue
-            if (fields := fits(rule, name)) is not None:
-                if winner and winner.rule:
-                    text = f"rules of two files claim it: {_both(winner.rule, rule)}"
-                    part = rule if rule.has_parts else winner.rule if winner.rule.has_parts else None
-                    of_part = fields if part is rule else winner.fields if part else {}
-                    return Claim("ambiguous", Reason(text, rule.place), part, of_part)
-                winner = Claim(kind, Reason(rule.called, rule.place), rule, fields)
-        if winner:
-            return winner
-    return Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
+    legacy = _claim_of("legacy", rules.legacy, name, folder)
+    unread = Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
+    return legacy or _claim_of("format", rules.formats, name, folder) or unread
 
 
-def _both(one: Rule, other: Rule) -> str:
-    return f"'{one.id}' ({one.place.file_line}) and '{other.id}' ({other.place.file_line})"
+def _claim_of(kind: ClaimKind, rules: Sequence[Rule], name: str, folder: bool | None) -> Claim | None:  # noqa: FBT001 - as above
+    """Return the claim of the first rule that fits; an ambiguous one if a rule of another file fits as well."""
+    first: tuple[Rule, dict[str, str]] | None = None
+    for rule in rules:
+        is_other = folder is not None and rule.folder not in (None, folder)
+        if is_other or (first and rule.place.file == first[0].place.file):
+            continue
+        if (fields := fits(rule, name)) is None:
+            continue
+        if first:
+            both = ((rule, fields), first)
+            places = " and ".join(f"'{one.id}' ({one.place.file_line})" for one in (first[0], rule))
+            part, of_part = next(((one, own) for one, own in both if one.has_parts), (None, {}))
+            return Claim("ambiguous", Reason(f"rules of two files claim it: {places}", rule.place), part, of_part)
+        first = rule, fields
+    return Claim(kind, Reason(first[0].called, first[0].place), *first) if first else None
 
 
 def target_name(claimed: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:

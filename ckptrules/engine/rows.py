@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Action, Kept
 from ckptrules.engine.checkpoints import Checkpoint, Mention
@@ -24,12 +24,7 @@ def relink_actions(
     """
     if not links and not elsewhere:
         return []
-    renamed = {
-        name: (to, action.name)
-        for action in actions
-        if action.kind == "rename"
-        for name, to in ((action.name, action.to), *action.with_it)
-    }
+    renamed = {old: (new, action.name) for action, names in _renames(actions) for old, new in names.items()}
     relinks = []
     for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
         if link.sibling in renamed:
@@ -49,10 +44,14 @@ def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[M
     texts = by_name(pointers)
     return [
         Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
-        for action in (actions if texts else ())
-        if action.kind == "rename"
-        for pointer, was, to in repoints(texts, {action.name: action.to, **dict(action.with_it)})
+        for action, names in (_renames(actions) if texts else ())
+        for pointer, was, to in repoints(texts, names)
     ]
+
+
+def _renames(actions: Iterable[Action]) -> Iterator[tuple[Action, dict[str, str]]]:
+    """Yield each rename, with the old and new names of the checkpoint, its other parts and its sidecars."""
+    yield from ((a, {a.name: a.to, **dict(a.with_it)}) for a in actions if a.kind == "rename")
 
 
 def kept(
