@@ -67,7 +67,7 @@ def _read_headers(file: BinaryIO, size: int, tell: Tell) -> tuple[tarfile.TarFil
     if end + END > size:
         raise UnsoundError("truncated", "is cut off: its end is missing")
     file.seek(end)
-    if not end or file.read(END).strip(b"\0"):
+    if file.read(END).strip(b"\0"):  # where no member was read, that is the first header
         raise UnsoundError("damaged", f"has a damaged header, behind '{last[:80]}'")
     bounded.read = file.read
     return tar, members

@@ -122,6 +122,13 @@ def test_a_torch_file_of_old_that_lies_about_its_tensors_is_not_verified(name: s
     assert checked(LEGACY[name]()) in ("damaged", "incomplete", "truncated", "not_read")
 
 
+def test_a_torch_file_of_old_that_is_whole_is() -> None:
+    tensors = struct.pack("<Q", 3) + bytes(12) + struct.pack("<Q", 2) + bytes(8)
+    content = legacy(storage(b"K\x03") + storage(b"K\x02", b"1"), ["0", "1"], tensors)
+    assert isinstance(checked(content), FileContent)
+    assert checked(content[:-1]) == "truncated"
+
+
 @pytest.mark.parametrize(
     "name", ["a number of 255 bytes", "a negative number", "true as a number", "a text as a number"]
 )
@@ -334,6 +341,10 @@ def test_so_is_one_behind_the_directory_of_a_large_file(at: int) -> None:
     assert isinstance(checked(bytes(content)), FileContent)
     content[start + size + at] ^= 0x40
     assert checked(bytes(content)) in ("damaged", "truncated")
+
+
+def test_nothing_is_known_against_an_array_whose_header_is_too_long() -> None:
+    assert checked(zipped({"w.npy": b"\x93NUMPY\x01\x00\xff\xff"})) == "not_read"
 
 
 def test_arrays_whose_names_differ_in_case_are_two_arrays() -> None:

@@ -28,6 +28,23 @@ def test_msgpack_that_is_whole_is(value: object) -> None:
     assert checked(packed(value)[:-1]).startswith("truncated")
 
 
+ONE_OF_EACH = [
+    b"\x7f", b"\x80", b"\x81\xa0\x00", b"\x90", b"\x91\x00", b"\xa0", b"\xbf" + bytes(31), b"\xc0", b"\xc2", b"\xc3", b"\xe0", b"\xff",
+    b"\xc4\x01w", b"\xc5\0\x01w", b"\xc6\0\0\0\x01w", b"\xd9\x01w", b"\xda\0\x01w", b"\xdb\0\0\0\x01w",
+    b"\xc7\x01\x05w", b"\xc8\0\x01\x05w", b"\xc9\0\0\0\x01\x05w", *(bytes([0xD4 + n, 5]) + bytes(1 << n) for n in range(5)),
+    b"\xca" + bytes(4), b"\xcb" + bytes(8), *(bytes([code + n]) + bytes(1 << n) for code in (0xCC, 0xD0) for n in range(4)),
+    b"\xdc\0\x01\x00", b"\xdd\0\0\0\x01\x00", b"\xde\0\x01\xa0\x00", b"\xdf\0\0\0\x01\xa0\x00",
+]  # fmt: skip # https://github.com/msgpack/msgpack/blob/master/spec.md
+
+
+def test_each_value_has_the_bytes_that_the_format_says() -> None:
+    for value in ONE_OF_EACH:
+        content = b"\x81\xa1w" + value
+        assert checked(content) == "msgpack", value
+        assert checked(content + b"\xc0") == "damaged: has 1 bytes too many", value
+        assert checked(content[:-1]).startswith("truncated"), value
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,7 +8,8 @@ import tarfile
 import pytest
 
 from ckptrules.formats import tars
-from ckptrules.formats.files import check_file
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.files import check_file, glance
 from tests.commands.test_verify import checked, lightning, numpy
 from tests.support.weights import tarred
 
@@ -40,6 +41,14 @@ def test_a_fault_in_a_tar_file_is_told_of_its_part(change: dict[str, bytes], sai
 
 def test_a_tar_file_without_weights_is_incomplete() -> None:
     assert checked(tarred({"model_config.yaml": b"a: 1"})).startswith("incomplete: has no weights")
+
+
+def test_a_glance_sees_that_a_tar_file_is_cut_off() -> None:
+    content = tarred(NEMO)
+    size = len(content.rstrip(b"\0"))
+    assert glance(io.BytesIO(content), len(content)) == "tar"
+    with pytest.raises(UnsoundError, match="is cut off: its end is missing"):
+        glance(io.BytesIO(content[:size]), size)
 
 
 def test_a_bit_that_changes_in_a_header_is_seen() -> None:

@@ -67,6 +67,10 @@ CASES = {
         {name(1): name(3), name(2): name(2)},
     ),
     "last.ckpt speaks as well": Case({**OLD, "last.ckpt": says(name(1))}, {name(0): name(2), name(1): "last.ckpt"}),
+    "each without a number speaks": Case(
+        {**OLD, "last.ckpt": says(name(1)), "last-v1.ckpt": says(name(2))},
+        {name(0): name(2), name(1): "last.ckpt", name(2): "last-v1.ckpt"},
+    ),
     "a torn last.ckpt": Case(
         {**OLD, "last.ckpt": b"PK"}, {name(0): name(2)}, (), f"{UNKNOWN}last.ckpt: it is no zip file of torch, or damaged"
     ),
@@ -85,6 +89,15 @@ def test_what_the_newest_call_the_best_is_known(tmp_path: Path, case: Case) -> N
 def test_a_name_of_before_a_rename_means_what_the_rules_make_of_it(tmp_path: Path) -> None:
     case = Case({"e1.ckpt": says(name(1)), "e2.ckpt": says(name(1))}, {})
     assert found(tmp_path, case, FORMER) == ({"e1.ckpt": "e2.ckpt"}, [])
+
+
+def test_a_read_that_fails_is_not_taken_for_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("ckptrules.storage.reading.open_file", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        found(tmp_path, Case(OLD, {}))
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
