@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +29,7 @@ from ckptrules.engine.entries import lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
 from ckptrules.engine.state_folder import TRASH
+from ckptrules.outputs.listing import read_names
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Several, Tally, experiment_block, tally
@@ -40,6 +43,7 @@ from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, chosen_of, hand_over
 from ckptrules.run.words import encode_task
+from ckptrules.storage import reading
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
@@ -229,7 +233,8 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     """Take back, or say what would be taken back, in one checkpoint directory."""
     if stopping.stopped():
         return Done(Output(""), failed=True)
-    back, held = without_pinned(inverted(back, job.run), job.pinned)
+    leading = leading_in(job.options.outputs_dir, back.directory)
+    back, held = without_held(inverted(back, job.run), job.pinned, leading)
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
@@ -251,13 +256,39 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     return Done(output, failed=bool(done.problems))
 
 
-def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
-    """Leave out what would bring a pinned checkpoint, or a directory with one, into the trash; tell of each once."""
-    lost = [[step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)] for unit in back.units]
-    held = [pinning.first_in(pinned, paths) for paths in lost]
-    stays = [one is None for one in held]
+def leading_in(outputs_dir: str, directory: str) -> Mapping[str, Sequence[str]]:
+    """Return the links in a directory by the name there that each leads to; none where it cannot be read."""
+    found: dict[str, list[str]] = defaultdict(list)
+    with contextlib.suppress(OSError), reading.open_below(outputs_dir, directory) as here, os.scandir(here) as entries:
+        for link in read_names(here, [entry.name for entry in entries if entry.is_symlink()]):
+            found[link.sibling or ""].append(link.name)
+    return found
+
+
+def without_held(
+    back: TakeBack, pinned: Sequence[Found], leading: Mapping[str, Sequence[str]]
+) -> tuple[TakeBack, list[Problem]]:
+    """Leave out what has to stay, and tell of each once.
+
+    It would bring a pinned checkpoint, or a directory with one, into the trash, or take its name from a link that leads
+    to it now: that was made since, or re-pointed.
+    """
+
+    def held(unit: Unit) -> Problem | None:
+        lost = [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
+        if one := pinning.first_in(pinned, lost):
+            return pinning.refused(one)
+        own = {step.name for step in unit.steps}
+        away = (step.name for step in unit.steps if KINDS[step.kind].moves and step.directory == back.directory)
+        if link := next((link for name in away for link in leading.get(name, ()) if link not in own), ""):
+            hint = "re-point or remove that link, then undo this again"
+            return Problem("refused", (head_of(unit).name,), f"stays as it is: {link} points to it", hint)
+        return None
+
+    every = [held(unit) for unit in back.units]
+    stays = [one is None for one in every]
     rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
-    return rest, list(dict.fromkeys(pinning.refused(one) for one in held if one))
+    return rest, list(dict.fromkeys(filter(None, every)))
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:

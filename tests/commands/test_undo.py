@@ -305,6 +305,25 @@ def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
     assert project.names("two") == ["epoch_30_step_7.ckpt"]
 
 
+@pytest.mark.parametrize("before", ["", "epoch=1-step=1.ckpt"])
+def test_what_a_link_points_to_since_keeps_its_name(project: Project, before: str) -> None:
+    """It led nowhere then, and nothing was told."""
+    project.make({f"one/checkpoints/epoch={n}-step={n}.ckpt": n for n in (1, 2)})
+    link = project.outputs / "one/checkpoints/last.ckpt"
+    if before:
+        link.symlink_to(before)
+    project.doit("migrate")
+    link.unlink(missing_ok=True)
+    link.symlink_to("epoch-02_step-000002.ckpt")
+    for more in ("dry_run=1", "dry_run=0"):
+        told = "Problem: epoch-02_step-000002.ckpt stays as it is: last.ckpt points to it"
+        assert told in project.doit("undo", more, check=1)
+    assert link.stat().st_size == 2
+    link.unlink()
+    project.doit("undo", "run=" + runs(project)[0], check=1 if before else 0)
+    assert "epoch=2-step=2.ckpt" in project.names("one")
+
+
 @pytest.mark.parametrize("case", ["absolute", "upwards", "through a link"])
 @pytest.mark.parametrize("end", ["from", "to"])
 def test_a_journal_that_leads_outside_is_refused(project: Project, case: str, end: str) -> None:
