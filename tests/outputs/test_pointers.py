@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,15 @@ def test_the_line_by_which_such_a_file_follows_can_be_copied(project: Project) -
     new = NAMES[0]
     assert (project.outputs / "exp/checkpoints" / file).read_text() == new
     assert new in project.names("exp")
+
+
+@pytest.mark.parametrize("place", ["one/checkpoints/last_checkpoint", "one/best_model.txt"])
+def test_what_is_written_while_it_is_read_is_read_again_in_the_next_run(project: Project, place: str) -> None:
+    """Its time may be the same after a change that is still to come: with the time of the next hour it is so."""
+    project.make({f"one/checkpoints/epoch-0{n}_step-00000{n}.ckpt": n for n in (1, 2)})
+    file = project.outputs / place
+    file.write_text("epoch-01_step-000001.ckpt\n")
+    for ahead, remembered in ((3600, False), (-3600, True)):
+        os.utime(file, (time.time() + ahead,) * 2)
+        again = [project.doit("migrate", "delete_old=1", "keep_last=1") for _ in range(2)][1]
+        assert ("up to date" in again) == remembered
