@@ -1,4 +1,4 @@
-"""``doit explain``: what happens to a checkpoint with ``delete_old=1``, by which rules, and what would change that."""
+"""`doit explain`: what happens to a checkpoint with ``delete_old=1``, by which rules, and what would save it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.actions import DELETES, Action, Plan
 from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
@@ -42,12 +42,20 @@ FEW = 5  # metrics in a line
 
 
 class Explained(NamedTuple):
-    """What is to be said of one name. ``stays`` is None where the rules leave it to a person.
+    """The explanation of one name.
 
-    ``metrics`` are those that sidecars and facts tell, ``keep_name`` says what a rename would break, and ``parts`` are
-    the other files of the checkpoint that goes by this name. ``pack`` is the pack that knows the name, with what picked
-    it, and ``draft`` the lines of a format where no rule knows it. ``inside`` says which numbers stand in it, where it
-    was opened.
+    Args:
+        named_by: the rule that knows the name.
+        fields: what the rule reads from the name.
+        becomes: the new name, if it gets one.
+        stays: None if the rules leave the name to a person.
+        saves: the policy lines that would save it.
+        metrics: the metrics in sidecars and facts.
+        keep_name: what a rename would break.
+        parts: the other files of the checkpoint of this name.
+        pack: the pack that knows the name, and what picked the pack.
+        draft: the lines of a format, if no rule knows the name.
+        inside: the numbers inside the checkpoint, if it was opened.
     """
 
     directory: str
@@ -68,7 +76,7 @@ class Explained(NamedTuple):
 
 
 class Options(Planning):
-    """What `doit explain` may be told."""
+    """The options of `doit explain`."""
 
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
@@ -79,7 +87,7 @@ class Options(Planning):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out by what to plan, and in which experiments."""
+    """Choose the experiments, and the job for each."""
     if options.name is None:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
@@ -88,17 +96,17 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -> Done:
-    """Tell of every name that is meant."""
+    """Explain every name that is asked for."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in whole_tree.with_tree(session, job, pairs)[0]:
-        plan, listing = deciding.decided_of(own, place)[:2]
+    for own, directory in whole_tree.with_tree(session, job, pairs)[0]:
+        plan, listing = deciding.decided_of(own, directory)[:2]
         names += [entry.name for entry in listing.entries]
-        wanted = meant(options, listing)
+        wanted = asked_names(options, listing)
         metrics = known_metrics(own, listing) if wanted else {}
         kinds = {entry.name: entry.kind for entry in listing.entries}
-        said = of_each(plan, wanted)
-        explained = [explain(own.rules, listing.directory, said[name], name, kinds[name]) for name in wanted]
+        plans = plan_of_each(plan, wanted)
+        explained = [explain(own.rules, listing.directory, plans[name], name, kinds[name]) for name in wanted]
         inside = known_inside(options.outputs_dir, listing, explained)
         found += [one._replace(metrics=metrics.get(one.name, {}), inside=inside.get(one.name, "")) for one in explained]
     if not found:
@@ -116,24 +124,24 @@ def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -
     return Done(Output(text), failed=bool(faults))
 
 
-def meant(options: Options, listing: Listing) -> list[str]:
-    """Return the names of a directory that are asked for: by pattern, or by path, from here or below outputs_dir."""
-    wanted = str(options.name).rstrip("/")  # as a shell completes the path of a folder
+def asked_names(options: Options, listing: Listing) -> list[str]:
+    """Return the names of a directory that the option ``name`` asks for: by pattern, or by path."""
+    wanted = str(options.name).rstrip("/")  # a shell completes the path of a folder with a slash
     names = sorted(entry.name for entry in listing.entries)
     if "/" not in wanted:
         return [name for name in names if fnmatchcase(in_part_folder(name)[1], wanted)]
     folder, base = os.path.split(wanted)
-    here = os.path.realpath(os.path.join(options.outputs_dir, listing.directory))
-    places = folder, os.path.join(options.outputs_dir, folder)
-    inner = [os.path.relpath(os.path.realpath(place), here) for place in places]
-    there = [name for name in names if (in_part_folder(name)[0] or ".") in inner]
-    exact = [name for name in there if in_part_folder(name)[1] == base]  # such a name may hold `*` or `[` itself
-    fitting = exact or [name for name in there if fnmatchcase(in_part_folder(name)[1], base)]
+    directory = os.path.realpath(os.path.join(options.outputs_dir, listing.directory))
+    folders = folder, os.path.join(options.outputs_dir, folder)
+    inner = [os.path.relpath(os.path.realpath(path), directory) for path in folders]
+    in_folder = [name for name in names if (in_part_folder(name)[0] or ".") in inner]
+    exact = [name for name in in_folder if in_part_folder(name)[1] == base]  # a name may have `*` or `[` in it
+    fitting = exact or [name for name in in_folder if fnmatchcase(in_part_folder(name)[1], base)]
     return fitting or [name for name in names if fnmatchcase(os.path.join(listing.directory, name), wanted)]
 
 
 def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
-    """Return what is known of checkpoints by files; nothing where these cannot be read, which the plan tells."""
+    """Return the metrics in files; none if a file cannot be read, for which the plan has a problem."""
     try:
         return deciding.all_metrics(job, listing).metrics
     except FAULTS:
@@ -141,7 +149,7 @@ def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, 
 
 
 def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explained]) -> dict[str, str]:
-    """Say what stands in the first, middle and last of the checkpoints that are explained; no other is opened."""
+    """Return the numbers inside the first, middle and last of the explained checkpoints; open no other."""
     folders = {entry.name: entry.kind == "directory" for entry in listing.entries if entry.kind in HOLDING}
     asked = [one for one in explained if numbers_told(one.fields) and one.name in folders]
     return {
@@ -153,8 +161,8 @@ def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explain
 # --- pure ------------------------------------------------------------------------------------------------------------
 
 
-def of_each(plan: Plan, names: Iterable[str]) -> dict[str, Plan]:
-    """Return for each name the plan without what it says of others, but for what is skipped: a draft goes by that."""
+def plan_of_each(plan: Plan, names: Iterable[str]) -> dict[str, Plan]:
+    """Return for each name the plan with only its own rows; all skipped names stay, as a draft depends on them."""
 
     def by_name(rows: Iterable[Any]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = defaultdict(list)
@@ -172,58 +180,64 @@ def of_each(plan: Plan, names: Iterable[str]) -> dict[str, Plan]:
 
 
 def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
-    """Say of a name what the plan makes of it, of which `of_each` has left what concerns that name."""
+    """Explain a name by its rows of the plan (`plan_of_each`)."""
     keep_name = ""
     try:
-        said = claim(in_part_folder(name)[1], rules, folder=None if kind == "link" else kind == "directory")
-        named_by, fields = said.reason, dict(said.fields)
-        keep_name = said.rule.keep_name if said.rule else ""
+        claimed = claim(in_part_folder(name)[1], rules, folder=None if kind == "link" else kind == "directory")
+        named_by, fields = claimed.reason, dict(claimed.fields)
+        keep_name = claimed.rule.keep_name if claimed.rule else ""
     except SlowRuleError as slow:
         named_by, fields = Reason(f"{slow.rule.called} needs too long for it", slow.rule.place), {}
-        said = Claim("ambiguous", named_by)
+        claimed = Claim("ambiguous", named_by)
     one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy, keep_name=keep_name)
-    one = one._replace(pack=_pack_of(said, rules))
+    one = one._replace(pack=_pack_of(claimed, rules))
     if plan.problems:
         texts = [text for row in plan.problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
         return one._replace(why=tuple(map(Reason, texts)))
     if action := next((action for action in plan.actions if not action.directory), None):
-        if action.follows:
-            what, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
-            texts = [f"a {what} is never deleted", f"will {leads} {action.to}, as {action.follows} is renamed"]
-            return one._replace(stays=True, why=tuple(map(Reason, texts)))
-        parts = action.names[1 : action.parts + 1]
-        belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
-        goes_along = () if action.name == name else (Reason(belongs),)
-        why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
-        to = action.to if action.name == name else dict(action.with_it)[name]
-        parts = () if goes_along else parts
-        return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
+        return _explain_action(one, action)
     if plan.kept:
         row = plan.kept[0]
         goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
         why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
         return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
     why = tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by)
-    why = why or (Reason("it is no checkpoint"),) * (said.kind == "ignored")
-    if said.kind != "unrecognised" or why:
+    why = why or (Reason("it is no checkpoint"),) * (claimed.kind == "ignored")
+    if claimed.kind != "unrecognised" or why:
         return one._replace(why=why)
     others = [in_part_folder(row.name)[1] for row in plan.skipped]
     return one._replace(draft=tuple(draft(in_part_folder(name)[1], others, folder=kind == "directory")))
 
 
-def _pack_of(said: Claim, rules: RuleSet) -> str:
-    """Name the pack by whose rules a name is known, and what picked it here."""
-    pack = rules.pack_of(said.reason)
+def _explain_action(one: Explained, action: Action) -> Explained:
+    """Explain a name that an action changes, alone or with its checkpoint."""
+    name = one.name
+    if action.follows:
+        what, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
+        texts = [f"a {what} is never deleted", f"will {leads} {action.to}, as {action.follows} is renamed"]
+        return one._replace(stays=True, why=tuple(map(Reason, texts)))
+    parts = action.names[1 : action.parts + 1]
+    belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
+    goes_along = () if action.name == name else (Reason(belongs),)
+    why = (*goes_along, *(reason for reason in action.reasons if reason != one.named_by))
+    to = action.to if action.name == name else dict(action.with_it)[name]
+    parts = () if goes_along else parts
+    return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
+
+
+def _pack_of(claimed: Claim, rules: RuleSet) -> str:
+    """Return the pack that knows a name, and the evidence that picked the pack here."""
+    pack = rules.pack_of(claimed.reason)
     return f"{pack.name}, known by {pack.evidence}" if pack and pack.evidence else ""
 
 
 def block(one: Explained, style: Style) -> str:
-    """Write what is known of one name, in aligned lines."""
+    """Write one explanation as text, in aligned lines."""
     verdict = {True: "stays", False: "goes", None: "left alone"}[one.stays]
     colour = {True: "green", False: "red", None: "yellow"}[one.stays]
-    rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
+    rows: list[tuple[str, str, str]] = [("named by", *_text_and_place(one.named_by, style))]
     facts = {
-        "fields": ", ".join(_told_fields(one.fields)),
+        "fields": ", ".join(_field_texts(one.fields)),
         "inside": one.inside,
         "pack": one.pack,
         "files": _some_files(one) if one.parts else "",
@@ -233,16 +247,16 @@ def block(one: Explained, style: Style) -> str:
     }
     rows += [(label, style.name(text), "") for label, text in facts.items() if text]
     reasons = one.why or (Reason("the rules say nothing of it" if one.stays is None else "it is protected"),)
-    rows += [(verdict if not number else "", *_told(reason, style)) for number, reason in enumerate(reasons)]
+    rows += [(verdict if not number else "", *_text_and_place(reason, style)) for number, reason in enumerate(reasons)]
     rows += [
         ("to save it" if not number else "or", f"{line.key}: {line.value}", line.place.file_line if line.place else "")
         for number, line in enumerate(one.saves)
     ]
     if one.stays is not None and one.policy:
-        rows.append(("policy", *_told(one.policy, style)))
+        rows.append(("policy", *_text_and_place(one.policy, style)))
     width = max(len(text) for _, text, _ in rows)
     if style.width and WIDTH + width + max(len(place) for *_, place in rows) + 4 > style.width:
-        width = 0  # no column of places, which would begin beyond the end of the line
+        width = 0  # no column of places: it would begin beyond the end of the line
     lines = []
     for label, text, place in rows:
         shown = label.ljust(WIDTH)
@@ -254,8 +268,8 @@ def block(one: Explained, style: Style) -> str:
     return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
 
 
-def _told_fields(fields: Mapping[str, str]) -> Iterator[str]:
-    """Write what a name tells; ``metrics`` that are written with ``=`` are fields of their own."""
+def _field_texts(fields: Mapping[str, str]) -> Iterator[str]:
+    """Yield the fields of a name as text; not ``metrics`` with a ``=``, as each of its values is a field of its own."""
     for key, value in fields.items():
         if value and not (key == "metrics" and "=" in value):
             yield f"{key} {value}"
@@ -269,14 +283,14 @@ def _some_files(one: Explained) -> str:
 
 
 def _few_metrics(metrics: Mapping[str, str]) -> str:
-    """Write some metrics, those that are known to be any by their names before others."""
+    """Write the first metrics: before others those whose names are known, and of these those of a validation."""
     keys = sorted(metrics, key=lambda key: (not mode_of(key), "val" not in key.lower()))
     more = f", and {len(keys) - FEW} more" if len(keys) > FEW else ""
     return ", ".join(f"{key} {metrics[key]}" for key in keys[:FEW]) + more
 
 
 def as_data(one: Explained) -> dict[str, Any]:
-    """Turn what is known of one name into the JSON form."""
+    """Return the JSON form of an explanation."""
     return {
         **one._asdict(),
         "named_by": reason_as_data(one.named_by),
@@ -286,5 +300,5 @@ def as_data(one: Explained) -> dict[str, Any]:
     }
 
 
-def _told(reason: Reason, style: Style) -> tuple[str, str]:
+def _text_and_place(reason: Reason, style: Style) -> tuple[str, str]:
     return style.name(reason.text), reason.place.file_line if reason.place else ""

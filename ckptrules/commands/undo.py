@@ -1,4 +1,4 @@
-"""`doit undo`: takes back what a run did."""
+"""`doit undo`: take back what a run did."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 class Options(Common):
-    """What `doit undo` may be told."""
+    """The options of `doit undo`."""
 
     reads_journals = True
     changes = True
@@ -68,12 +68,12 @@ class Options(Common):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one task for each checkpoint directory that a run changed, to take that back.
+    """Make one task for each checkpoint directory in which something of a run can be taken back.
 
     Raises:
-        OptionError: as `found_out`.
+        OptionError: as `what_to_undo`.
     """
-    run, meant, backs = found_out(session, options)
+    run, selected, backs = what_to_undo(session, options)
     rest = len(run.standing) - sum(len(back.undoes) for back in backs) if run else 0
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
@@ -96,7 +96,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     names: set[str] = set()
     for back in backs:
         name = encode_task(back.experiment if back.experiment not in names else back.directory)
-        if name in names:  # made up by a journal that is not the user's own
+        if name in names:  # only in a forged journal
             name = f"{name}/."
         names |= {back.experiment, name}
         yield {
@@ -106,60 +106,60 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(meant) - names) if session.selected("undo") else ():
-        yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
+    for name in sorted(set(selected) - names) if session.selected("undo") else ():
+        yield {"name": encode_task(name), "actions": []}  # selected, but nothing of it is left to take back
 
 
 @once
-def found_out(session: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
-    """Find out what is to be taken back, once: under the lock, where anything is to change.
+def what_to_undo(session: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
+    """Find out what is to be taken back, once; under the lock, unless it is a dry run.
 
-    Returns the run, if there is one, those that are meant of the experiments that it changed, and what stands of it.
+    Returns the run, if there is one; the selected experiments among those that it changed; and what still stands of it.
 
     Raises:
         OptionError: there is no such run, or it changed no such experiment, or the journals cannot be read.
     """
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     if run is None:
-        return None, session.selected("undo"), ()  # doit wants a task for each of these words
+        return None, session.selected("undo"), ()  # doit needs a task for each of these words
     changed = sorted({intent.experiment for _, intent in run.intents})
     listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
-    meant = chosen_of(session, "undo", options, changed, listed)
-    return run, meant, standing(run, frozenset(meant))
+    selected = chosen_of(session, "undo", options, changed, listed)
+    return run, selected, standing(run, frozenset(selected))
 
 
 def count_shared(session: Session, _: str, options: Options) -> int:
-    """Count the directories that are asked for.
+    """Count the directories in which something is to be taken back.
 
     Raises:
-        OptionError: as `found_out`.
+        OptionError: as `what_to_undo`.
     """
-    return len(found_out(session, options)[2])
+    return len(what_to_undo(session, options)[2])
 
 
 def newest_known(runs: Sequence[Run]) -> Run | None:
-    """Return the newest run with something to take back, or else the one whose space was freed last."""
+    """Return the newest run with something to take back; without one, the newest whose trash was freed."""
     gone = (run for run in reversed(runs) if run.gone and not run.takes_back)
     return newest_standing(runs) or next(gone, None)
 
 
 def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
-    """Have what a run did in one checkpoint directory taken back, or told, by a process that is free."""
-    there = [one for one in job.pinned if lies_in(one.path, back.directory)]
-    return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=there), back), task)
+    """Take back what a run did in one checkpoint directory, in a worker. This is the action of a task."""
+    pinned = [found for found in job.pinned if lies_in(found.path, back.directory)]
+    return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=pinned), back), task)
 
 
 def notes_alone(_: Tally, __: Style, notes: Iterable[str]) -> str:
-    """Sum nothing up: there is nothing to take back."""
+    """Return the notes without a summary, as there is nothing to take back."""
     return "".join(f"{note}\n" for note in notes)
 
 
 def what_waits(outputs_dir: str) -> Iterator[str]:
-    """Say how that comes back which waits in the trash, where plain undo brings nothing of it back."""
+    """Yield sentences on how the items in the trash come back that plain `doit undo` does not bring back."""
     try:
         items = trash_items(Disk(outputs_dir))
         back = ways_back(runs_of(outputs_dir), items)
-    except OSError:  # `trash` says it
+    except OSError:  # `doit trash` reports it
         return
     yield from back.sentences()
     if back.lost:
@@ -183,9 +183,10 @@ def came_to(
     rest: int,
     total: Tally,
 ) -> Iterator[str]:
-    """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one.
+    """Yield notes on the run that was taken back, and on what of it cannot be.
 
-    Of the run, ``rest`` units stand that were not asked for.
+    ``waits`` are the sentences on the trash, if there is nothing to take back. ``rest`` is the number of units of the
+    run that still stand and were not selected.
     """
     if run and backs:
         is_part = total.problems or rest or total.experiments < len(backs)
@@ -214,11 +215,11 @@ def came_to(
         yield f"Not taken back: {texts}: the record lies where others can write."
 
 
-# --- the work on one directory, by any process ------------------------------------------------------------------------
+# --- the work on one directory, in any process ------------------------------------------------------------------------
 
 
 class UndoJob(NamedTuple):
-    """What all tasks of one undo share, in any process. ``run`` is this one, not what it takes back."""
+    """The input that all tasks of one undo share; ``run`` is the id of the undo, not of the run that it takes back."""
 
     options: Options
     own_state: str
@@ -230,7 +231,7 @@ class UndoJob(NamedTuple):
 
 
 def work_on(job: UndoJob, back: TakeBack) -> Done:
-    """Take back, or say what would be taken back, in one checkpoint directory."""
+    """Take back what a run did in one checkpoint directory; in a dry run, only report it."""
     if stopping.stopped():
         return Done(Output(""), failed=True)
     leading = leading_in(job.options.outputs_dir, back.directory)
@@ -238,18 +239,18 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
-    plan, came = as_plan(back)._replace(problems=tuple(held)), Transacted({})
+    plan, outcome = as_plan(back)._replace(problems=tuple(held)), Transacted({})
     if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
-            came = Transacted(foresee(folders, back.units))
+            outcome = Transacted(foresee(folders, back.units))
     elif back.units:
         journal = job.journals.of_this_thread(root, job.header)
         place = Workplace(root, journal, back.own)
-        came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
-    done = after(plan, came)
+        outcome = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+    done = after(plan, outcome)
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None
-    units = [unit for number, unit in enumerate(back.units) if number not in came.failed]
+    units = [unit for number, unit in enumerate(back.units) if number not in outcome.failed]
     gone, kept = ([link for u in units if (u.kind in DELETES) == goes for link in u.shared] for goes in (True, False))
     links = Several(tuple(gone), tuple(kept))
     output = Output(experiment_block(done, (), job.style), tally(done), data, links=links)
@@ -292,14 +293,14 @@ def without_held(
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:
-    """Leave out the links under old names that are gone: a training removes by these names what it saved."""
+    """Leave out the steps for links under old names that are gone, as a training deletes its files by these names."""
     head = head_of(unit)
     gone = [step for step in unit.steps if step is not head and KINDS[step.kind].turn < 0 and is_done(folders, step)]
     return unit._replace(steps=tuple(step for step in unit.steps if step not in gone)) if gone else unit
 
 
 def as_plan(back: TakeBack) -> Plan:
-    """Turn what is to be taken back into the form that is reported."""
+    """Return the plan of an undo, for the report."""
     actions = []
     for unit in back.units:
         action, head = ACTIONS[unit.kind], head_of(unit)
@@ -318,6 +319,6 @@ def as_plan(back: TakeBack) -> Plan:
 
 
 def shown(step: Step, below: str) -> str:
-    """Return the name by which people know what a step changes; with its folder, where that lies below one."""
+    """Return the name to show of what a step changes; with its folder, if that lies below the folder ``below``."""
     spot = step.there if step.directory.startswith(f"{TRASH}/") else step.here
     return spot.path.removeprefix(f"{below}/") if below and lies_in(spot.directory, below) else spot.name
