@@ -1,4 +1,4 @@
-"""``doit refs``: shows where files ask for checkpoints by old names, and with ``apply=1`` writes the new ones."""
+"""`doit refs`: show where texts name checkpoints by old names, and with ``apply=1`` write the new names."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from ckptrules.storage.texts import keep_content
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
-MANIFEST = ".manifest.json"  # of an archive: it tells of names that were
+MANIFEST = ".manifest.json"  # of an archive: its old names must stay
 LONGEST = 50_000_000  # bytes
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-CONTEXT = 1  # lines around those that change
-REFERENCES = "references"  # what the journal calls the place of these changes
+CONTEXT = 1  # lines shown around a change
+REFERENCES = "references"  # experiment and directory of these changes in the journal
 
 
 class Document(NamedTuple):
-    """A file that asks for old names: its bytes, its text, how that is encoded, and what was found in it."""
+    """A file that names checkpoints by old names: its bytes, its text and the encoding, and the references."""
 
     path: str
     content: bytes
@@ -46,12 +46,12 @@ class Document(NamedTuple):
 
     @property
     def new_text(self) -> str:
-        """The text with the new names where they are certain."""
+        """The text with the new names, as far as they are certain."""
         return rewritten(self.text, self.references)
 
 
 class Options(Common):
-    """What `doit refs` may be told."""
+    """The options of `doit refs`."""
 
     reads_journals = True
     changes = True
@@ -63,22 +63,22 @@ class Options(Common):
 
     @property
     def will_change(self) -> bool:
-        """Whether the texts are to be rewritten."""
+        """Whether this run rewrites the texts."""
         return self.apply and not self.dry_run
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out where to look, and for which names."""
+    """Find the files to look in, and the names that were changed."""
     options, paths = options.but(apply=options.will_change), paths_of(options)
     renamed = renames(runs_with(options.outputs_dir, options.run), options.run)
     return Prepared(partial(work, session, options, paths, renamed))
 
 
 def paths_of(options: Options) -> list[str]:
-    """Return where to look.
+    """Return the files and folders to look in: those of the option, or the usual folders.
 
     Raises:
-        OptionError: a path is not there, or none is given and none of the usual ones is there.
+        OptionError: a path does not exist, or none of the usual folders does.
     """
     if options.paths is None:
         usual = [path for path in DEFAULT_PATHS if os.path.isdir(path)]
@@ -94,7 +94,7 @@ def paths_of(options: Options) -> list[str]:
 
 
 def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapping[str, Sequence[Spot]]) -> Done:
-    """Show the references to what was renamed, and rewrite them where that is asked for."""
+    """Show the references to renamed checkpoints; rewrite them, if asked to."""
     style = session.style(options)
     names, texts = OldNames(renamed), list[Document]()
     unread: dict[str, str] = {}
@@ -102,18 +102,17 @@ def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapp
         stopping.heed()
         texts += [text] if (text := read(path, names, unread)) else []
     known: dict[str, GitIndex] = {}
-    held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
-    sure = [text for text in texts if text.new_text != text.text and text.path not in held]
+    obstacles = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
+    sure = [text for text in texts if text.new_text != text.text and text.path not in obstacles]
     lines = [line for text in sure for line in diff(text, style)]
     failed: dict[str, str] = {}
     if options.apply and sure:
         failed = write(session, options, sure)
     lines += unsure_lines(texts, style)
-    lines += [
-        f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
-    ]
+    problems = unread | obstacles | failed
+    lines += [f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in problems.items()]
     lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed)
-    left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
+    left = problems or any(not reference.new for text in texts for reference in text.references)
     return Done(Output("\n".join([*lines, ""]), as_it_is=True), failed=bool(left))
 
 
@@ -121,16 +120,16 @@ def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapp
 
 
 def files(paths: Iterable[str], outputs_dir: str, unread: dict[str, str]) -> Iterator[str]:
-    """Yield the files to look in, sorted; hidden folders, links and the experiments themselves are passed over.
+    """Yield the files to look in, sorted; pass over hidden folders, links, and the experiments.
 
-    ``unread`` gets what cannot be read, and why.
+    ``unread`` collects what cannot be read, with the error.
     """
     outputs = os.path.realpath(outputs_dir)
     seen = set()
     for top in paths:
         for path in [top] if os.path.isfile(top) else _below(top, outputs, unread):
-            if (whole := os.path.abspath(path)) not in seen:
-                seen.add(whole)
+            if (absolute := os.path.abspath(path)) not in seen:
+                seen.add(absolute)
                 yield path
 
 
@@ -158,9 +157,9 @@ def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
 
 
 def read(path: str, names: OldNames, unread: dict[str, str]) -> Document | None:
-    """Read a file and find the old names in it; None where there are none, or it is no text.
+    """Read a file and find the old names in it; None if there are none, or the file is no text.
 
-    ``unread`` gets the file, and why, where it cannot be read.
+    ``unread`` gets the path of a file that cannot be read, with the error.
     """
     try:
         if os.path.getsize(path) > LONGEST:
@@ -174,13 +173,13 @@ def read(path: str, names: OldNames, unread: dict[str, str]) -> Document | None:
     if not encoding:
         return None
     text = content.decode(encoding)
-    stands: dict[str, bool] = {}
-    found = tuple(r for r in find(text, names) if not _exists(path, text, r, stands))
+    exists: dict[str, bool] = {}
+    found = tuple(r for r in find(text, names) if not _exists(path, text, r, exists))
     return Document(path, content, text, encoding, found) if found else None
 
 
 def encoding_of(content: bytes) -> str:
-    """Find an encoding that gives the very same bytes back; none for what is no text."""
+    """Return an encoding that gives the same bytes back; empty if the content is no text."""
     if content.startswith(UTF_16):
         encoding = "utf-16-le" if content.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
         return encoding if _round_trip(content, encoding) else ""
@@ -196,18 +195,18 @@ def _round_trip(content: bytes, encoding: str) -> bool:
         return False
 
 
-def _exists(path: str, text: str, reference: Reference, stands: dict[str, bool]) -> bool:
-    """Say whether a reference leads to a file that is there: then it is right as it is. Each path is asked for once."""
+def _exists(path: str, text: str, reference: Reference, exists: dict[str, bool]) -> bool:
+    """Say whether a reference leads to a file, so that it is right as it is; ``exists`` keeps the answers by path."""
     folder = folder_before(text, reference.start).rpartition("=")[2]
     written = folder + reference.old
-    if folder and written not in stands:
-        places = (written, os.path.join(os.path.dirname(path), written))
-        stands[written] = any(os.path.isfile(place) and not os.path.islink(place) for place in places)
-    return bool(folder) and stands[written]
+    if folder and written not in exists:
+        paths = (written, os.path.join(os.path.dirname(path), written))
+        exists[written] = any(os.path.isfile(path) and not os.path.islink(path) for path in paths)
+    return bool(folder) and exists[written]
 
 
 def obstacle(text: Document, known: dict[str, GitIndex], *, force: bool) -> str:
-    """Say why a file is to be left alone, or nothing."""
+    """Say why a file must not be rewritten, or return an empty text."""
     if text.new_text == text.text:
         return ""
     if not stays_valid(os.path.splitext(text.path)[1].lower(), text.references):
@@ -227,10 +226,10 @@ def obstacle(text: Document, known: dict[str, GitIndex], *, force: bool) -> str:
 
 
 def write(session: Session, options: Options, texts: Sequence[Document]) -> dict[str, str]:
-    """Rewrite files, each wholly or not at all; return which were not, and why.
+    """Rewrite files, each wholly or not at all; return the paths of those that failed, with the errors.
 
-    What they held, and the record of it, are kept in the user's own state: what lies beside checkpoints, where others
-    may write, has no power over texts.
+    Old contents and journal go to the user's own state: others may be able to write below ``outputs_dir``, and what
+    they write there must not change texts.
     """
     units = []
     try:
@@ -240,7 +239,7 @@ def write(session: Session, options: Options, texts: Sequence[Document]) -> dict
         state.make_own_state(own)
         for text in texts:
             new = text.new_text.encode(text.encoding)
-            was, to = (keep_content(own, content) for content in (text.content, new))
+            was, to = (keep_content(own, content) for content in (text.content, new))  # by their checksums
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
@@ -255,9 +254,9 @@ def write(session: Session, options: Options, texts: Sequence[Document]) -> dict
 
 
 def diff(text: Document, style: Style) -> Iterator[str]:
-    """Yield the lines of a file that change, as a unified diff."""
+    """Yield the changed lines of a file, as a unified diff."""
     yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
-    old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # as many: no name holds the end of a line
+    old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # equally many, as no name has a line end
     end = len(old) - (not old[-1])
     changed = [number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
     for group in _groups(changed):
@@ -268,7 +267,7 @@ def diff(text: Document, style: Style) -> Iterator[str]:
 
 
 def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Yield what stands so near to each other that the lines around them meet."""
+    """Yield the numbers of changed lines, in groups of those whose context meets."""
     group: list[int] = []
     for number in numbers:
         if group and number - group[-1] > 2 * CONTEXT + 1:
@@ -285,8 +284,8 @@ def _hunk(old: Sequence[str], new: Sequence[str], lines: Iterable[int], changed:
         if number in changed:
             block.append(number)
             continue
-        yield from (f"-{old[one]}" for one in block)
-        yield from (f"+{new[one]}" for one in block)
+        yield from (f"-{old[changed_line]}" for changed_line in block)
+        yield from (f"+{new[changed_line]}" for changed_line in block)
         block = []
         if number >= 0:
             yield f" {old[number]}"
@@ -298,10 +297,10 @@ def _shown(line: str, style: Style) -> str:
 
 
 def unsure_lines(texts: Iterable[Document], style: Style) -> list[str]:
-    """Tell of what only a person can decide, each with its place."""
+    """Return a line for each reference that only a person can decide, with its place."""
     lines = []
     for text in texts:
-        number, begin, seen = 1, 0, 0  # of the line: its number and its start; how far its ends were counted
+        number, begin, seen = 1, 0, 0  # number and start of the line, and the offset up to which lines were counted
         for reference in text.references:
             number += text.text.count("\n", seen, reference.start)
             begin = max(begin, text.text.rfind("\n", seen, reference.start) + 1)
@@ -322,7 +321,7 @@ def summary(
     done: Sequence[Document],
     renamed: Mapping[str, object],
 ) -> list[str]:
-    """Say how much there was."""
+    """Return the lines of the summary."""
     certain = sum(bool(reference.new) for text in done for reference in text.references)
     unsure = sum(not reference.new for text in texts for reference in text.references)
     verb = "Rewritten" if options.apply else "To rewrite"
