@@ -1,4 +1,4 @@
-"""`doit archive`: old experiments into one file each."""
+"""`doit archive`: pack old experiments into one file each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from ckptrules.workers.workers import cores
 
 
 class Options(Common):
-    """What `doit archive` may be told."""
+    """The options of `doit archive`."""
 
     changes = True
     experiments: str | None = EXPERIMENTS
@@ -63,12 +63,12 @@ class Options(Common):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The outputs, and where archives lie."""
+        """The folders of the outputs and of the archives."""
         return (self.outputs_dir, self.archive_dir or self.outputs_dir)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be packed, and where to."""
+    """Choose the experiments to pack, and refuse what cannot be packed."""
     if not selects(session, "archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects(session, "archive", options) else "experiments"
         raise OptionError(f"archive needs {missing}=…", "'doit archive experiments=PATTERN archive_dir=DIR'")
@@ -82,7 +82,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     names = chosen_of(session, "archive", options, experiments)
     chosen = paths_of(names)
     if not options.keep_source:
-        refuse_to_take_along(set(chosen), experiments)
+        refuse_inner(set(chosen), experiments)
     try:
         if options.format == "zst":
             tar.zstd_library()
@@ -95,11 +95,11 @@ def prepare(session: Session, options: Options) -> Prepared:
     return Prepared(partial(pack_all, session, options, packings), names)
 
 
-def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
-    """Refuse to put away with an experiment what lies inside and is another one, which was not chosen.
+def refuse_inner(chosen: Collection[str], experiments: Iterable[str]) -> None:
+    """Refuse to move an experiment to the trash if another one lies in it that was not chosen.
 
     Raises:
-        OptionError: with both.
+        OptionError: with the names of both.
     """
     for inner in map(os.path.normpath, experiments):  # one folder may have a second name, `a/.`
         if inner in chosen:
@@ -114,10 +114,10 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-class Fates:
-    """What came of each experiment or archive, by its name, to be told; ``failed`` are those that could not be done.
+class Results:
+    """The results of all experiments or archives: a text for each, by name, and the names of those that ``failed``.
 
-    ``to_come`` are the bytes that would pass, in a preview; ``killed`` is set when no worker is left.
+    ``to_come`` are the bytes that would be read or written, in a preview. ``killed`` is the error if no worker is left.
     """
 
     def __init__(self, style: Style) -> None:
@@ -129,7 +129,7 @@ class Fates:
 
     @contextlib.contextmanager
     def trying(self, name: str) -> Iterator[None]:
-        """Tell what goes wrong with one; the others are done."""
+        """Note an error as the result of this one; the others go on."""
         try:
             yield
         except (ArchiveError, OSError) as error:
@@ -138,55 +138,54 @@ class Fates:
             self.fail(name, f"{sign} Problem: {shown}: {self.style.name(why)}")
 
     def fail(self, name: str, line: str) -> None:
-        """Tell that one could not be done."""
+        """Note that one failed, and the line for it."""
         self.lines[name] = line
         self.failed.append(name)
 
     def stop(self, error: StoppedError | KilledError, names: Iterable[str], done: str) -> None:
-        """Tell of each one that is not done, as all ends before its time."""
+        """Note for each one without a result that it is not done, as all work has ended early."""
         self.killed = error if isinstance(error, KilledError) else None
         for name in (name for name in names if name not in self.lines):
             self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
 
     def done(self, names: Iterable[str], more: str) -> Done:
-        """Return all lines, in the order of names, and what is to be told below them."""
+        """Return all lines, in the order of ``names``, with ``more`` below them."""
         lines = [self.lines[name] for name in names if name in self.lines]
         return Done(Output("\n".join([*lines, ""]) + more), failed=bool(self.failed), killed=self.killed)
 
 
 def pack_all(session: Session, options: Options, packings: list[Packing]) -> Done:
-    """Pack experiments, some at once, and those that hold others after these; what fails is told, the rest is done."""
-    told, names = Fates(session.style(options)), [place.experiment for place in packings]
+    """Pack experiments, several at once, inner ones before those that hold them; an error does not stop the others."""
+    results, names = Results(session.style(options)), [place.experiment for place in packings]
     try:
-        for places_here in at_once(packings):
-            ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
-            for batch in that_fit(ready, lambda: space.free(str(options.archive_dir))):
-                pack_batch(session, options, told, batch)
+        for group in by_depth(packings):
+            ready = [one for place in group if (one := prepare_one(session, options, results, place))]
+            for batch in in_batches(ready, lambda: space.free(str(options.archive_dir))):
+                pack_batch(session, options, results, batch)
     except (StoppedError, KilledError) as error:
+        shown = results.style.name
         for place in packings:
-            if place.experiment not in told.lines and os.path.lexists(place.path):  # one worker may be ahead of others
-                what = (
-                    f"{told.style.name(place.experiment)} is where it was, and {told.style.name(place.path)} is there"
-                )
-                told.fail(place.experiment, f"Stopped: {what}.")
-        told.stop(error, names, "archived")
-    return told.done(names, expected(options, "archive", told.to_come))
+            if place.experiment not in results.lines and os.path.lexists(place.path):  # a worker has finished it
+                what = f"{shown(place.experiment)} is where it was, and {shown(place.path)} is there"
+                results.fail(place.experiment, f"Stopped: {what}.")
+        results.stop(error, names, "archived")
+    return results.done(names, expected(options, "archive", results.to_come))
 
 
-def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
-    """Divide experiments into some of which none lies in another one, the inner first."""
+def by_depth(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
+    """Divide experiments, the inner ones first, into groups in which none lies in another one."""
     for _, level in groupby(packings, lambda place: place.experiment.count("/")):
-        while some := list(islice(level, FILES)):
-            yield some
+        while group := list(islice(level, FILES)):
+            yield group
 
 
 Some = TypeVar("Some", Ready, Unpacking)
 
 
-def that_fit(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Some]]:
-    """Divide what is to be done into as many as there is room for, when it is their turn; one is always tried.
+def in_batches(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Some]]:
+    """Divide work into batches for which there is room when they are yielded; a batch has at least one.
 
-    Args: ``free`` tells the bytes that are there.
+    ``free`` returns the free bytes.
     """
     waiting = deque(some)
     while waiting:
@@ -198,27 +197,27 @@ def that_fit(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Som
         yield batch
 
 
-def prepare_one(session: Session, options: Options, told: Fates, place: Packing) -> Ready | None:
-    """Find out whether an experiment is to be packed and may be; if not, that is told.
+def prepare_one(session: Session, options: Options, results: Results, place: Packing) -> Ready | None:
+    """Return an experiment that is to be packed; None if it is packed already, cannot be, or this is a dry run.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
     """
-    with told.trying(place.experiment):
-        if inner := next((name for name in told.failed if name.startswith(f"{place.experiment}/")), None):
+    with results.trying(place.experiment):
+        if inner := next((name for name in results.failed if name.startswith(f"{place.experiment}/")), None):
             raise ArchiveError(f"holds {inner}, which could not be archived")
         items = packing.listing(place)
         with session.shown(sum(item.size for item in items)) as progress:
             before = packing.packed_before(place, items, progress)
-        shown, archive = told.style.name(place.experiment), told.style.name(place.path)
+        shown, archive = results.style.name(place.experiment), results.style.name(place.path)
         if before and options.keep_source:
-            told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
+            results.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
         elif options.dry_run:
             line = f"Would archive: {shown} to {archive} ({amount(items)})"
-            told.lines[place.experiment] = "\n".join([line, *left_outside(place, items, told.style)])
-            told.to_come += 2 * sum(item.size for item in items)  # on the way there, and on the way back
+            results.lines[place.experiment] = "\n".join([line, *left_outside(place, items, results.style)])
+            results.to_come += 2 * sum(item.size for item in items)  # packed, and then read back
         else:
-            busy(session, options, place)
+            refuse_busy(session, options, place)
             if not options.keep_source:
                 refuse_linked(options, place)
             created = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -227,18 +226,18 @@ def prepare_one(session: Session, options: Options, told: Fates, place: Packing)
 
 
 def amount(items: Collection[Item]) -> str:
-    """Write how much an experiment is."""
+    """Return the number of files and bytes as text."""
     files = count_of(sum(item.kind != "directory" for item in items), "file")
     return f"{files}, {human_size(sum(item.size for item in items))}"
 
 
 def left_outside(place: Packing, items: Collection[Item], style: Style) -> list[str]:
-    """Tell of what an archive does not hold, as links in the experiment lead out of it."""
+    """Return lines on what the archive does not hold, because it is only linked from the experiment."""
     return report.outside_lines(backing_up.leading_out(place.root, place.top, items), style)
 
 
-def pack_batch(session: Session, options: Options, told: Fates, batch: list[Ready]) -> None:
-    """Have experiments packed by whoever is free, and put each away as soon as that is done.
+def pack_batch(session: Session, options: Options, results: Results, batch: list[Ready]) -> None:
+    """Pack experiments in workers, and put each away as soon as it is packed.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
@@ -247,20 +246,20 @@ def pack_batch(session: Session, options: Options, told: Fates, batch: list[Read
     work = partial(packing.pack_apart, max(1, cores() // len(batch)))
     with session.each(work, batch) as answers:
         for ready, why in zip(batch, answers, strict=True):
-            with told.trying(ready.place.experiment):
+            with results.trying(ready.place.experiment):
                 if isinstance(why, Lost):
                     unfinished.drop_partial(ready.place.path)
                     raise ArchiveError(f"was not packed: {why.why}")
                 if why:
                     raise ArchiveError(why)
-                told.lines[ready.place.experiment] = put_away(session, options, told.style, ready)
+                results.lines[ready.place.experiment] = put_away(session, options, results.style, ready)
 
 
 def put_away(session: Session, options: Options, style: Style, ready: Ready) -> str:
-    """Move a packed experiment to the trash unless it is to stay; return what to tell.
+    """Move a packed experiment to the trash, unless ``keep_source``; return its result as text.
 
     Raises:
-        ArchiveError, OSError: it was not done.
+        ArchiveError, OSError: the experiment stays.
     """
     place, items = ready.place, ready.items
     line = f"{style.paint(style.signs['rename'], 'green')} Archived: {style.name(place.experiment)} to"
@@ -268,7 +267,7 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
     notes = left_outside(place, items, style)
     if options.keep_source:
         return "\n".join([line, *notes])
-    busy(session, options, place)  # once more: others may have been packed for hours
+    refuse_busy(session, options, place)  # again, as the packing may have taken hours
     with reading.open_below(place.root, "") as root:
         identity = looking.identify(root, place.top)
     if packing.listing(place) != items:
@@ -277,12 +276,12 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
     return "\n".join([f"{line}; the source is in the trash", *notes])
 
 
-def busy(session: Session, options: Options, place: Packing) -> None:
-    """Refuse an experiment that somebody writes into.
+def refuse_busy(session: Session, options: Options, place: Packing) -> None:
+    """Refuse an experiment that is in use.
 
     Raises:
-        ArchiveError: with what is known.
-        OSError: it cannot be opened.
+        ArchiveError: a file in it is open for writing, or has just changed.
+        OSError: the folder cannot be opened.
     """
     settle = finding.load(session, options).settle
     with reading.open_below(place.root, "") as root:
@@ -292,10 +291,10 @@ def busy(session: Session, options: Options, place: Packing) -> None:
 
 
 def refuse_linked(options: Options, place: Packing) -> None:
-    """Refuse to put away what links from elsewhere lead to, or may lead to.
+    """Refuse to put away an experiment into which links from elsewhere lead, or may lead.
 
     Raises:
-        ArchiveError: with one of the links, or with where they could not be looked for.
+        ArchiveError: with one of the links, or with a folder that could not be searched for links.
     """
     outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
     links = Links(outputs)
@@ -311,10 +310,10 @@ def refuse_linked(options: Options, place: Packing) -> None:
 
 
 def to_trash(session: Session, options: Options, place: Packing, size: int, identity: Identity) -> None:
-    """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
+    """Move a packed experiment to the trash, with a journal, so that `doit undo` brings it back.
 
     Raises:
-        ArchiveError: it could not be recorded, or moved.
+        ArchiveError: it could not be journalled, or not be moved.
         OSError: the journal cannot be opened.
     """
     parent = os.path.dirname(place.experiment)
@@ -325,7 +324,7 @@ def to_trash(session: Session, options: Options, place: Packing, size: int, iden
 
 
 def change(session: Session, options: Common, command: str, experiment: str, unit: Unit) -> str:
-    """Do the one thing that is to happen with an experiment; say why that could not be (`cannot`), or nothing.
+    """Make one change of an experiment through `transact`; return why it failed (`cannot`), or an empty text.
 
     Raises:
         OSError: the journal cannot be opened.

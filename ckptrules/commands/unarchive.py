@@ -1,4 +1,4 @@
-"""`doit unarchive`: brings archived experiments back."""
+"""`doit unarchive`: bring archived experiments back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby
 
 from ckptrules.changes.units import cannot
-from ckptrules.commands.archive import Fates, change, that_fit
+from ckptrules.commands.archive import Results, change, in_batches
 from ckptrules.commands.backup import expected, lock
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
@@ -34,7 +34,7 @@ PRESENT_HINT = "move it away first; nothing is overwritten"
 
 
 class Options(Common):
-    """What `doit unarchive` may be told."""
+    """The options of `doit unarchive`."""
 
     finds_outputs = False
     archive: str | None = option(None, some_text, "the archive to bring back, or a pattern: /archive/old_*.tar.zst")
@@ -44,7 +44,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archives to bring back; an ``outputs_dir`` that is gone is made anew."""
+    """Find the archives to bring back, and create an ``outputs_dir`` that does not exist."""
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)
@@ -53,12 +53,12 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def chosen_archives(pattern: str) -> list[str]:
-    """Return the archives that are meant: the one of that very name, or all whose names a pattern fits.
+    """Return the archive of this name, or all that the pattern fits.
 
-    One that lies in another experiment comes after that, as else the folder of that would be there already.
+    An experiment comes before those that lie in it: these would create its folder.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is no such archive.
     """
     if os.path.lexists(pattern):
         return [pattern]
@@ -69,7 +69,7 @@ def chosen_archives(pattern: str) -> list[str]:
 
 
 def depth(path: str) -> int:
-    """Tell by the name of an archive how deep its experiment lies."""
+    """Return how deep the experiment of an archive lies, by the name of the archive."""
     return os.path.basename(path).count("%2F")
 
 
@@ -82,51 +82,52 @@ def archives_at(pattern: str) -> list[str]:
 # --- what the task does ----------------------------------------------------------------------------------------------
 
 
-class Back(Fates):
-    """What came of each archive, by its path.
+class BroughtBack(Results):
+    """The results of all archives, by path.
 
-    ``holders`` are the archives of what was brought back, or would be; that needs so many bytes, in a preview.
+    ``archive_of`` maps each experiment that was brought back, or would be, to its archive. ``needed`` are the bytes for
+    these, in a preview.
     """
 
     def __init__(self, style: Style) -> None:
         super().__init__(style)
-        self.holders: dict[str, str] = {}
+        self.archive_of: dict[str, str] = {}
         self.needed = 0
 
 
 def bring_all(session: Session, options: Options, paths: list[str]) -> Done:
-    """Bring experiments back; what fails is told, the rest is done.
+    """Bring experiments back; an error does not stop the others.
 
-    Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
+    Several are unpacked at once, as many as there is room for. One that needs more than its share comes last, alone.
     """
-    back, several = Back(session.style(options)), list[Unpacking]()
+    back, unpackings = BroughtBack(session.style(options)), list[Unpacking]()
     try:
         for path in paths:
             with back.trying(path):
-                several.append(unpacking.unpacking_of(path, options.outputs_dir))
-        for _, level in groupby(several, lambda one: depth(one.path)):
-            batches = that_fit(level, lambda: space.room(options.outputs_dir))
+                unpackings.append(unpacking.unpacking_of(path, options.outputs_dir))
+        for _, level in groupby(unpackings, lambda one: depth(one.path)):
+            batches = in_batches(level, lambda: space.room(options.outputs_dir))
             large = [one for batch in batches for one in bring_batch(session, options, back, batch)]
             for one in large:
                 bring_batch(session, options, back, [one])
     except (StoppedError, KilledError) as error:
         back.stop(error, paths, "brought back")
-    except OSError as error:  # there is no workplace
+    except OSError as error:  # the workplace cannot be made
         for path in (path for path in paths if path not in back.lines):
             with back.trying(path):
                 raise error from None
     return back.done(paths, expected(options, "unarchive", back.to_come))
 
 
-def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[Unpacking]) -> list[Unpacking]:
-    """Have archives unpacked by whoever is free, and give each its place as soon as that is done.
+def bring_batch(session: Session, options: Options, back: BroughtBack, batch: Sequence[Unpacking]) -> list[Unpacking]:
+    """Unpack archives in workers, and move each to its place as soon as it is unpacked.
 
-    Return those that need more than their share of the room.
+    Returns those that need more than their share of the room.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
         KilledError: no worker is left.
-        OSError: there is no workplace.
+        OSError: the workplace cannot be made.
     """
     large, room = [], space.room(options.outputs_dir)
     with (
@@ -148,21 +149,21 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
     return large
 
 
-def give_place(session: Session, options: Options, back: Back, path: str, unpacked: Unpacked) -> None:
-    """Bring an experiment back unless it is a preview, and note what to tell.
+def give_place(session: Session, options: Options, back: BroughtBack, path: str, unpacked: Unpacked) -> None:
+    """Move an unpacked experiment to its place, unless this is a preview, and note the result.
 
     Raises:
-        ArchiveError: it is there already and differs, would not fit beside those before, or cannot get its place.
+        ArchiveError: the experiment exists and differs, has no room beside those before it, or cannot be moved.
         OSError: it cannot be written.
         StoppedError: Ctrl-C or SIGTERM came.
     """
     stated = unpacked.manifest
     (experiment,) = stated.experiments
     what = f"{back.style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
-    if first := back.holders.get(experiment):
+    if first := back.archive_of.get(experiment):
         raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
     if os.path.lexists(place := os.path.join(options.outputs_dir, experiment)):
-        with session.shown(stated.size) as progress:  # others may be beside those of the archive
+        with session.shown(stated.size) as progress:  # the experiment may hold more than the archive
             differs = any(difference(os.path.dirname(place), item, progress) for item in stated.items)
         if differs:
             raise ArchiveError(f"'{experiment}' is in {options.outputs_dir} already: {PRESENT_HINT}")
@@ -177,11 +178,11 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
     else:
         notes = bring_back(session, options, path, unpacked)
         back.lines[path] = "\n".join([f"Brought back: {what}", *notes])
-    back.holders[experiment] = path
+    back.archive_of[experiment] = path
 
 
 def bring_back(session: Session, options: Options, path: str, unpacked: Unpacked) -> list[str]:
-    """Give an experiment its place, and return what to tell of what it has not got."""
+    """Move an unpacked experiment to its place; return lines on rights and owners that it could not get."""
     stated, lost = unpacked.manifest, dict[str, tuple[str, ...]]()
     (experiment,), top = stated.experiments, stated.items[0]
     with session.shown(stated.size) as progress:

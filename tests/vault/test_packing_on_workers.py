@@ -96,7 +96,7 @@ def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several() 
     room = iter([100, 100, 100, 20])
     batches = [
         [int(one.place.experiment) // SPARE for one in batch]
-        for batch in archive.that_fit(ready, lambda: next(room) * SPARE)
+        for batch in archive.in_batches(ready, lambda: next(room) * SPARE)
     ]
     assert batches == [[50, 50], [60], [70, 30], [40]]
 
