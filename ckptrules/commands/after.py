@@ -1,4 +1,4 @@
-"""`doit after`: what the hook of a training run calls after each save. It looks at one checkpoint directory only."""
+"""`doit after`: migrate one checkpoint directory, from the hook of a training run after each save."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ckptrules.run.tasks import TaskDict
 
 
 class Options(Migrating):
-    """What `doit after` may be told: what `doit migrate` may, but for what would change the newest checkpoint."""
+    """The options of `doit after`: those of `doit migrate`, except ``fix_state``, and the checkpoints to spare."""
 
     changes = True
     path: str | None = option(None, a_path, "the checkpoint that was just saved; only what lies beside it is touched")
@@ -25,10 +25,10 @@ class Options(Migrating):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one task: for the checkpoint directory that a checkpoint was just saved in.
+    """Make one task, for the checkpoint directory of the checkpoint that was just saved.
 
     Raises:
-        OptionError: no checkpoint is named, or one that cannot be meant.
+        OptionError: no checkpoint is named, or one that does not exist or is none by the rules.
     """
     if options.path is None:
         if any(word.base == "after" for word in session.line.words):

@@ -1,4 +1,4 @@
-"""`doit backup`: copies outputs; and what all commands that have to do with copies share."""
+"""`doit backup`: copy experiments; and what the commands for backups and archives share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LISTED = "'doit backups' lists them"
 
 
 class Options(Common):
-    """What `doit backup` may be told."""
+    """The options of `doit backup`."""
 
     experiments: str | None = EXPERIMENTS
     wait: int = WAIT
@@ -40,7 +40,7 @@ class Options(Common):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The outputs, and where backups lie."""
+        """The folders of the outputs and of the backups."""
         return (self.outputs_dir, vault_backups.backups_folder(self.outputs_dir, self.to))
 
 
@@ -48,13 +48,13 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Work out what is to be backed up, and where to."""
-    chosen_of(session, "backup", options, names_of(session, options))  # refused before anything is written
+    """Choose the experiments and the place, and take the lock."""
+    chosen_of(session, "backup", options, names_of(session, options))  # refuses before anything is written
     now = datetime.now().astimezone()
     folder = vault_backups.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, vault_backups.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
-    if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
+    if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # on a read-only disk nobody can change it
         lock(session, options)
         if not options.dry_run:
             finding.note_proof(session, options)
@@ -65,10 +65,10 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:
-    """Find the backup that was named, and read its manifest; say also whether nobody else could have written that.
+    """Return the path of the named backup, its manifest, and whether nobody else could have written that.
 
     Raises:
-        OptionError: none was named, or it is none.
+        OptionError: no backup was named, or the path is none.
     """
     if backup is None:
         raise OptionError(f"{task} needs backup=DIR", LISTED)
@@ -84,7 +84,8 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
     """Refuse a place where no backup can be made.
 
     Raises:
-        OptionError: it does not exist, is inside ``outputs_dir``, is taken, or cannot be reached by hard links.
+        OptionError: the folder does not exist, is inside ``outputs_dir``, or cannot be reached by hard links; or the
+            name is taken.
     """
     try:
         names = os.listdir(folder)
@@ -101,12 +102,12 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
 
 
 def lock(session: Session, options: Common, make: Callable[[str], object] | None = None) -> None:
-    """Take the lock of ``outputs_dir`` for what changes something; what is to ``make`` it does so where it is gone.
+    """Take the lock of ``outputs_dir``, which is created by ``make`` if it does not exist.
 
-    A preview only refuses what is refused.
+    A dry run takes and creates nothing, and refuses what the run would.
 
     Raises:
-        LockedError, OptionError: it cannot be had, or that is a backup itself.
+        OptionError: another run holds the lock, or ``outputs_dir`` is a backup or cannot be made.
     """
     refusing.refuse_backup(options)
     outputs_dir = options.outputs_dir
@@ -129,7 +130,7 @@ def lock(session: Session, options: Common, make: Callable[[str], object] | None
 
 
 def make(session: Session, options: Options, order: Order) -> Done:
-    """Make a backup, or tell what it would be."""
+    """Make a backup, or report what it would hold."""
     style = session.style(options)
     what = f"backup '{style.name(order.path)}'"
     lost: dict[str, tuple[str, ...]] = {}
@@ -157,10 +158,10 @@ def make(session: Session, options: Options, order: Order) -> Done:
 
 
 def expected(options: Common, command: str, size: int) -> str:
-    """Say in a preview how long so many bytes take."""
+    """Return lines on how long ``size`` bytes take, in a preview; else an empty text."""
     return "".join(f"{line}\n" for line in expected_time(command, options, size)) if options.dry_run else ""
 
 
 def stopped(text: str, error: StoppedError | KilledError) -> Done:
-    """Tell what is left where all ended before its time; why there are no workers is told at the end of the run."""
+    """Return the outcome of a command that ended early; the reporter prints the error if no worker is left."""
     return Done(Output(text), failed=True, killed=error if isinstance(error, KilledError) else None)

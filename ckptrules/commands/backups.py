@@ -1,4 +1,4 @@
-"""`doit backups`: which backups there are, and whether they are whole."""
+"""`doit backups`: list the backups, and check whether they are whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ckptrules.vault.backups import Held, backups_folder, check_backups, find_ba
 
 
 class Options(Common):
-    """What `doit backups` may be told."""
+    """The options of `doit backups`."""
 
     finds_outputs = False
     believes_state = False
@@ -28,17 +28,17 @@ class Options(Common):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The backups alone."""
+        """The folder of the backups."""
         return (backups_folder(self.outputs_dir, self.to),)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """List the backups."""
+    """Return the work: `show`."""
     return Prepared(partial(show, session, options))
 
 
 def show(session: Session, options: Options) -> Done:
-    """List the backups, and check them where that is asked for."""
+    """List the backups; with ``verify=1`` check them."""
     style, folder = session.style(options), backups_folder(options.outputs_dir, options.to)
     try:
         held = [*find_backups(folder, options.outputs_dir)]
@@ -56,12 +56,12 @@ def show(session: Session, options: Options) -> Done:
 
 
 def checked(session: Session, folder: str, held: Sequence[Held]) -> Iterator[tuple[int, Held]]:
-    """Check every file of the backups that are whole, and yield these with their places in the list.
+    """Check every file of the complete backups, and yield each with its index in the list.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
         KilledError: no worker is left.
     """
-    whole = {number: one for number, one in enumerate(held) if one.manifest and one.manifest.complete}
-    for number, damage in zip(whole, check_backups(folder, [*whole.values()], session.each), strict=True):
-        yield number, whole[number]._replace(damage=damage, checked=True)
+    complete = {number: backup for number, backup in enumerate(held) if backup.manifest and backup.manifest.complete}
+    for number, damage in zip(complete, check_backups(folder, [*complete.values()], session.each), strict=True):
+        yield number, complete[number]._replace(damage=damage, checked=True)

@@ -34,7 +34,7 @@ FORMS = ("table", "json", "csv")
 
 
 class Options(Common):
-    """What `doit catalog` may be told."""
+    """The options of `doit catalog`."""
 
     experiments: str | None = EXPERIMENTS
     format: str = option("table", OneOf(FORMS), f"how it is written: {', '.join(FORMS)}")

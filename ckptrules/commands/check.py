@@ -20,7 +20,7 @@ from ckptrules.run.session import Session
 
 
 class Options(Common):
-    """What `doit check` may be told."""
+    """The options of `doit check`."""
 
     finds_outputs = False
     needs_outputs = False

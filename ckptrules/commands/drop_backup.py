@@ -1,4 +1,4 @@
-"""`doit drop_backup`: removes one backup, and nothing that is more than that."""
+"""`doit drop_backup`: remove one backup, but no folder that holds anything else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ckptrules.vault.manifest import Manifest
 
 
 class Options(Common):
-    """What `doit drop_backup` may be told."""
+    """The options of `doit drop_backup`."""
 
     finds_outputs = False
     backup: str | None = BACKUP
@@ -27,10 +27,10 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the backup to remove, and refuse what is more than a backup.
+    """Find the backup to remove, and refuse a folder that is more than a backup.
 
     Raises:
-        OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
+        OptionError: the folder is ``outputs_dir``, lies in it or around it, or holds files that are not of the backup.
     """
     path, manifest, _ = chosen_backup(options.backup, "drop_backup")
     if refusing.is_inside(options.outputs_dir, path) or refusing.is_inside(path, options.outputs_dir):
@@ -50,7 +50,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def drop(style: Style, path: str, manifest: Manifest) -> Done:
-    """Remove a backup, or tell that it would go."""
+    """Remove a backup, or report that it would be removed."""
     try:
         if not style.preview:
             place = os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""`doit drop_links`: removes the links that were left under old names."""
+"""`doit drop_links`: remove the links that were left under old names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ckptrules.run.tasks import TaskDict
 
 
 class Options(fix_state.Options):
-    """What `doit drop_links` may be told."""
+    """The options of `doit drop_links`."""
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -29,7 +29,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 def drop_one(job: Job, listing: Listing) -> Plan:
-    """Remove the links under old names in one directory, or say which ones that would be."""
+    """Remove the links under old names in one directory; in a dry run, only plan it."""
     links = [entry for entry in listing.entries if entry.kind == "link"]
     left = sorted(entry for entry in links if is_left_link(entry, named(entry.name, job.rules)))
     actions = [Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left]

@@ -1,4 +1,4 @@
-"""`doit fix_state`: the paths inside the checkpoints, brought up to date."""
+"""`doit fix_state`: update the paths that Lightning stores inside checkpoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ckptrules.run.outcome import FAULTS, Done, Output, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
-Words = tuple[str, str, str]  # of a summary: what a preview and a run call the number, and its field in the tally
+Words = tuple[str, str, str]  # of a summary: the label in a preview, the label after a run, the field of the tally
 
 
 class Options(Planning):
-    """What `doit fix_state` may be told."""
+    """The options of `doit fix_state`."""
 
     changes = True
     experiments: str | None = EXPERIMENTS
@@ -31,20 +31,20 @@ class Options(Planning):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
+    """Make one task for each checkpoint directory, to update the paths inside its checkpoints."""
     return changing(session, "fix_state", options, fix_one, ("to fix", "fixed", "states"))
 
 
 def changing(
     session: Session, base: str, options: Options, change: Callable[[Job, Listing], Plan], words: Words
 ) -> Iterator[TaskDict]:
-    """Make one task for each checkpoint directory, to change one thing of each checkpoint."""
+    """Make one task for each checkpoint directory, with a ``change`` of one kind."""
     work, summarise = partial(change_one, change), partial(summary, words)
     return experiments.experiments(session, base, options, work, summarise=summarise)
 
 
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
-    """Change one checkpoint directory, or say what that would change; tell what came of it."""
+    """Change one checkpoint directory, or plan that, and report it."""
     if stopping.stopped():
         return Done(Output(""), failed=True)
     listing = Listing(found.experiment, found.directory, ())
@@ -57,12 +57,12 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
 
 
 def fix_one(job: Job, listing: Listing) -> Plan:
-    """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
+    """Update the paths inside the checkpoints of one directory; in a dry run, only plan it."""
     return working.fixed(job, listing, Plan(listing.experiment, listing.directory))
 
 
 def summary(words: Words, total: Tally, style: Style, notes: Iterable[str]) -> str:
-    """Write the last block of a command that changes one thing of each checkpoint."""
+    """Return the summary of a command with one kind of change."""
     would, did, field = words
     rows = [
         ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),

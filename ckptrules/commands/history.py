@@ -1,4 +1,4 @@
-"""`doit history`: the runs, and what became of each."""
+"""`doit history`: list the runs of the past, and the state of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROPS = ("who", "when", "size", "renamed", "deleted")
 
 
 class Options(Common):
-    """What `doit history` may be told."""
+    """The options of `doit history`."""
 
     reads_journals = True
     json: str | None = option(None, a_file, "write the runs to this file")
@@ -26,12 +26,12 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Show which runs there were."""
+    """Return the work: `show_history`."""
     return Prepared(partial(show_history, session, options))
 
 
 def history_text(runs: list[Run], style: Style) -> str:
-    """Show the runs, newest first, in aligned columns."""
+    """Return the runs as a table, the newest first."""
     if not runs:
         return "No run has changed anything yet.\n"
     rows = []
@@ -54,7 +54,7 @@ def history_text(runs: list[Run], style: Style) -> str:
 
 
 def show_history(session: Session, options: Options) -> Done:
-    """Tell which runs there were."""
+    """Show the runs, and write them as data where that is asked for."""
     style = session.style(options)
     try:
         runs = past.runs_of(options.outputs_dir)

@@ -28,7 +28,7 @@ _ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
 
 class Options(Common):
-    """What `doit log` may be told."""
+    """The options of `doit log`."""
 
     reads_journals = True
     run: str | None = RUN

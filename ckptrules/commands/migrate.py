@@ -1,4 +1,4 @@
-"""`doit migrate`: renames and prunes, and frees what has waited in the trash long enough."""
+"""`doit migrate`: rename and delete checkpoints, and free what has waited in the trash long enough."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ckptrules.run.records import waiting_runs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over
 
-TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
+TRASH_TASK = "%00trash"  # no experiment is encoded so, as no name has the byte 0
 
 
 class Options(plan.Options):
-    """What `doit migrate` may be told."""
+    """The options of `doit migrate`."""
 
     changes = True
     remembers = True
@@ -26,7 +26,7 @@ class Options(plan.Options):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
+    """Make one task for each checkpoint directory, and one to free what has waited in the trash long enough."""
     yield from experiments(session, "migrate", options, plan.work, understood=in_tally)
     days = load(session, options).trash_days
     expired = waiting_runs(options.outputs_dir, days) if days else []

@@ -31,7 +31,7 @@ WIDTH = 80  # columns, where the terminal has no less
 
 
 class Options(Common):
-    """What `doit packs` may be told."""
+    """The options of `doit packs`."""
 
     finds_outputs = False
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")

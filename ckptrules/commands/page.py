@@ -27,7 +27,7 @@ from ckptrules.storage.writing import write_whole
 
 
 class Options(Migrating):
-    """What `doit page` may be told: what `doit plan` may, and where the page goes."""
+    """The options of `doit page`: those of `doit plan`, and where the page goes."""
 
     finds_outputs = False
     shares = True

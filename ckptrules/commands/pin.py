@@ -30,7 +30,7 @@ def one_line(text: str) -> str:
 
 
 class Options(Common):
-    """What `doit pin` may be told."""
+    """The options of `doit pin`."""
 
     changes = True
     name: str | None = option(None, some_text, "the checkpoint to pin: its name, a shell pattern, or a path")

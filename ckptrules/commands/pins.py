@@ -17,7 +17,7 @@ from ckptrules.run.session import Session
 
 
 class Options(Common):
-    """What `doit pins` may be told."""
+    """The options of `doit pins`."""
 
 
 def prepare(session: Session, options: Options) -> Prepared:

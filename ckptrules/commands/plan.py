@@ -1,4 +1,4 @@
-"""`doit plan`: what `doit migrate` would do."""
+"""`doit plan`: show what `doit migrate` would do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ckptrules.run.tasks import TaskDict
 
 
 class Options(Migrating):
-    """What `doit plan` may be told."""
+    """The options of `doit plan`."""
 
     shares = True
     experiments: str | None = EXPERIMENTS
@@ -24,12 +24,12 @@ class Options(Migrating):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one previewing task for each checkpoint directory."""
+    """Make one task for each checkpoint directory, which only previews."""
     return experiments(session, "plan", options.but(dry_run=True), work, understood=in_tally)
 
 
 def work(job: Job, found: Directory) -> Done:
-    """Do the work of a plan, or of a migration, on one checkpoint directory."""
-    from ckptrules.run.working import work_on  # not above: a run that has nothing to do needs none of it
+    """Plan one checkpoint directory; in a migration, carry the plan out."""
+    from ckptrules.run.working import work_on  # not above: a run with nothing to do does without
 
     return work_on(job, found)

@@ -38,7 +38,7 @@ REMEDIES: Mapping[int, str] = {
 
 
 class Options(Common):
-    """What `doit purge` may be told."""
+    """The options of `doit purge`."""
 
     changes = True
     older_than: str | None = option(None, as_time, "free only what has been in the trash for so long: 7d, 12h")

@@ -1,4 +1,4 @@
-"""`doit restore`: brings back from a backup what is missing."""
+"""`doit restore`: bring back from a backup what is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ckptrules.vault.restoring import RestoreStep
 
 
 class Options(Common):
-    """What `doit restore` may be told."""
+    """The options of `doit restore`."""
 
     finds_outputs = False
     backup: str | None = BACKUP
@@ -38,12 +38,12 @@ class Options(Common):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The outputs, and where the backup lies."""
+        """The folders of the outputs and of the backup."""
         return (self.outputs_dir, os.path.dirname(os.path.abspath(self.backup or "")))
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew."""
+    """Find the backup to restore, and create an ``outputs_dir`` that does not exist."""
     path, stated, is_trusted = chosen_backup(options.backup, "restore")
     if not stated.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"
@@ -52,7 +52,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     names = chosen_of(session, "restore", options, there, f"there are: {visible(', '.join(there)) or 'none'}")
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     lock(session, options, partial(making.make_like, like=path))
-    pinned = pinning.all_pinned(session, options)  # refused before anything is brought back
+    pinned = pinning.all_pinned(session, options)  # a damaged file of pins is refused before anything is brought back
     manifest = stated if is_trusted else stated.disbelieved
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     return Prepared(partial(bring_back, session, options, path, manifest, chosen, pinned, notes), names)
@@ -67,7 +67,7 @@ def bring_back(
     pinned: Sequence[Found],
     notes: list[str],
 ) -> Done:
-    """Restore a backup, or tell what that would do."""
+    """Restore a backup, or report what that would do."""
     outputs_dir, each, style = options.outputs_dir, session.each, session.style(options)
     lost: dict[str, tuple[str, ...]] = {}
     try:
@@ -87,18 +87,21 @@ def bring_back(
 
 
 def with_place(step: RestoreStep, path: str, outputs_dir: str) -> RestoreStep:
-    """Let a hint at the backups say where they lie, unless that is where they are looked for."""
+    """Add the folder of the backups to the hint of a problem, if it is not the default folder."""
     folder = os.path.dirname(os.path.normpath(path)) or os.curdir
     if step.problem is None or os.path.realpath(folder) == os.path.realpath(backups.backups_folder(outputs_dir, None)):
         return step
-    there = command("backups", to=folder, verify=1)
-    return step._replace(problem=step.problem._replace(hint=step.problem.hint.replace(restoring.LOOK_AT_ALL, there)))
+    check = command("backups", to=folder, verify=1)
+    return step._replace(problem=step.problem._replace(hint=step.problem.hint.replace(restoring.LOOK_AT_ALL, check)))
 
 
 def unless_pinned(step: RestoreStep, pinned: Sequence[Found]) -> RestoreStep:
-    """Let nothing take the place of a pinned checkpoint, but itself."""
+    """Refuse a step that would replace a pinned checkpoint, unless by the very one that was pinned."""
     item = step.item
-    one = pinning.first_in(pinned, [item.path]) if step.verdict == "replace" else None
-    if one is None or (one.path == item.path and is_it(one.pin, Entry(one.name, item.kind, item.size, item.mtime_ns))):
+    found = pinning.first_in(pinned, [item.path]) if step.verdict == "replace" else None
+    if found is None:
         return step
-    return step._replace(verdict="failed", problem=pinning.refused(one))
+    restored = Entry(found.name, item.kind, item.size, item.mtime_ns)
+    if found.path == item.path and is_it(found.pin, restored):
+        return step
+    return step._replace(verdict="failed", problem=pinning.refused(found))

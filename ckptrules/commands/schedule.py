@@ -23,7 +23,7 @@ NOT_PASSED_ON = ("verbose", "dry_run", "quiet")
 
 
 class Options(Migrating):
-    """What `doit schedule` may be told."""
+    """The options of `doit schedule`."""
 
     believes_state = False
 

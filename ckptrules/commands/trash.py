@@ -31,7 +31,7 @@ LATER = ("size", "freed on")
 
 
 class Options(Common):
-    """What `doit trash` may be told."""
+    """The options of `doit trash`."""
 
 
 def prepare(session: Session, options: Options) -> Prepared:

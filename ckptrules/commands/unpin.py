@@ -14,7 +14,7 @@ from ckptrules.run.session import Session
 
 
 class Options(Common):
-    """What `doit unpin` may be told."""
+    """The options of `doit unpin`."""
 
     changes = True
     name: str | None = option(None, some_text, "the checkpoint that is pinned: its name, a shell pattern, or a path")

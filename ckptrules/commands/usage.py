@@ -31,7 +31,7 @@ DROPS = ("other", "protected", "kept", "total")
 
 
 class Options(Planning):
-    """What `doit usage` may be told."""
+    """The options of `doit usage`."""
 
     experiments: str | None = EXPERIMENTS
     keep_min_epoch: int | None = KEEP_MIN_EPOCH

@@ -30,7 +30,7 @@ from ckptrules.workers.pieces import SMALL, weight
 
 
 class Options(Planning):
-    """What `doit verify` may be told."""
+    """The options of `doit verify`."""
 
     shares = True
     experiments: str | None = EXPERIMENTS
