@@ -1,4 +1,4 @@
-"""``doit catalog``: the records of `ckptrules.catalog` as a table, JSON or CSV."""
+"""`doit catalog`: list all checkpoints, as `ckptrules.catalog` does, as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out which experiments are meant."""
+    """Choose the experiments."""
     names = chosen_of(session, "catalog", options, finding.names_of(session, options))
-    pinning.pins_of(session, options)  # refused before anything is listed
+    pinning.pins_of(session, options)  # a damaged file of pins is refused before anything is listed
     return Prepared(partial(show_catalog, session, options, names), names)
 
 
 def show_catalog(session: Session, options: Options, names: Collection[str]) -> Done:
-    """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
+    """Print the catalog, or write it to a file; a directory that cannot be read is a problem, on stderr."""
     style = session.style(options)
     records: list[Record] = []
     problems: list[Problem] = []
-    pins = [one.pin._replace(path=one.path) for one in pinning.all_pinned(session, options)]
+    pins = [pinned.pin._replace(path=pinned.path) for pinned in pinning.all_pinned(session, options)]
     for found in finding.find(session, options):
         if found.experiment not in names:
             continue
         try:
-            here = finding.rules_of(session, options, found.directory)
-            records += records_in(options.outputs_dir, here, found, pins)
+            rules = finding.rules_of(session, options, found.directory)
+            records += records_in(options.outputs_dir, rules, found, pins)
         except FAULTS as fault:
             problems += untouched(found, fault).problems
     try:
@@ -72,15 +72,15 @@ def show_catalog(session: Session, options: Options, names: Collection[str]) -> 
     except OSError as error:
         return Done(Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n"), failed=True)
     lack = "" if records or problems else jobs.nothing_understood(session, options)
-    told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
-    for line in (*told, lack, jobs.uncovered(session, "catalog", options)):
+    lines = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
+    for line in (*lines, lack, jobs.uncovered(session, "catalog", options)):
         if line:
-            print(session.completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
+            print(session.completed(line), file=sys.stderr)  # stdout, which may be a pipe, gets only the catalog
     return Done(Output(text, as_it_is=True), failed=bool(problems or lack))
 
 
 def as_table(records: Sequence[Record], style: Style) -> str:
-    """Write a table for people; names are escaped as in all reports."""
+    """Return the records as a table for people, with names escaped as in all reports."""
     rows: list[tuple[str, ...]] = [_row(record, style) for record in records]
     headings: tuple[str, ...] = HEADINGS
     for field in ("number", "run", "pinned"):  # columns that few trees need
@@ -93,13 +93,13 @@ def as_table(records: Sequence[Record], style: Style) -> str:
 
 
 def as_json(records: Sequence[Record], _: Style) -> str:
-    """Write a list of objects with the fields of a record; JSON has no NaN and no infinity, so these are null."""
-    finite = (one if isfinite(one.value or 0) else one._replace(value=None) for one in records)
+    """Return the records as a list of objects; a NaN or infinity is null, as JSON has none."""
+    finite = (record if isfinite(record.value or 0) else record._replace(value=None) for record in records)
     return json.dumps([record._asdict() for record in finite], indent=1) + "\n"
 
 
 def as_csv(records: Sequence[Record], _: Style) -> str:
-    """Write the fields of a record with a heading; control characters and bytes that are no text are escaped."""
+    """Return the records as lines with a heading; control characters and bytes that are no text are escaped."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Record._fields)
@@ -114,7 +114,7 @@ def _cell(field: object) -> object:
 
 
 def _metric(record: Record) -> str:
-    """Write the metric that the name tells, or one that files tell and that is known to be one; of validation first."""
+    """Return the metric in the name, or else a well-known one in files, one of a validation before others."""
     if record.metric is not None:
         return f"{record.metric} {six_digits(str(record.value))}"
     known = sorted(filter(mode_of, record.metrics), key=lambda key: "val" not in key.lower())

@@ -1,4 +1,4 @@
-"""`doit check`: the rules, tested and shown."""
+"""`doit check`: test the rules, and list them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Test the rules: loading them does."""
+    """Load the rules, which tests them by their examples."""
     pinning.pins_of(session, options)
     lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
     rules = load_rules(read_rules(session, options.rules_dir))
@@ -36,7 +36,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def without_default(rules: RuleSet, options: Options) -> str:
-    """Say what comes of it where no policy is called as the one that is used where nobody names one."""
+    """Return a note if no policy has the default name, so that ``delete_old=1`` needs ``policy=``."""
     usual = Planning.policy
     if usual in rules.policies:
         return ""
@@ -47,7 +47,7 @@ def without_default(rules: RuleSet, options: Options) -> str:
 
 
 def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) -> Done:
-    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
+    """List every rule with its place and the number of its examples, and the commands that a dodo.py lacks."""
     rows = [
         (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (*rules.targets, *rules.legacy, *rules.formats)
@@ -65,7 +65,7 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) ->
 
 
 def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
-    """Lay the rows out; where the terminal is too narrow for one of them, the last cell of each stands below it."""
+    """Return the rows as a table; if the terminal is too narrow for it, the last cell of each row stands below."""
     text, room = table((), rows), max(width - len(INDENT), 1)
     if not width or max(map(columns, text.splitlines()), default=0) <= room:
         return text
@@ -77,6 +77,6 @@ def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
 
 
 def words(policy: Policy) -> str:
-    """Write a policy in one line."""
+    """Return a policy as one line."""
     per = [f"per: [{', '.join(policy.per)}]"] if policy.per else []
     return ", ".join([*map(str, policy.lines), f"keep_at_least: {policy.keep_at_least}", *per])

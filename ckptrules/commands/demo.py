@@ -1,4 +1,4 @@
-"""``doit demo``: makes a sample tree and walks through the main job on it, with the real commands."""
+"""`doit demo`: make a sample tree, and run the main commands on it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WALK = (
 
 
 def sample_tree(outputs_dir: str) -> None:
-    """Make a small outputs tree: three experiments of yesterday, each in another legacy format, a few KB a file."""
+    """Make three experiments of yesterday, each with names in another legacy format, in files of a few KB."""
     time_ns = time.time_ns() - DAY_NS
     for experiment, (template, epochs, others) in SAMPLE.items():
         names = [template.format(epoch=epoch, step=(epoch + 1) * STEPS_PER_EPOCH) for epoch in epochs]
@@ -53,7 +53,7 @@ def sample_tree(outputs_dir: str) -> None:
 
 
 def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
-    """Return a file of that many bytes (some 1000 at least) that torch loads as ``{"epoch": …, "global_step": …}``."""
+    """Return a file of ``size`` bytes (at least some 1000) that torch loads as ``{"epoch": …, "global_step": …}``."""
     import io
     import pickle
     import zipfile
@@ -72,7 +72,7 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
 
 
 class Options(Common):
-    """It takes what every command takes, and needs none of it."""
+    """The options of `doit demo`: the common ones, of which it needs none."""
 
     finds_outputs = False
     needs_outputs = False
@@ -81,16 +81,16 @@ class Options(Common):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make the one task of the demo."""
-    yield {"basename": "demo", "actions": [tell_of_it if options.dry_run else walk_through], "verbosity": 2}
+    yield {"basename": "demo", "actions": [preview if options.dry_run else walk_through], "verbosity": 2}
 
 
-def tell_of_it() -> None:
-    """Tell what the demo would make."""
+def preview() -> None:
+    """Print what the demo would make."""
     print(f"Would make a sample tree in {os.path.join(free_folder(), 'outputs')}, and show the main job on it.")
 
 
 def walk_through() -> TaskFailed | None:
-    """Run the commands of the walk on a fresh sample tree, and show each with its output."""
+    """Run the commands of `WALK` on a new sample tree, and print each with its output."""
     folder = free_folder()
     outputs_dir = os.path.join(folder, "outputs")
     try:
@@ -99,11 +99,11 @@ def walk_through() -> TaskFailed | None:
         print(f"The sample tree cannot be made in {os.path.abspath(folder)}: {error.strerror}")
         return TaskFailed("no sample tree", report=False)
     print(f"A sample tree is in {outputs_dir}.")
-    print(f"\n$ cd {folder}")  # where no rules of the user's are: they would not know the names of the sample
-    whole = os.path.abspath(outputs_dir)  # so that the hints work where the user stands
+    print(f"\n$ cd {folder}")  # away from rules of the user's own, which would not know the names of the sample
+    absolute = os.path.abspath(outputs_dir)  # so that the hints work in the folder of the user
     for words in WALK:
-        print(f"\n$ ckptrules {' '.join(words)} outputs_dir={quoted(whole)}", flush=True)
-        command = [sys.executable, "-m", "ckptrules", *words, f"outputs_dir={whole}"]
+        print(f"\n$ ckptrules {' '.join(words)} outputs_dir={quoted(absolute)}", flush=True)
+        command = [sys.executable, "-m", "ckptrules", *words, f"outputs_dir={absolute}"]
         if subprocess.run(command, check=False, env=_environment(), cwd=folder).returncode != 0:  # noqa: S603 - our own command
             return TaskFailed("a command failed", report=False)
     print(f"\nOpen {folder}/checkpoints.html in a browser: it shows what a stricter policy would leave of the tree.")
@@ -113,12 +113,12 @@ def walk_through() -> TaskFailed | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment in which this very package is found, installed or not."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    """Return an environment in which Python finds this package, also if it is not installed."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def free_folder() -> str:
-    """Return a name for the folder of the demo that nothing has yet: ``demo``, ``demo-2`` and so on."""
+    """Return a free name for the folder of the demo: ``demo``, ``demo-2`` and so on."""
     names = (f"demo-{number}" if number > 1 else "demo" for number in itertools.count(1))
     return next(name for name in names if not os.path.lexists(name))

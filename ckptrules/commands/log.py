@@ -1,4 +1,4 @@
-"""``doit log``: the entry of a run for the experiment log, through a template that people may edit."""
+"""`doit log`: write the entry of a run for the experiment log, by a template that users may edit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ckptrules.run.session import Session
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
 
-# What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
+# Characters with a meaning in Markdown (CommonMark 0.31, GitHub's) or HTML: anywhere, in an address, at the beginning.
 _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
 _ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
@@ -59,12 +59,9 @@ def entry(options: Options, run: Run) -> str:
 
 
 def newest_migration(runs: Sequence[Run]) -> Run | None:
-    """Return the newest run of `migrate` that was not taken back: of others an entry would say that they did nothing.
-
-    What it deleted may be gone for good since: that it was deleted stands.
-    """
-    found = (run for run in reversed(runs) if run.header.get("command") == "migrate")
-    return next((run for run in found if run.standing or run.gone), None)
+    """Return the newest run of `migrate` that was not taken back; its trash may have been freed since."""
+    migrations = (run for run in reversed(runs) if run.header.get("command") == "migrate")
+    return next((run for run in migrations if run.standing or run.gone), None)
 
 
 def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
@@ -74,7 +71,7 @@ def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
     if options.out is None:
         return Done(Output(entry, as_it_is=True))
     try:
-        with writing.in_turn(os.path.realpath(options.out)):  # the log may be that of several trees
+        with writing.in_turn(os.path.realpath(options.out)):  # runs of other trees may write to the same log
             return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
     except (OSError, UnicodeError) as error:
         why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
@@ -82,11 +79,11 @@ def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
 
 
 def append(path: str, entry: str, run: str, *, writes: bool) -> str:
-    """Add an entry to the end of a log, once, or only say that it would be; say what was done.
+    """Append an entry to a log that does not have it yet, if ``writes``; return a line on what was done, or would be.
 
     Raises:
-        OSError: it cannot be read or written.
-        UnicodeError: it is no UTF-8 text.
+        OSError: the log cannot be read or written.
+        UnicodeError: the log is no UTF-8 text.
     """
     before = ""
     if os.path.exists(path):
@@ -105,13 +102,13 @@ def append(path: str, entry: str, run: str, *, writes: bool) -> str:
 
 
 def entry_of(run: Run) -> dict[str, Any]:
-    """Return what the template may use; names and what a journal says cannot be taken for Markdown.
+    """Return the variables of the template; Markdown in names, and in texts of a journal, is escaped.
 
-    What was taken back since is left out, unless that is all.
+    Changes that were taken back are left out, unless all were.
     """
-    stays = {*run.standing, *run.gone, *run.barred} or run.done
-    units = [unit for ref, unit in run.pairs if ref in stays]
-    intents = [intent for record, intent in run.intents if not stays.isdisjoint(refs(record, intent))]
+    counted = {*run.standing, *run.gone, *run.barred} or run.done
+    units = [unit for ref, unit in run.pairs if ref in counted]
+    intents = [intent for record, intent in run.intents if not counted.isdisjoint(refs(record, intent))]
     deleted = [unit for unit in units if unit.kind == "trash"]
     kept = {intent.directory: intent.kept for intent in intents}
     return {
@@ -131,7 +128,7 @@ def entry_of(run: Run) -> dict[str, Any]:
 
 
 def threshold(header: Mapping[str, Any]) -> str:
-    """Say in words by what a run deleted: ``< epoch 10``, or the policy."""
+    """Return the rule by which a run deleted, as text: ``< epoch 10``, or the policy."""
     policy = header.get("policy")
     if not isinstance(policy, Mapping):
         return "by hand"
@@ -144,10 +141,10 @@ def threshold(header: Mapping[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """Write a text so that Markdown shows it as it is: no link, heading or comment begins or ends in it."""
+    """Escape a text for Markdown, so that no link, heading or comment begins or ends in it."""
     return visible(_MARKS.sub(r"\\\g<0>", text))
 
 
 def code(text: str) -> str:
-    r"""Write a text to stand between backticks, where nothing can be escaped: what could end that shows as ``\x60``."""
+    r"""Escape a text for between backticks, where Markdown has no escapes: what could end them shows as ``\x60``."""
     return _ENDS_CODE.sub(lambda match: f"\\x{ord(match[0]):02x}", visible(text))

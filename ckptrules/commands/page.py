@@ -1,4 +1,4 @@
-"""`doit page`: what stays, what goes and why, as one HTML file."""
+"""`doit page`: draw a plan as one HTML file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Options(Migrating):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already."""
+    """Make one task for each checkpoint directory, which only previews; with ``plan=FILE`` one that draws that file."""
     if options.plan is not None:
         yield from one_task(session, "page", prepare_again, options)
         return
@@ -51,55 +51,55 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 def work(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory; the page shows it, so nothing is printed."""
+    """Plan one checkpoint directory, and print nothing, as the page shows the plan."""
     done = plan.work(job, found)
     return done._replace(output=done.output._replace(text=""))
 
 
 def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
-    """Say where the page is, and show it where that is wanted."""
+    """Yield lines on the page that was drawn, and open it in a browser, if asked to."""
     yield f"Page: {shown}"
     if options.open and not webbrowser.open(Path(os.path.abspath(path)).as_uri()):
         yield "No browser was found here: copy the file, it needs no other."
 
 
 def prepare_again(session: Session, options: Options) -> Prepared:
-    """Draw what is drawn already.
+    """Draw the page from the data of an earlier run.
 
     Raises:
-        OptionError: nothing can be drawn of it, or something is asked for beside it.
+        OptionError: the file has no such data, or there are options that would change a plan.
     """
-    shown, path = session.style(options), str(options.plan)
-    if beside := [
+    style, path = session.style(options), str(options.plan)
+    if useless := [
         *sorted(options.typed().keys() - {"plan", "out", "open", *Common.known()}),
         *session.selected("page"),
     ]:
-        raise OptionError(f"page draws {path} as it is, whatever '{beside[0]}' says", "leave that out")
+        raise OptionError(f"page draws {path} as it is, whatever '{useless[0]}' says", "leave that out")
     try:
         page = draw(read_data(path))
     except PageError as error:
         hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
-        raise OptionError(f"{shown.name(path)}{error}", hint, place="") from None
-    return Prepared(partial(write_again, options, page, shown))
+        raise OptionError(f"{style.name(path)}{error}", hint, place="") from None
+    return Prepared(partial(write_again, options, page, style))
 
 
 def write_again(options: Options, page: str, style: Style) -> Done:
-    """Write a page that was drawn."""
+    """Write the page, unless this is a dry run."""
     shown = style.name(options.out)
     try:
         if not options.dry_run:
             write_whole(options.out, page)
     except OSError as error:
         return Done(Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n"), failed=True)
-    said = [] if options.dry_run else drawn(options, shown, options.out)
-    return Done(Output("".join(f"{line}\n" for line in said)))
+    lines = [] if options.dry_run else drawn(options, shown, options.out)
+    return Done(Output("".join(f"{line}\n" for line in lines)))
 
 
 def read_data(path: str) -> Any:
-    """Read the JSON that a command wrote, or that a page holds.
+    """Read the data in a JSON file, or in a page.
 
     Raises:
-        PageError: it cannot be read, or is none; the message goes on from the path.
+        PageError: the file cannot be read, or has no JSON; the message is the rest of a sentence after the path.
     """
     try:
         text = read_plain(path)

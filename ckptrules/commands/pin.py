@@ -1,4 +1,4 @@
-"""`doit pin`: what is pinned is never deleted, and keeps its pin under any name."""
+"""`doit pin`: pin checkpoints, so that they are never deleted; a pin follows every rename."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ckptrules.storage.reading import why_of
 
 
 def one_line(text: str) -> str:
-    """Read a text that can be shown in one line."""
+    """Read a text of one line."""
     if not (text.strip() and text.isprintable()):
         raise ValueError("some words in one line")
     return text
@@ -39,12 +39,12 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be pinned."""
+    """Find the checkpoints to pin."""
     folder = os.path.dirname(pins_file(options.rules_dir))
     if not os.path.isdir(folder):
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"
         raise OptionError(fact, "'ckptrules init' writes it, with rules to edit", place="")
-    pins_before = {one.path: one.pin for one in pinning.all_pinned(session, options)}
+    pins_before = {pinned.path: pinned.pin for pinned in pinning.all_pinned(session, options)}
     found = {pin.path: pin for pin in sorted(checkpoints(session, options), key=lambda pin: pin.path.split("/"))}
     pins = [
         found[path]._replace(note=options.note or (pins_before[path].note if path in pins_before else ""))
@@ -61,7 +61,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 def write(
     options: Common, style: Style, done: str, pins: Sequence[Pin], change: Callable[[tuple[Pin, ...]], list[Pin]]
 ) -> Done:
-    """Change what is pinned, or say what would be changed."""
+    """Change the file of pins, unless this is a dry run, and report the pins; ``done`` is the verb in the past."""
     verb = f"Would {done.lower().replace('pinned', 'pin')}" if options.dry_run else done
     if not options.dry_run:
         try:
@@ -74,7 +74,7 @@ def write(
 
 
 def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
-    """Yield a pin for each checkpoint that there is, or part of one; what cannot be read has none."""
+    """Yield a pin for each checkpoint, and each part of one, in all directories that can be read."""
     for found in finding.find(session, options):
         try:
             listing = scan(options.outputs_dir, found)
@@ -87,14 +87,14 @@ def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
 
 
 def chosen(command: str, wanted: str | None, paths: Mapping[str, Pin], outputs_dir: str) -> list[str]:
-    """Return the paths below ``outputs_dir`` that are meant: those of one pin, or all that a shell pattern fits.
+    """Return the paths below ``outputs_dir`` of this name or path, or all that a shell pattern fits.
 
     Raises:
-        OptionError: none is, or one name means several.
+        OptionError: there is none, or a name is that of several.
     """
     if wanted is None:
         raise OptionError(f"{command} needs a name", "name=PATH, or name='epoch-0*'")
-    wanted = wanted.rstrip("/") or wanted  # as a shell completes the path of a folder
+    wanted = wanted.rstrip("/") or wanted  # a shell completes the path of a folder with a slash
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
     if len({paths[path] for path in found}) > 1:
         hint = f"say which: {few([f'name={quoted(path)}' for path in found], 5)}"
@@ -111,6 +111,7 @@ def chosen(command: str, wanted: str | None, paths: Mapping[str, Pin], outputs_d
 
 
 def _is(wanted: str, path: str, outputs_dir: str) -> bool:
-    there, name = os.path.split(os.path.join(outputs_dir, path))
+    """Say whether a path from the current folder leads to a path below ``outputs_dir``."""
+    directory, name = os.path.split(os.path.join(outputs_dir, path))
     folder, last = os.path.split(wanted)
-    return bool(folder) and last == name and os.path.realpath(folder) == os.path.realpath(there)
+    return bool(folder) and last == name and os.path.realpath(folder) == os.path.realpath(directory)

@@ -1,4 +1,4 @@
-"""`doit pins`: what is pinned, what for, and whether it is there."""
+"""`doit pins`: list the pins, with their notes, and those whose checkpoint is lost."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find what is pinned."""
+    """Find all pinned checkpoints."""
     return Prepared(partial(show, options, session.style(options), pinning.all_pinned(session, options)))
 
 
 def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
-    """List the pins by directory; one that finds nothing is a problem."""
-    archived = {one.path: run for one in found if (run := pinning.archived_by(options.outputs_dir, one))}
-    lost = [one for one in found if one.fault and one.path not in archived]
+    """List the pins by directory; a lost pin is a problem, unless its checkpoint is archived."""
+    archived = {pinned.path: run for pinned in found if (run := pinning.archived_by(options.outputs_dir, pinned))}
+    lost = [pinned for pinned in found if pinned.fault and pinned.path not in archived]
     by_directory: dict[str, list[Found]] = defaultdict(list)
-    for one in found:
-        by_directory[one.directory].append(one)
+    for pinned in found:
+        by_directory[pinned.directory].append(pinned)
     lines = [f"{style.paint(style.name(d), 'bold')}\n{as_table(rows, style)}" for d, rows in by_directory.items()]
     lines += [f"Archived by run {run}: {style.name(path)}\n" for path, run in archived.items()]
     lines += [f"{line}\n" for one in lost for line in problem_lines(pinning.problem_of(one), {}, style)]
@@ -40,10 +40,10 @@ def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
 
 
 def as_table(found: Sequence[Found], style: Style) -> str:
-    """Write names, sizes and notes. On a terminal a long note takes several lines, in a narrow one below the name."""
-    names = [style.name(one.name) for one in found]
-    sizes = [human_size(one.pin.size) for one in found]
-    notes = [style.name(one.pin.note) for one in found]
+    """Return names, sizes and notes as a table; a terminal wraps long notes, a narrow one below the name."""
+    names = [style.name(pinned.name) for pinned in found]
+    sizes = [human_size(pinned.pin.size) for pinned in found]
+    notes = [style.name(pinned.pin.note) for pinned in found]
     room = style.width - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2
     if style.width and max(map(columns, notes)) > room < NARROW:
         below = [wrapped(f"{size}  {note}", style.width - 4) for size, note in zip(sizes, notes, strict=True)]

@@ -1,4 +1,4 @@
-"""``doit purge``, and what `doit migrate` frees after ``trash_days``: the only ways by which bytes leave for good."""
+"""`doit purge`: empty the trash. Only this, and `doit migrate` after ``trash_days``, remove bytes for good."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what would be freed; on a terminal, ask first.
+    """Find the runs whose trash is to be freed; on a terminal, ask first.
 
     Raises:
-        SystemExit: Ctrl-C was the answer.
+        SystemExit: Ctrl-C or SIGTERM came.
     """
     days = seconds(options.older_than) / records.DAY if options.older_than else 0
     runs = records.waiting_runs(options.outputs_dir, days)
@@ -65,7 +65,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
-    """Name the folder of the trash, and show what some runs left in it, oldest first."""
+    """Return the folder of the trash, and a table of what these runs left in it, the oldest first."""
     place = os.path.join(options.outputs_dir, STATE, "trash")
     every = ((run, trash_use(Disk(options.outputs_dir), [run])) for run in runs)
     used = [(run, use) for run, use in every if use.items]
@@ -80,16 +80,16 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
 
 
 def confirmed() -> bool:
-    """Ask whether all that was shown is to go.
+    """Ask the user whether to free what was shown, and return the answer.
 
     Raises:
-        SystemExit: Ctrl-C was the answer, or SIGTERM came.
+        SystemExit: Ctrl-C or SIGTERM came.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else the wish to stop would wait for an answer
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would wait for an answer
     try:
         print("Free it for good? [y/N] ", end="", flush=True)
         while not select.select([sys.stdin], [], [], POLL)[0]:
-            if stopping.stopped():  # a signal that comes just before a read would wait with it
+            if stopping.stopped():  # asked before each read, as a read would not end for SIGTERM
                 raise KeyboardInterrupt  # noqa: TRY301 - SIGTERM ends the question as Ctrl-C does
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def confirmed() -> bool:
 
 
 def free(session: Session, options: Options, runs: Sequence[str], shown: str) -> Done:
-    """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
+    """Free the trash of these runs; an item that cannot be freed is a problem, and does not stop the others."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
         return Done(Output(f"{shown}Would free: {amount(use)}\n"))
@@ -112,7 +112,7 @@ def free(session: Session, options: Options, runs: Sequence[str], shown: str) ->
 
 
 def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done:
-    """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
+    """Free what has waited for ``trash_days``; an item that cannot be freed is only a note."""
     emptied, unrecorded = empty(session, options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items else []
     lines += unrecorded
@@ -122,7 +122,7 @@ def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done
 
 
 def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:
-    """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
+    """Empty the trash of these runs, and journal that; the second value is the error if it cannot be journalled."""
     emptied = empty_trash(Disk(options.outputs_dir), runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
@@ -133,16 +133,16 @@ def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Empti
 
 
 def amount(use: TrashUse) -> str:
-    """Write how much was freed."""
+    """Return the number of items and bytes as text."""
     return "nothing" if not use.items else f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
 
 
 def left_lines(options: Common, style: Style, left: Mapping[str, OSError]) -> Iterator[str]:
-    """Tell of each item that could not be freed: where, why, and what helps."""
-    for path, error in sorted(left.items()):
-        place = os.path.join(options.outputs_dir, path)
-        inside = os.path.join(os.path.dirname(place), error.filename or os.path.basename(place))
-        quotes = [quoted(os.path.abspath(one)) for one in (place, inside)]
-        remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(*quotes)
-        fact = f"{style.name(place)} cannot be freed: {why_of(error)}"
+    """Yield a text for each item that could not be freed: the path, the error, and a hint."""
+    for below, error in sorted(left.items()):
+        path = os.path.join(options.outputs_dir, below)
+        inside = os.path.join(os.path.dirname(path), error.filename or os.path.basename(path))
+        paths = [quoted(os.path.abspath(path)), quoted(os.path.abspath(inside))]
+        remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(*paths)
+        fact = f"{style.name(path)} cannot be freed: {why_of(error)}"
         yield f"{fact}\n    hint: {remedy}; 'doit purge' tries again"

@@ -1,4 +1,4 @@
-"""``doit schedule``: prints what to hand to cron or systemd; installs nothing."""
+"""`doit schedule`: print a line for cron, and units for systemd; install nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Options(Migrating):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Write a line for cron, and a service and a timer for systemd."""
+    """Make the texts for cron and systemd, after the rules and options are checked."""
     jobs.job_of(session, options, "schedule")
     words, folder = command(options, started(session)), os.getcwd()
     refuse_unwritable(words, folder)
@@ -37,7 +37,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 
 def refuse_unwritable(words: list[str], folder: str) -> None:
-    """Refuse what would begin a line of its own for cron or systemd, or is no text there.
+    """Refuse words with control characters, which would break the line for cron or systemd.
 
     Raises:
         OptionError: with the word.
@@ -49,7 +49,7 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
 
 
 def started(session: Session) -> list[str]:
-    """Return the words that start the program that runs here, with its dodo.py where that is not the usual one."""
+    """Return the words that start this program, with its dodo.py if that is not the one in the current folder."""
     if program()[0] == OURS:
         return [OURS]
     file = str(session.dodo["__file__"])
@@ -57,9 +57,9 @@ def started(session: Session) -> list[str]:
 
 
 def command(options: Options, start: list[str]) -> list[str]:
-    """Return the command to run, with the options that were given, absolute where they are paths.
+    """Return the command to run, with the options that were given, and absolute paths.
 
-    With ``-P``, no file in the folder takes the place of a module of Python.
+    With ``-P``, Python imports no module from the current folder.
     """
     typed = {"outputs_dir": options.outputs_dir, **options.typed()}
     typed |= {name: os.path.abspath(typed[name]) for name in WHERE_TO if name in typed}
@@ -68,7 +68,7 @@ def command(options: Options, start: list[str]) -> list[str]:
 
 
 def units(words: list[str], folder: str) -> str:
-    """Write the texts. cron ends a command at ``%``, systemd begins a specifier with it: both are escaped."""
+    """Return the texts. ``%`` is escaped: it ends a command for cron, and begins a specifier for systemd."""
     log = os.path.join(folder, LOG)
     line = f"cd {shlex.quote(folder)} && {shlex.join(words)} >> {shlex.quote(log)} 2>&1"
     quoted = " ".join(_systemd(word) for word in words)

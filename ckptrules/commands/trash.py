@@ -1,4 +1,4 @@
-"""`doit trash`: what waits in the trash, and when it is freed."""
+"""`doit trash`: list the items in the trash, with the day on which each is freed, and how to bring them back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out how long what is in the trash waits there."""
+    """Return the work: `show_trash`, with the ``trash_days`` of the rules."""
     days = finding.load(session, options).trash_days
     return Prepared(partial(show_trash, options.outputs_dir, days, session.style(options)))
 
 
 def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
-    """Tell what lies in the trash, oldest first, and on which day it is freed."""
+    """List the items in the trash, the oldest first."""
     try:
         items = trash_items(Disk(outputs_dir))
     except OSError as error:
@@ -74,29 +74,30 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
 
 
 def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[tuple[TrashItem, int]]:
-    """Make one item of the files that are one checkpoint, by the journals, and say how many others it has."""
+    """Join the files of one checkpoint to one item, by the journals; the number is that of the other files."""
     heads: dict[str, str] = {}
     for unit in (unit for run in runs for unit in run.units if unit.parts):
         head = head_of(unit)
         heads.update((step.there.path, head.there.path) for step in parts_of(unit))
-    there = {item.path for item in items}
-    own: dict[str, list[TrashItem]] = defaultdict(list)
+    paths = {item.path for item in items}
+    parts: dict[str, list[TrashItem]] = defaultdict(list)
     for item in items:
-        if heads.get(item.path) in there:
-            own[heads[item.path]].append(item)
+        if heads.get(item.path) in paths:
+            parts[heads[item.path]].append(item)
     for item in items:
-        if heads.get(item.path) not in there:
-            yield item._replace(size=item.size + sum(one.size for one in own[item.path])), len(own[item.path])
+        if heads.get(item.path) not in paths:
+            own = parts[item.path]
+            yield item._replace(size=item.size + sum(part.size for part in own)), len(own)
 
 
 def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:
-    """Tell of what lies in the trash and no run has put there."""
+    """Yield a note on files in the trash that no run has put there."""
     if paths := [os.path.join(outputs_dir, path) for path in strangers(Disk(outputs_dir))]:
         yield f"Left alone, as no run has put it into the trash: {few([*map(style.name, paths)])}"
 
 
 def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:
-    """Say what only a person can bring back, and how."""
+    """Return the text on items that no undo can bring back, and the command to do it by hand."""
     if not items:
         return ""
     first = items[0]
@@ -109,7 +110,7 @@ def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:
 
 
 def freed_on(outputs_dir: str, run: str, days: int) -> str:
-    """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
+    """Return the day (local time) from which `doit migrate` frees the trash of a run."""
     if not days:
         return "when purged"
     since = records.waits_since(outputs_dir, run)

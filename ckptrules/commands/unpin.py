@@ -1,4 +1,4 @@
-"""`doit unpin`: what is pinned no more is judged by the policy again."""
+"""`doit unpin`: remove pins, so that the policy judges the checkpoints again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be pinned no more; it may be there or not."""
+    """Find the pins to remove; their checkpoints may exist or not."""
     every = pinning.all_pinned(session, options)
-    found = {one.path: one.pin for one in every}
-    found |= {one.path: one.pin for one in every if one.pin.path == one.path}  # of two by one name, this is meant
+    found = {pinned.path: pinned.pin for pinned in every}
+    in_place = (pinned.pin for pinned in every if pinned.pin.path == pinned.path)
+    found |= {pin.path: pin for pin in in_place}  # a pin in its place wins over one that moved there
     paths = chosen("unpin", options.name, found, options.outputs_dir)
     gone = {found[path].path for path in paths}
 

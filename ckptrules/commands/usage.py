@@ -1,4 +1,4 @@
-"""`doit usage`: how many bytes are protected, kept, could go, or wait in the trash."""
+"""`doit usage`: count the bytes that are protected, that are kept, that could go, and in the trash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ckptrules.storage.trash import trash_use
 
 ARCHIVES = (".tar.zst", ".tar.gz")
 
-KINDS = ("protected", "kept", "could go", "other")  # the last: what the rules do not know, or leave to a person
+KINDS = ("protected", "kept", "could go", "other")  # other: not known to the rules, or left to a person
 HEADINGS = ("experiment", *KINDS, "total")
 DROPS = ("other", "protected", "kept", "total")
 
@@ -41,7 +41,7 @@ class Options(Planning):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out which experiments are meant."""
+    """Choose the experiments, and the job for each."""
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job, pairs = jobs.jobs_of(session, "usage", options.but(delete_old=True, dry_run=True))
@@ -79,9 +79,9 @@ def show_usage(session: Session, job: jobs.Job, pairs: jobs.Pairs, archive_dir: 
 
 
 def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
-    """Say how many bytes of each directory are of which of the `KINDS`; the second value tells what is not known.
+    """Count the bytes of each of the `KINDS`, by directory; the second value are texts on what could not be measured.
 
-    A file with several names counts where it stays, if it does anywhere, and there in the first directory.
+    A file with several names counts once: in the first directory in which it stays, or else in the first that has it.
     """
     rows: list[tuple[str, Counter[str]]] = []
     linked: list[tuple[bool, int, int, Entry]] = []
@@ -110,11 +110,11 @@ def archives(folder: str) -> int:
 
 
 def sort(rules: RuleSet, listing: Listing, plan: Plan) -> Iterator[tuple[str, Entry]]:
-    """Say of each entry of a directory of which of the `KINDS` it is."""
+    """Yield the entries of a directory, each with its kind of `KINDS`."""
     kinds = dict.fromkeys(plan.not_going, "kept")
     if plan.kept:
         found = sort_entries(rules, listing)
-        heads, shields = found.heads, {one.entry.name for one in found.protected}
+        heads, shields = found.heads, {checkpoint.entry.name for checkpoint in found.protected}
         kinds |= {name: "protected" for name in kinds if heads.get(name, name) in shields}
     kinds |= dict.fromkeys(plan.going, "could go")
     yield from ((kinds.get(entry.name, "other"), entry) for entry in listing.entries)

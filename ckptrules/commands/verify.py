@@ -1,6 +1,6 @@
-"""``doit verify``: the task, what refuses it before anything is read, and the work on one checkpoint directory.
+"""`doit verify`: check the checkpoints of each directory, and remember the results.
 
-A directory is looked at, read here or by many workers, and told.
+The files of a small directory are read by the process that has the task, those of a large one by all workers.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Options(Planning):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one verifying task for each checkpoint directory.
+    """Make one task for each checkpoint directory, which verifies it.
 
     Raises:
-        OptionError: options that do not go together, or torch is missing for ``load=1``.
+        OptionError: ``unsafe`` without ``load``, or ``load`` without torch.
     """
     if options.unsafe and not options.load:
         raise OptionError("unsafe=1 says how to load", "give load=1 as well")
@@ -59,7 +59,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         "verify",
         options,
         partial(verify_one, how),
-        lambda total: total.experiments,  # what is not understood in one is a problem, which is told
+        lambda total: total.experiments,  # a directory in which nothing is understood has a problem
         nothing=VerifyTally(),
         summarise=partial(summarise, options),
         reads=True,
@@ -67,9 +67,9 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterable[str]) -> str:
-    """Show the numbers, and in a preview how long it takes; of ``quick`` nobody knows, as it reads little of a file."""
-    knows = style.preview and (options.load or not options.quick)
-    expected = expected_time("verify", options, total.bytes_expected) if knows else []
+    """Return the summary; in a preview with the expected time, unless ``quick`` reads only parts of files."""
+    can_expect = style.preview and (options.load or not options.quick)
+    expected = expected_time("verify", options, total.bytes_expected) if can_expect else []
     return summary(total, style, [*expected, *notes])
 
 
@@ -77,24 +77,24 @@ def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterabl
 
 
 def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
-    """Look at one checkpoint directory; read it here where that is little, else say what is to be read.
+    """Verify one checkpoint directory: here if it is small, else return the portions for all workers.
 
     Raises:
-        StoppedError: Ctrl-C or SIGTERM came, and nothing is known of the directory.
+        StoppedError: Ctrl-C or SIGTERM came before there was a result.
     """
     heed()
     options = job.options
     try:
         begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
     except FAULTS as fault:
-        return told(job, Report(found.experiment, found.directory, (), untouched(found, fault).problems))
+        return as_done(job, Report(found.experiment, found.directory, (), untouched(found, fault).problems))
     if options.dry_run:
-        return told(job, check.end(begun, job.rules, ())[0])
+        return as_done(job, check.end(begun, job.rules, ())[0])
     desk = begun.desk
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
         portions = [portion for entry in begun.new for portion in portions_of(desk, entry)]
         return Apart(partial(read_portion, desk), portions, partial(conclude, job, begun, portions))
-    every: list[Read] = []
+    results: list[Read] = []
     passed, stop = 0, None
 
     def progress(count: int) -> None:
@@ -105,62 +105,62 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     try:
         for entry in begun.new:
             heed()
-            every.append(read_one(desk, entry, progress))
+            results.append(read_one(desk, entry, progress))
     except StoppedError as error:
         stop = error
-    done, unlike = judged(job, begun, every, stop)
-    done = done._replace(moved=passed if how.quick else sum(one.entry.size for one in every), passed=passed)
-    return Apart(None, (), partial(noted, desk, [*every, *unlike], done)) if every else done
+    done, unlike = judged(job, begun, results, stop)
+    done = done._replace(moved=passed if how.quick else sum(result.entry.size for result in results), passed=passed)
+    return Apart(None, (), partial(remembered, desk, [*results, *unlike], done)) if results else done
 
 
-def noted(desk: Desk, every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
-    """Remember what was read: only the process with the journal writes into the state."""
-    check.remember(desk, every)
+def remembered(desk: Desk, results: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
+    """Remember the results. This runs in the main process, which alone writes into the state folder."""
+    check.remember(desk, results)
     return done
 
 
 def conclude(job: Job, begun: ToVerify, portions: Sequence[Portion], answers: Iterable[Answer]) -> Done:
-    """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost.
+    """Return the outcome of a directory from the answers of workers; remember each checkpoint as soon as it is read.
 
     Raises:
-        StoppedError, KilledError: all ends before its time, and nothing is known of the directory.
+        StoppedError, KilledError: the work ended before there was a result.
     """
-    every: list[Read] = []
+    results: list[Read] = []
     of_one: list[tuple[Portion, Answer]] = []
     stop = None
     try:
         for portion, answer in zip(portions, answers, strict=True):
             of_one.append((portion, answer))
             if len(of_one) == portion.of:
-                every.append(of_portions(begun.desk, of_one, lambda _: heed()))
-                check.remember(begun.desk, every[-1:])
+                results.append(of_portions(begun.desk, of_one, lambda _: heed()))
+                check.remember(begun.desk, results[-1:])
                 of_one = []
     except (StoppedError, KilledError) as error:
         stop = error
-    done, unlike = judged(job, begun, every, stop)
+    done, unlike = judged(job, begun, results, stop)
     check.remember(begun.desk, unlike)
     return done
 
 
 def judged(
-    job: Job, begun: ToVerify, every: Sequence[Read], stop: StoppedError | KilledError | None
+    job: Job, begun: ToVerify, results: Sequence[Read], stop: StoppedError | KilledError | None
 ) -> tuple[Done, list[Read]]:
-    """Tell what came of a directory, also where it was not read to its end; return what is to be remembered besides.
+    """Return the outcome of a directory, also of one that was not read to its end, and further results to remember.
 
     Raises:
-        StoppedError, KilledError: that was the ``stop``, and nothing is known of the directory.
+        StoppedError, KilledError: the ``stop``, if there is no result.
     """
-    if stop and not (every or begun.rows):
+    if stop and not (results or begun.rows):
         raise stop
-    report, unlike = check.end(begun, job.rules, every)
+    report, unlike = check.end(begun, job.rules, results)
     if stop:
         left = Problem("stopped", (report.directory,), "was not read to its end", "run again to go on")
         report = report._replace(problems=(left, *report.problems))
-    return told(job, report)._replace(killed=stop if isinstance(stop, KilledError) else None), unlike
+    return as_done(job, report)._replace(killed=stop if isinstance(stop, KilledError) else None), unlike
 
 
-def told(job: Job, report: Report) -> Done:
-    """Tell what came of one directory."""
+def as_done(job: Job, report: Report) -> Done:
+    """Return the outcome with this report."""
     data = report_as_data(report) if job.options.tells_data else None
     output = Output(block(report, job.style), tally(report), data)
     return Done(output, failed=bool(report.problems))
