@@ -1,4 +1,4 @@
-"""`doit packs`: the packs that there are, what they find here, and what they make of names."""
+"""`doit packs`: list the packs, show what they find here, copy one, and show how they read names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
-WIDTH = 80  # columns, where the terminal has no less
+WIDTH = 80  # columns at most
 
 
 class Options(Common):
@@ -40,7 +40,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is asked of the packs."""
+    """Choose what to do: copy a pack, read names, or list the packs."""
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
         raise OptionError(f"no pack '{options.copy}'", one_of(options.copy, known))
@@ -60,20 +60,20 @@ def all_packs() -> list[Pack]:
     """Compile every pack.
 
     Raises:
-        RuleError: one does not hold.
+        RuleError: a pack is broken.
     """
     faults: list[Fault] = []
-    found = [load_pack(name, path, faults) for name, path in packs_of_rules.sources().items()]
+    packs = [load_pack(name, path, faults) for name, path in packs_of_rules.sources().items()]
     if faults:
         raise RuleError(faults)
-    return found
+    return packs
 
 
 # --- what they find here ----------------------------------------------------------------------------------------------
 
 
 def show(options: Options, style: Style) -> Done:
-    """List the packs: those that find something in this tree, where, with the evidence; then the others."""
+    """List the packs: first those that find something in this tree, with places and evidence, then the others."""
     packs, tree = all_packs(), Tree(options.outputs_dir)
     seen: dict[str, list[Sight]] = defaultdict(list)
     for sight in scout(tree, packs) if os.path.isdir(options.outputs_dir) else ():
@@ -91,20 +91,20 @@ def show(options: Options, style: Style) -> Done:
 
 
 def _compared(tree: Tree, sights: Sequence[Sight]) -> dict[str, dict[str, Compared]]:
-    """Open some checkpoints of each directory, and compare them by what each pack reads."""
-    found, left = {}, MOST_OPENED
+    """Open some checkpoints of each directory, and compare their numbers with those that each pack reads in names."""
+    compared, left = {}, MOST_OPENED
     for sight in sights:
-        found[sight.directory], opened = by_pack(tree, sight, min(left, OPENED))
+        compared[sight.directory], opened = by_pack(tree, sight, min(left, OPENED))
         left -= opened
-    return found
+    return compared
 
 
 def _rows(
     name: str, sights: Sequence[Sight], compared: Mapping[str, Mapping[str, Compared]], style: Style
 ) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each kind of folder: the pattern that covers it, how many names, the evidence.
+    """Yield a row for each kind of folder: the pattern that covers it, the number of names, the evidence.
 
-    Below it stands how the numbers in the names compare with those inside, by each pack that reads any.
+    A row below it says, for each pack, how the numbers in names compare with those inside, if it reads any.
     """
     by_pattern: dict[str, list[Sight]] = defaultdict(list)
     for sight in sights:
@@ -112,19 +112,20 @@ def _rows(
     for pattern, several in sorted(by_pattern.items()):
         evidence = several[0].packs[0].evidence
         more = f", in {len(several)} folders" if len(several) > 1 else ""
-        yield name, style.name(pattern), str(sum(len(one.names) for one in several)), style.name(evidence) + more
+        yield name, style.name(pattern), str(sum(len(sight.names) for sight in several)), style.name(evidence) + more
         for pack in several[0].packs:
-            inside = Compared(*map(sum, zip(*(compared[one.directory][pack.name] for one in several), strict=True)))
-            who = f" by {pack.name}" * (len(several[0].packs) > 1)
+            of_pack = (compared[sight.directory][pack.name] for sight in several)
+            inside = Compared(*map(sum, zip(*of_pack, strict=True)))
+            by = f" by {pack.name}" * (len(several[0].packs) > 1)
             if inside.text:
-                yield "", "", "", inside.text + who
+                yield "", "", "", inside.text + by
 
 
 # --- a pack to edit ---------------------------------------------------------------------------------------------------
 
 
 def copy_pack(options: Options, style: Style) -> Done:
-    """Write a pack into the rules folder as rules of the user's own; overwrite nothing."""
+    """Write a pack into the rules folder, for the user to edit; overwrite nothing."""
     name = str(options.copy)
     path = os.path.join(options.rules_dir or RULES_DIR, f"{name}.yaml")
     text = as_rules(packs_of_rules.text_of(name, packs_of_rules.sources([name])[name]))
@@ -141,9 +142,9 @@ def copy_pack(options: Options, style: Style) -> Done:
 
 
 def as_rules(text: str) -> str:
-    """Turn the text of a pack into that of a rule file: without its name and its marks, its layout as a comment.
+    """Return the text of a pack as that of a rule file: without name and marks, and with the layout as a comment.
 
-    That stands in one rule file only; who has none elsewhere takes the mark of the comment away.
+    Only one rule file may have a layout. A user without another one uncomments it.
     """
     lines, key = [], ""
     for line in text.splitlines():
@@ -160,7 +161,7 @@ def as_rules(text: str) -> str:
 
 
 def names_in(path: str) -> list[str]:
-    """Read names, one a line.
+    """Read names, one on each line.
 
     Raises:
         OptionError: the file cannot be read.
@@ -173,7 +174,7 @@ def names_in(path: str) -> list[str]:
 
 
 def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
-    """Say of each name what the packs make of it."""
+    """Show how the packs read each name."""
     from ckptrules.run.json_file import write_data  # not above: nothing else needs it
 
     packs = all_packs()
@@ -186,30 +187,31 @@ def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
 
 
 def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:
-    """Say what packs make of a name together, without any directory: kind, numbers, and which packs.
+    """Return, as data, how all packs together read a name without a directory: kind, numbers, and the packs.
 
-    What a pack ignores, it ignores only among its own checkpoints. The last resort is asked where the others know
-    nothing.
+    A pack that ignores the name counts only if no other one claims it. The pack of last resort counts only if the
+    others do not know the name.
     """
-    every = [(pack, said) for pack in packs for said in [_said(name, pack)] if said]
-    every = [pair for pair in every if pair[0].name != LAST_RESORT] or every
-    claiming = [pair for pair in every if pair[1].kind != "ignored"] or every
-    said = claim_of_packs(claiming)
-    kind = _kind(said) if said else "unknown"
-    fields = numbers_told(said.fields) if said and kind != "ambiguous" else None
-    return {"name": name, "kind": kind, "fields": fields or None, "packs": [pack.name for pack, _ in claiming]}
+    claims = [(pack, claim) for pack in packs if (claim := _claim(name, pack))]
+    claims = [pair for pair in claims if pair[0].name != LAST_RESORT] or claims
+    claims = [pair for pair in claims if pair[1].kind != "ignored"] or claims
+    joined = claim_of_packs(claims)
+    kind = _kind(joined) if joined else "unknown"
+    fields = numbers_told(joined.fields) if joined and kind != "ambiguous" else None
+    return {"name": name, "kind": kind, "fields": fields or None, "packs": [pack.name for pack, _ in claims]}
 
 
-def _said(name: str, pack: Pack) -> Claim | None:
+def _claim(name: str, pack: Pack) -> Claim | None:
+    """Return the claim of one pack on a name; None if it does not know the name, or is too slow for it."""
     try:
-        said = own_claim(name, pack.rules)
+        claim = own_claim(name, pack.rules)
     except SlowRuleError:
         return None
-    return None if said.kind == "unrecognised" else said
+    return None if claim.kind == "unrecognised" else claim
 
 
-def _kind(said: Claim) -> str:
-    return "pointer" if said.reason.text.startswith("names checkpoints") else said.kind
+def _kind(claim: Claim) -> str:
+    return "pointer" if claim.reason.text.startswith("names checkpoints") else claim.kind
 
 
 def _fields(fields: Mapping[str, int] | None) -> str:

@@ -1,4 +1,4 @@
-"""`ckptrules init`: look at a tree, say what is in it, and write a dodo.py and rules for it."""
+"""`ckptrules init`: look at a tree, report what is in it, and write a dodo.py and rules for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ckptrules.rules.shipped import (
 from ckptrules.run import refusing
 from ckptrules.run.declared import TASKS
 from ckptrules.run.hints import quoted
-from ckptrules.run.init_look import told_look, told_rows, told_savings
+from ckptrules.run.init_look import kind_rows, look_text, savings_text
 from ckptrules.run.options import REFUSED, OptionError
 from ckptrules.storage import writing
 
@@ -53,52 +53,56 @@ ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate":
 
 
 class Start(NamedTuple):
-    """What there is to write and to say. ``understood`` is false where nothing is, ``next`` is what to do then."""
+    """The rule files to write, by path, and the report of the look.
+
+    ``decisions`` are left to the user. ``understood`` is false if no pack knows a checkpoint for sure. ``next`` is what
+    to do next, if it is not the usual.
+    """
 
     texts: Mapping[str, str]
-    told: str
+    report: str
     decisions: Sequence[Decision] = ()
     understood: bool = True
     next: str = ""
 
 
 def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, str]:
-    """Look, and write what is not there yet; return the exit code, what to say, and what went wrong.
+    """Look at a tree, and write the files that do not exist yet; return the exit code, the report, and the error.
 
-    ``words`` stand behind ``ckptrules init``, ``program`` is the one by which the commands work there.
+    ``words`` stand behind ``ckptrules init``, ``program`` is the program by which the commands work there.
 
     Raises:
-        OptionError: the words make no sense, or lead to no folder to look in.
+        OptionError: the words are wrong, or lead to no folder to look in.
     """
     style = Style(encoding=encoding)
     try:
         if rule_files(RULES_DIR):
-            load_rules(rule_texts(None))  # broken ones of the user's own are told of before any others
+            load_rules(rule_texts(None))  # if the rules here are broken, that is the first thing to report
         start = start_of(*read_words(words), style)
     except RuleError as error:
         return REFUSED, "", str(error)
-    other = otherwise(start, style, words)
+    differing = differences(start, style, words)
     lines, fault = written(start)
-    told = [*other, start.told] if start.told else other
+    report = [*differing, start.report] if start.report else differing
     if fault:
-        return REFUSED, "\n".join([*told, *lines, ""]), fault
-    if other:
-        lines += lines_for_dodo()
-        return NOT_UNDERSTOOD, "\n".join([*told, *lines, f"Next, by the rules as they are: '{program} plan'", ""]), ""
+        return REFUSED, "\n".join([*report, *lines, ""]), fault
+    if differing:
+        lines += [*lines_for_dodo(), f"Next, by the rules as they are: '{program} plan'"]
+        return NOT_UNDERSTOOD, "\n".join([*report, *lines, ""]), ""
     for one in start.decisions:
         lines.append(f"Decide: {NAMING}:{one.line} packs: {one.text}, for {style.name(one.directory or os.curdir)}")
-    deletes = bool(told) and RETENTION in start.texts and bool(start.understood or start.decisions)
+    deletes = bool(report) and RETENTION in start.texts and bool(start.understood or start.decisions)
     steps = start.next or f"'{program} check', then '{program} plan{' delete_old=1' * deletes}'"
     lines += [*lines_for_dodo(), f"Next: {steps}"]
     lines += [f"To look at it in a browser: '{program} page'"] if deletes else []
-    return 0 if start.understood else NOT_UNDERSTOOD, "\n".join([*told, *lines, ""]), ""
+    return 0 if start.understood else NOT_UNDERSTOOD, "\n".join([*report, *lines, ""]), ""
 
 
 def read_words(words: Sequence[str]) -> tuple[str, str]:
-    """Read what stands behind ``ckptrules init``: the folder and the preset, each empty where it was left out.
+    """Return the folder and the preset behind ``ckptrules init``, each empty if it is left out.
 
     Raises:
-        OptionError: it is something else, or there is no such folder or pack.
+        OptionError: there are other words, or there is no such folder or pack.
     """
     folders = [word for word in words if not word.startswith((PRESET, "-")) and "=" not in word]
     presets = [word.removeprefix(PRESET) for word in words if word.startswith(PRESET)]
@@ -118,10 +122,10 @@ def read_words(words: Sequence[str]) -> tuple[str, str]:
 
 
 def start_of(asked: str, preset: str, style: Style) -> Start:
-    """Find out what to write, and what to say of it.
+    """Look at the ``asked`` folder, or take the preset; return the files to write, and the report.
 
     Raises:
-        OptionError: it is no folder to look in, or none that can be covered.
+        OptionError: the folder holds much more than experiments, or no layout can cover it.
     """
     if preset == PROTOCOL:
         return Start(_protocol_texts(asked, ()), "")
@@ -130,39 +134,39 @@ def start_of(asked: str, preset: str, style: Style) -> Start:
     folder, found = _look(asked)
     place, prefix, found = _place(folder, found, fixed=bool(asked))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
-    told = [told_look(found, style), *told_rows(found, prefix, style)]
+    report = [look_text(found, style), *kind_rows(found, prefix, style)]
     if others:
         naming, decisions = naming_text(place, found.seen, prefix, _more(found.seen))
         texts, keeps = _with_retention(place, naming, found.seen)
         sure = any(one.sure for one in found.seen)
-        told += [told_savings(place, texts, keeps)] if sure else []
-        return Start(texts, "\n".join(told), decisions, understood=sure)
+        report += [savings_text(place, texts, keeps)] if sure else []
+        return Start(texts, "\n".join(report), decisions, understood=sure)
     if found.seen:
-        return Start(_protocol_texts(place, found.seen, prefix), "\n".join(told))
-    told += [
+        return Start(_protocol_texts(place, found.seen, prefix), "\n".join(report))
+    report += [
         f"No checkpoints that a pack knows in '{style.name(folder)}', down to {DEEPEST} folders deep.",
         "So the rules are those of the checkpoint protocol: epoch-03_step-000103.ckpt.",
     ]
-    with contextlib.suppress(OptionError):  # what lies in this folder itself, no layout covers
+    with contextlib.suppress(OptionError):  # no layout covers checkpoints in this folder itself
         place, prefix, strange = _place(folder, found._replace(seen=found.strangers), fixed=bool(asked))
         if strange.seen:
             only = strange.seen[0].directory
             if len(strange.seen) == 1 and only.isprintable():
-                prefix = only  # a pattern would take every folder beside it
-            told.append("They cover what no pack knows, and keep the newest 2 of each run.")
-            told.append("'doit plan' drafts a format for names that tell a number.")
+                prefix = only  # the layout is this one folder: a pattern would take all folders beside it, too
+            report.append("They cover what no pack knows, and keep the newest 2 of each run.")
+            report.append("'doit plan' drafts a format for names that tell a number.")
             texts = {**_protocol_texts(place, strange.seen, prefix), RETENTION: retention_text((), {})[0]}
-            return Start(texts, "\n".join(told), understood=False)
-    there = bool(asked) or os.path.isdir(DEFAULT)
-    go_on = "" if there else "when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'"
-    return Start(_protocol_texts(asked, ()), "\n".join(told), understood=False, next=go_on)
+            return Start(texts, "\n".join(report), understood=False)
+    exists = bool(asked) or os.path.isdir(DEFAULT)
+    go_on = "" if exists else "when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'"
+    return Start(_protocol_texts(asked, ()), "\n".join(report), understood=False, next=go_on)
 
 
-def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
-    """Say where rules are there already that say something else, and what would be written; comments do not count."""
-    there = rule_texts(None) if rule_files(RULES_DIR) else {}
+def differences(start: Start, style: Style, words: Sequence[str]) -> list[str]:
+    """Return lines with the new rules, if there are other rules already; differences in comments do not count."""
+    old = rule_texts(None) if rule_files(RULES_DIR) else {}
     new = {path: _shipped(path) for path in (NAMING, RETENTION)} | dict(start.texts)
-    if all(path in new and _bare(text) == _bare(new[path]) for path, text in there.items()):
+    if all(path in new and _bare(text) == _bare(new[path]) for path, text in old.items()):
         return []
     lines = [f"{RULES_DIR}/ is there already and says otherwise; what is there stays. What init would write now:"]
     if RETENTION not in start.texts:
@@ -180,7 +184,7 @@ def _bare(text: str) -> list[str]:
 
 
 def written(start: Start) -> tuple[list[str], str]:
-    """Write the files that are not there yet; return what came of each, and why it ended before the last."""
+    """Write the files that do not exist yet; return a line on each, and the error that ended it early, if any."""
     lines: list[str] = []
     theirs = [name for name in rule_files(RULES_DIR) if f"{RULES_DIR}/{name}" not in (NAMING, RETENTION)]
     for path, content in starter_files():
@@ -201,35 +205,37 @@ def written(start: Start) -> tuple[list[str], str]:
 
 
 def lines_for_dodo() -> list[str]:
-    """Return the lines that a dodo.py of the user's own lacks; none where it is ours."""
+    """Return the lines to add to a dodo.py of the user's own; none if it is the shipped one."""
     if not has_own_tasks():
         return []
     with open(TASKS_FILE, encoding="utf-8", errors="replace") as file:
         text = file.read()
-    there = set(re.findall(r"""\bcommand\(\s*["'](\w+)""", text))
+    defined = set(re.findall(r"""\bcommand\(\s*["'](\w+)""", text))
     own = "**DOIT_CONFIG" if re.search(r"^DOIT_CONFIG\b", text, re.MULTILINE) else ""
     config = ["from ckptrules.run import doit_config", f"DOIT_CONFIG = doit_config({own})"]
     config = [] if "doit_config(" in text else config
     has_import = {"command"} if re.search(r"\bimport\b.*\bcommand\b", text) else set[str]()
-    lines = [*config, *lines_to_add([task for task in TASKS if task not in there], has_import)]
+    lines = [*config, *lines_to_add([task for task in TASKS if task not in defined], has_import)]
     return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []
 
 
 def _look(folder: str) -> tuple[str, Scouted]:
-    """Look in a folder; without one, in the folders that most have, and where there are none, in this one."""
+    """Look in the folder; without one, in the well-known folders; if not exactly one has checkpoints, in this one."""
     rules = load_rules({NAMING: f"packs: [{', '.join(packs.sources())}]\nignored: ['.*', '*.tmp']\n"}, proved=True)
     own = load_rules({NAMING: _shipped(NAMING)}, proved=True)
     known = [name for name in WELL_KNOWN if os.path.isdir(name)]
     first = [folder] if folder else [DEFAULT] if os.path.isdir(DEFAULT) else known
-    found = [(name, see(_not_too_much(name), rules, own)) for name in first]
+    looks = [(name, see(_not_home(name), rules, own)) for name in first]
     if folder:
-        return found[0]
-    some = [one for one in found if one[1].seen]
-    return some[0] if len(some) == 1 else (os.curdir, see(_not_too_much(os.curdir), rules, own))
+        return looks[0]
+    with_checkpoints = [look for look in looks if look[1].seen]
+    if len(with_checkpoints) == 1:
+        return with_checkpoints[0]
+    return os.curdir, see(_not_home(os.curdir), rules, own)
 
 
-def _not_too_much(folder: str) -> str:
-    """Return a folder; refuse one in which the home folder lies: much more than experiments."""
+def _not_home(folder: str) -> str:
+    """Return the folder; refuse one that holds the home folder, which has much more than experiments."""
     if refusing.is_inside(os.path.expanduser("~"), folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
         raise OptionError(fact, "name the folder of the experiments: ckptrules init FOLDER")
@@ -237,10 +243,10 @@ def _not_too_much(folder: str) -> str:
 
 
 def _place(folder: str, found: Scouted, *, fixed: bool) -> tuple[str, str, Scouted]:
-    """Return the folder of the experiments, the part that begins the layout, if one does, and all paths.
+    """Return the folder of the experiments, the first part of the layout (or nothing), and the sights from there.
 
-    It is the folder that was looked in, unless checkpoints lie in that itself, which no layout covers. Where none was
-    named (not ``fixed``) and all lie in one folder below this one, it is that.
+    If checkpoints lie in the ``folder`` itself, it is the folder above, as a layout has at least one part. If the user
+    named no folder (not ``fixed``) and all checkpoints lie in one folder below this one, it is that.
     """
     paths = {one.directory for one in found.seen}
     tops = {path.split("/")[0] for path in paths}
@@ -249,7 +255,7 @@ def _place(folder: str, found: Scouted, *, fixed: bool) -> tuple[str, str, Scout
         if folder == os.curdir or not name.isprintable():
             hint = "go one folder up, and name it: ckptrules init FOLDER"
             raise OptionError("the checkpoints lie in this folder itself, where no layout finds them", hint, place="")
-        return _not_too_much(above or os.curdir), name, _moved(found, lambda path: f"{name}/{path}".rstrip("/"))
+        return _not_home(above or os.curdir), name, _moved(found, lambda path: f"{name}/{path}".rstrip("/"))
     if not fixed and folder == os.curdir and len(tops) == 1 and not tops & paths and "".join(tops).isprintable():
         top = tops.pop()
         return top, "", _moved(found, lambda path: os.path.relpath(path, top).removeprefix(os.curdir))
@@ -264,23 +270,23 @@ def _moved(found: Scouted, move: Callable[[str], str]) -> Scouted:
 
 
 def _preset_text(asked: str, preset: str) -> str:
-    """Return the rules of a pack; what lies in the folder itself, a layout covers from the folder above."""
+    """Return the rules of a pack; if checkpoints lie in the folder itself, the layout begins in the folder above."""
     above, name = os.path.split(asked)
     if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked).names(""))):
         return preset_text(preset, asked)
     faults: list[Fault] = []
     patterns = load_pack(preset, packs.sources([preset])[preset], faults).rules.layout
     layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in patterns)]
-    return preset_text(preset, _not_too_much(above or os.curdir), layout)
+    return preset_text(preset, _not_home(above or os.curdir), layout)
 
 
 def _shipped(path: str) -> str:
-    """Return the text of a file as it comes with the package."""
+    """Return the text of a file of the package."""
     return dict(starter_files())[path].decode()
 
 
 def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[str, str]:
-    """Return the shipped rules, with the folder and the layout where these are others."""
+    """Return the shipped rules, with another folder and layout where these differ."""
     text = _shipped(NAMING)
     patterns = list(by_pattern(seen, prefix))
     if place in ("", DEFAULT) and set(patterns) <= {"*/checkpoints"}:
@@ -291,7 +297,7 @@ def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[
 
 
 def _more(seen: Sequence[Seen]) -> str:
-    """Return the keys below the packs: those of the format of this package where it is there, too."""
+    """Return the keys below the packs; if there are names of the checkpoint protocol, too, those of its format."""
     if all(PROTOCOL not in one.packs for one in seen):
         return IGNORED
     text = _shipped(NAMING)
@@ -300,6 +306,7 @@ def _more(seen: Sequence[Seen]) -> str:
 
 
 def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict[str, str], str]:
+    """Return the texts of both rule files, and in words what the policy keeps."""
     rules = load_rules({NAMING: naming}, proved=True)
     found, _ = survey_by(place, rules)
     names = {one.directory: one.experiment for one in found}

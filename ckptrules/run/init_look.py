@@ -1,4 +1,4 @@
-"""Tells what was found in a folder for which there are no rules yet, and what those to come would delete."""
+"""Report what a look at a folder without rules has found, and how much the drafted rules would delete."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
 
 WIDTH = 80  # columns of the table
-MOST_WHAT, MOST_WHERE = 22, 26  # columns
+MOST_WHAT, MOST_WHERE = 22, 26  # columns of the first two cells
 MOST_ROWS = 12
-FEW = 3  # folders that are named
+FEW = 3  # folders that are listed
 
 
-def told_look(found: Scouted, style: Style) -> str:
-    """Say how much was looked at, and what was not."""
+def look_text(found: Scouted, style: Style) -> str:
+    """Return the text on how much was looked at, and what was left out."""
     text = f"Looked at {count_of(found.folders, 'folder')}"
     if found.opened:
         text += f"; opened {count_of(found.opened, 'checkpoint')} to compare, ran none of them"
@@ -37,23 +37,23 @@ def told_look(found: Scouted, style: Style) -> str:
     return f"{text}.{stopped}{closed}\n"
 
 
-def told_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
-    """Return a table of what is where, each row with its evidence below it."""
+def kind_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
+    """Return a table of the kinds of checkpoints and their places, each row with its evidence below."""
     rows, evidence = [], []
     for where, alike in _kinds(found, prefix):
-        one = alike[0]
-        what = (" + " if one.sure else " or ").join(one.packs) or "unknown"
-        what = what if one.sure else f"? {what}"
-        count, size = sum(each.checkpoints for each in alike), sum(each.size for each in alike)
+        first = alike[0]
+        what = (" + " if first.sure else " or ").join(first.packs) or "unknown"
+        what = what if first.sure else f"? {what}"
+        count, size = sum(seen.checkpoints for seen in alike), sum(seen.size for seen in alike)
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
-        rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
-        inside = Compared(*map(sum, zip(*(each.compared for each in alike), strict=True))).text
+        rows.append((*cells, str(count), human_size(size), "yes" if first.sure else "no"))
+        inside = Compared(*map(sum, zip(*(seen.compared for seen in alike), strict=True))).text
         no_best = any(
-            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in alike
+            seen.sure and seen.numbers and seen.packs != (PROTOCOL,) and not best_by(seen)[0] for seen in alike
         )
         facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
         room = WIDTH - 4 - len(facts) - 2 * bool(facts)
-        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), facts)))
+        text = "; ".join(filter(None, (_cut(style.name(first.evidence), room), facts)))
         evidence.append(f"    {text}")
     if not rows:
         return []
@@ -64,7 +64,7 @@ def told_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
 
 
 def _kinds(found: Scouted, prefix: str) -> list[tuple[str, list[Seen]]]:
-    """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
+    """Group what was seen by packs, sureness and pattern; a group that is not sure is shown with its first path."""
     kinds: dict[tuple[object, ...], list[Seen]] = {}
     patterns = {one: pattern for pattern, alike in by_pattern(found.seen, prefix).items() for one in alike}
     for one in (*found.seen, *found.strangers):
@@ -82,21 +82,21 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 14]}...{text[-11:]}"
 
 
-def told_savings(place: str, texts: Mapping[str, str], keeps: str) -> str:
-    """Plan every directory by what is written, and say how much would go."""
+def savings_text(place: str, texts: Mapping[str, str], keeps: str) -> str:
+    """Plan every directory by the drafted rules, and return the text on how much would go."""
     rules = load_rules(texts)
     goes, total, blind = _measured(place, rules)
-    of = f"{human_size(goes)} of {human_size(total)} would go"
-    text = f"If you kept {keeps}, {of}; nothing goes unless you ask for it."
+    would_go = f"{human_size(goes)} of {human_size(total)} would go"
+    text = f"If you kept {keeps}, {would_go}; nothing goes unless you ask for it."
     where = f"No metric is known of {count_of(blind, 'experiment')}, so no best is kept"
     text += f" {where}: name one with keep_best, or pin it." * bool(blind)
     return textwrap.fill(text, WIDTH) + "\n"
 
 
 def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
-    """Return the bytes that would go by the policies, those of all that lies there, and where no best is known.
+    """Return the bytes that would be deleted, the bytes of all, and the number of experiments with no metric known.
 
-    The last is the number of experiments of which something would go.
+    Only experiments that would lose a checkpoint are counted.
     """
     session = Session(command_line([]), {})
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)

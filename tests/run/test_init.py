@@ -96,10 +96,10 @@ def test_trees(case: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     assert written["layout"] == case.get("layout", ["*/checkpoints"])
     assert written.get("outputs_dir", "outputs") == case.get("outputs_dir", words or "outputs")
     assert {name for one in start.decisions for name in one.text.split(" or ")} == set(case.get("asked", []))
-    assert [one for one in case.get("unknown", []) if f" knows {one}" not in start.told] == []
-    assert bool(re.search("no (pack|rule here) knows", start.told)) == ("unknown" in case)
+    assert [one for one in case.get("unknown", []) if f" knows {one}" not in start.report] == []
+    assert bool(re.search("no (pack|rule here) knows", start.report)) == ("unknown" in case)
     assert start.understood == (code == 0)
-    table = [line for line in start.told.splitlines() if columns(line) > 80]
+    table = [line for line in start.report.splitlines() if columns(line) > 80]
     assert table == []
     load_rules(start.texts)
     for one in start.decisions:
@@ -116,9 +116,9 @@ def test_what_it_cannot_look_into_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", deny)
-    told = looked(tmp_path, monkeypatch, f"{TRAINER} runs/secret/", "runs").told
+    told = looked(tmp_path, monkeypatch, f"{TRAINER} runs/secret/", "runs").report
     assert "ran none of them.\nNot looked into: secret: Permission denied.\n\nwhat " in told
-    told = looked(tmp_path, monkeypatch, "runs/a/ runs/b/ runs/c/", "runs").told
+    told = looked(tmp_path, monkeypatch, "runs/a/ runs/b/ runs/c/", "runs").report
     assert told.count("\nNot looked into: ") == 3
     assert "\nNor 1 further folder.\n" in told
 
@@ -344,9 +344,9 @@ def test_numbers_that_are_not_those_inside_are_told_beside_others(
 ) -> None:
     files = "runs/{a,b,c}/checkpoints/epoch=1-step=10.ckpt=@1,10 runs/d/checkpoints/epoch=1-step=10.ckpt=@5,70"
     start = looked(tmp_path, monkeypatch, f"{files} runs/e/checkpoints/epoch=1-step=10.ckpt=@2,11", "runs")
-    assert "; 3 of 3 numbers agree with those inside; no metric\n" in start.told
-    assert "; 0 of 1 numbers agree with those inside; no metric\n" in start.told
-    assert "; 1 of 1 numbers inside are one higher; no metric\n" in start.told
+    assert "; 3 of 3 numbers agree with those inside; no metric\n" in start.report
+    assert "; 0 of 1 numbers agree with those inside; no metric\n" in start.report
+    assert "; 1 of 1 numbers inside are one higher; no metric\n" in start.report
 
 
 def test_what_a_trap_holds_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
