@@ -50,9 +50,8 @@ def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileCon
     with told_as_fault(tell) as heard:
         if form := _format_of(file):
             return form.check(file, size, heard, quick)
-        first, *others = [form.name for form in all_formats()]
-        fact = f"is in no format that is known: neither {first} nor {', '.join(others)}"
-        raise UnsoundError("unknown_format", fact)
+        names = [form.name for form in all_formats()]
+        raise UnsoundError("unknown_format", "is in no known format", f"these are known: {', '.join(names)}")
 
 
 def glance(file: BinaryIO, size: int) -> str:

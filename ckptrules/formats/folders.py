@@ -17,8 +17,8 @@ from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read,
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
 
-WHOLE_FILES = tuple(".pt .pth .ckpt .bin .safetensors .h5 .hdf5 .npy .npz .msgpack .nemo .ply".split())
-NEVER_EMPTY = (*WHOLE_FILES, ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
+WHOLE_FILES = tuple(".pt .pth .ckpt .bin .safetensors .h5 .hdf5 .npy .npz .msgpack .nemo .ply .gguf".split())
+NEVER_EMPTY = (*WHOLE_FILES, ".onnx", ".pdparams", ".params", ".json", ".metadata")
 SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the ending of weights
 TEXT = "text"
 NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")

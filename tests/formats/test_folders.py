@@ -152,7 +152,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "empty weights": (hugging_face(500), {"model.safetensors": b""}, "incomplete: has an empty part: 'model.safetensors'"),
     "empty weights of flax": ({"flax_model.msgpack": b""}, {}, "incomplete: has an empty part"),
     "weights of flax that are cut off": ({"flax_model.msgpack": weights.flax()[:-1]}, {}, "truncated: its part 'flax_model.msgpack'"),
-    "text in place of weights": (ACCELERATE, {"optimizer.bin": b"7"}, "unknown_format: its part 'optimizer.bin' is in no format"),
+    "text in place of weights": (ACCELERATE, {"optimizer.bin": b"7"}, "unknown_format: its part 'optimizer.bin' is in no known format"),
     "no weights of SpeechBrain": (SPEECHBRAIN, {"model.ckpt": None}, "incomplete: has no weights"),
     "an empty counter of SpeechBrain": (SPEECHBRAIN, {"counter.ckpt": b""}, "incomplete: has an empty part: 'counter.ckpt'"),
     "a counter of SpeechBrain that is zeros": (SPEECHBRAIN, {"counter.ckpt": bytes(9)}, "damaged: its part 'counter.ckpt' begins with"),

@@ -29,7 +29,7 @@ def test_what_is_in_a_tar_file_is_read(form: int) -> None:
         ({"model_weights.ckpt": lightning(3, 352)[:-9]}, "truncated: its part 'model_weights.ckpt' is cut off"),
         ({"model_weights.ckpt": lightning(3, 352).replace(b"ww", b"wx", 1)}, "damaged: its part 'model_weights.ckpt' is damaged in"),
         ({"model_weights.ckpt": b""}, "damaged: its part 'model_weights.ckpt' begins with nothing but zeros"),
-        ({"model_weights.ckpt": b"text"}, "unknown_format: its part 'model_weights.ckpt' is in no format"),
+        ({"model_weights.ckpt": b"text"}, "unknown_format: its part 'model_weights.ckpt' is in no known format"),
         ({"other.ckpt": tarred(NEMO)}, "not_read: its part 'other.ckpt' is not verified: a tar file in a tar file"),
         ({"x.npy": b"\x93NUMPY\x01\x00\xff\xff"}, "not_read: its part 'x.npy' is not verified: a numpy header"),
         ({"tokenizer.model": b"whatever", "model_weights/0.0": b"w"}, "tar"),

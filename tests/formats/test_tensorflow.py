@@ -84,6 +84,6 @@ def test_the_files_of_a_saver_are_verified_by_their_index(project: Project) -> N
         ("truncated", "is cut off: it has 447 bytes and should ", 1),
         ("truncated", "is cut off: a message in it is longer th", 1),
         ("truncated", "is cut off: the end of its index is miss", 3),
-        ("unknown_format", "is in no format that is known: neither t", 3),
+        ("unknown_format", "is in no known format", 3),
     }
     assert [row["verified"] for row in found["checkpoints"]] == [True, False, False, False, False]

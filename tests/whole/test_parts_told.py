@@ -129,7 +129,7 @@ def test_what_is_wrong_with_all_parts_is_told_once(ranks: Project) -> None:
         put(ranks, name, b"a format that nobody knows", "tf")
     out = ranks.doit("verify:tf", check=1)
     assert out.count("Problem: ") == 1
-    assert "Problem: model.ckpt-5.data-00000-of-00001 (2 files) is in no format that is known" in out
+    assert "Problem: model.ckpt-5.data-00000-of-00001 (2 files) is in no known format" in out
 
 
 def test_usage_counts_all_files_of_a_checkpoint(ranks: Project) -> None:
