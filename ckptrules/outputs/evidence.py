@@ -130,7 +130,7 @@ def look(looks: Looks, plan: Plan, known: Evidence) -> Evidence:
 
 def _by_sidecars(looks: Looks, plan: Plan) -> dict[str, str]:
     """Return why checkpoints are in use because one of their sidecars or parts is."""
-    owners = {name: action.name for action in plan.actions for name, _ in action.with_it if name in looks.entries}
+    owners = {name: action.name for action in plan.actions for name, _ in action.with_it}
     return {owner: f"{name} {why}" for name, owner in owners.items() if (why := looks.why_in_use(name))}
 
 
@@ -204,8 +204,6 @@ def same_content(directory: int, names: Collection[str], entries: Mapping[str, E
     """
     by_size: dict[int, list[list[str]]] = defaultdict(list)
     for name in sorted(names):
-        if entries[name].kind != "file":
-            continue
         groups = by_size[entries[name].size]
         for group in groups:
             if _is_identical(directory, group[0], name):
