@@ -335,6 +335,13 @@ def test_a_folder_with_one_file_of_just_now_is_not_recognised_later() -> None:
     assert not identity([old, young], 10**18)
 
 
+def test_what_is_ignored_is_not_read(tree: Project) -> None:
+    (tree.folder / "rules" / "naming.yaml").write_text(f"{RULES}ignored: [draft.pt]\n")
+    ranks(tree, 100, state(100))
+    put(tree, "draft.pt", state(3)[:-9])
+    assert rows(result(tree)) == [("rank0-step_0100.pt", 1, True, 100)]
+
+
 def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
     put(tree, "G_10.pth", state(10)[:-9])
     put(tree, "D_10.pth", state(10))
