@@ -86,15 +86,10 @@ def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Rea
 
 def paths_below(outputs_dir: str, path: str) -> Iterator[str]:
     """Yield the paths below ``outputs_dir`` of a checkpoint: its own and the aim of a link, or where runs moved it."""
-    below = below_outputs(outputs_dir, path) if path else ""
-    if not below:
-        return
-    if not os.path.lexists(path):
+    if os.path.lexists(path):
+        yield from filter(None, (below_outputs(outputs_dir, one) for one in (path, os.path.realpath(path))))
+    elif path and (below := below_outputs(outputs_dir, path)):
         yield from follower(outputs_dir)(below).paths
-        return
-    yield below
-    if os.path.islink(path) and (aim := below_outputs(outputs_dir, os.path.realpath(path))):
-        yield aim
 
 
 def below_outputs(outputs_dir: str, path: str) -> str:

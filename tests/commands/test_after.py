@@ -70,10 +70,12 @@ def test_it_deletes_by_the_policy_where_that_is_asked_for_and_can_be_taken_back(
         ([f"resumed={path(ONE)}/"], {ONE}),
         ([f"resumed={path('picks/../' + ONE)}"], {ONE}),
         ([f"resumed={path(ONE, 'other/checkpoints')}"], set()),
+        (["best=link to the first"], {ONE}),
     ],
 )
 def test_what_the_run_needs_keeps_its_name_and_stays(tree: Project, words: list[str], stays: set[str]) -> None:
     (tree.outputs / HERE / "picks").mkdir()
+    (tree.folder / "link to the first").symlink_to(tree.outputs / HERE / ONE)
     tree.doit("after", f"path={path(LAST)}", DELETE, *words)
     assert set(tree.names("ocr")) - {"picks"} == {NEW[TWELVE], LAST, *stays}
 
