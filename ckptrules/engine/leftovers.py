@@ -52,7 +52,7 @@ def sweep(
         elif is_misdated(entry.mtime_ns, evidence.now_ns):
             text = f"{text}, but its time lies ahead" if entry.mtime_ns > 0 else f"{text}, but its time is before 1970"
         else:
-            age_ns = max(evidence.now_ns - entry.mtime_ns, 0) if evidence.now_ns else 0
+            age_ns = max(evidence.now_ns - entry.mtime_ns, 0)
             text = f"{human_time(age_ns // NS)} old, {text}"
             is_old = age_ns > rule.seconds * NS
         reason = Reason(f"leftover, {text}", rule.place)
