@@ -81,7 +81,8 @@ def twin_notes(found: Sorted) -> Iterator[Reason]:
 
 def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
     """Return the sorted names with each spared checkpoint under its present name, with all its parts."""
-    why = {found.heads.get(name, name): reason for name, reason in spared.items()}
+    heads = found.heads
+    why = {heads.get(name, name): reason for name, reason in spared.items()}
     return found._replace(checkpoints=tuple(_as_it_is(one, why.get(one.entry.name)) for one in found.checkpoints))
 
 
@@ -168,11 +169,9 @@ def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Eviden
 
 def hold_for_links(sound: Sequence[Checkpoint], found: Sorted, disputed: Collection[str]) -> tuple[Checkpoint, ...]:
     """Return the candidates; those that a link in conflict points to keep their names, as the link cannot follow."""
-    links = [link for link in found.links if link.name in disputed and link.sibling]
-    why = {
-        found.heads.get(link.sibling or "", link.sibling): Reason(f"{link.name} points to it and is in conflict")
-        for link in links
-    }
+    heads, text = found.heads, "{} points to it and is in conflict"
+    links = [(link.sibling or "", link.name) for link in found.links if link.name in disputed]
+    why = {heads.get(leads_to, leads_to): Reason(text.format(name)) for leads_to, name in links}
     return tuple(_as_it_is(one, why.get(one.entry.name)) for one in sound)
 
 

@@ -172,12 +172,12 @@ def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[LineInUse, int, Job]
     if pinned:
         line = PolicyLine(PINS, pins_file(job.options.rules_dir), None)
         yield LineInUse(None, line), len(pinned), job._replace(pins=(), strays=())
-    mentions = looks.pointers[0]
+    mentions, heads = looks.pointers[0], looks.found.heads
     for pattern in dict.fromkeys(pattern for pattern in job.rules.pointers if pattern.protects):
         here = [name for name in mentions if not name.startswith(ABOVE)]
         files = [name for name in here if fnmatchcase(in_part_folder(name)[1], pattern.text)]
         protecting = [mention for name in files for mention in mentions[name] if mention.protects]
-        named = {looks.found.heads.get(mention.name, mention.name) for mention in protecting}
+        named = {heads.get(mention.name, mention.name) for mention in protecting}
         if named:
             line = PolicyLine(POINTERS, pattern.text, pattern.place)
             left = tuple(other for other in job.rules.pointers if other != pattern)

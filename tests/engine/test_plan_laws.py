@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from ckptrules.engine.naming import claim, named
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy, with_line
 from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
-from ckptrules.engine.sorting import is_left_link
+from ckptrules.engine.sorting import Sorted, is_left_link
 from ckptrules.engine.what_if import lines_in_use, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
@@ -498,3 +499,19 @@ def test_what_one_in_use_costs_grows_as_the_directory_does() -> None:
         return Counted.times
 
     assert cost(400) < 3 * cost(200)
+
+
+def test_whose_part_a_name_is_does_not_cost_more_where_all_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name of a run that goes on asked for all: 20,000 took a quarter of a minute."""
+    asked: list[Sorted] = []
+    heads = vars(Sorted)["heads"].fget
+
+    def counted(found: Sorted) -> dict[str, str]:
+        asked.append(found)
+        return {**heads(found)}
+
+    monkeypatch.setattr(Sorted, "heads", property(counted))
+    names = [f"epoch-{n:02d}_step-{n:06d}.ckpt" for n in range(20)]
+    spared = dict.fromkeys(names, Reason("a run may go on"))
+    make_plan(RULES, look({name: Entry(name, "file", 1, 0) for name in names}), evidence=Evidence(spared=spared))
+    assert len(asked) < len(names) / 2
