@@ -53,16 +53,15 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
     """
     found = sort_entries(rules, listing)
     evidence = by_heads(evidence, found)
-    goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
-    lost = {action.name for action in plan.actions if action.kind == "trash"} - goes
-    checkpoints = [with_metrics(one, evidence) for one in found.every if one.entry.name not in lost]
+    goes = {action.name: action.keep_in_trash for action in plan.actions if action.kind == "trash"}  # True: lost a name
+    checkpoints = [with_metrics(one, evidence) for one in found.every if not goes.get(one.entry.name)]
     unranked = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     unranked |= {one.entry.name for one in found.protected if not one.series[1]}
     return OwnPlan(
         plan.directory,
         tuple(one for one in checkpoints if one.entry.name in goes),
         tuple(one for one in checkpoints if one.entry.name not in goes),
-        frozenset(one.entry.name for one in checkpoints if one.rule and unranked.isdisjoint(one.names)),
+        frozenset(one.entry.name for one in checkpoints if unranked.isdisjoint(one.names)),
         next((f"{one.text}\n    hint: {one.hint}" for one in plan.problems if one.id == "live_run"), ""),
     )
 
