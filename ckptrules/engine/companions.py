@@ -83,7 +83,7 @@ def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, l
     for checkpoint in checkpoints:
         head, target, parts = checkpoint.entry.name, checkpoint.target, checkpoint.parts
         if head in pairs and head != target:
-            becomes = {part.entry.name: part.target for part in parts} | {head: target}
+            becomes = {part.entry.name: part.target for part in parts}
             pairs[head] = [(own.name, stem_of(becomes.get(own.owner, target)) + own.suffix) for own in sidecars[head]]
         if parts:
             pairs[head] = [*((part.entry.name, part.target) for part in parts[1:]), *pairs.get(head, ())]
