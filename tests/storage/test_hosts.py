@@ -230,6 +230,17 @@ def test_a_holder_gives_signs_of_life_and_lets_go(tree: str) -> None:
     assert not stopping.stopped()
 
 
+def test_who_has_the_lock_after_a_holder_with_a_longer_name_is_told_of(tree: str) -> None:
+    """The file that is left for the next run is longer."""
+    for name in ("long" * 200, "short"):
+        first = HostLock(tree, name, HERE, QUICK)
+        assert first.take()
+        assert a_lock(tree, THERE).other().startswith(f"{name}; its last sign of life came ")
+        assert a_lock(tree).other() == name
+        first.release()
+    assert a_lock(tree).other() == ""
+
+
 def test_a_holder_whose_lock_was_taken_over_hears_of_it_and_leaves_it(tree: str) -> None:
     with held(tree):
         other = left_by(tree, THERE)
