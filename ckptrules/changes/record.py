@@ -131,7 +131,7 @@ def _links(rows: Iterable[Iterable[int]]) -> tuple[HardLinks, ...]:
 
 
 def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0) -> Unit:
-    if kind not in ACTIONS or (type(size), type(parts)) != (int, int) or abs(parts) >= max(len(steps), 1) or not steps:
+    if kind not in ACTIONS or (type(size), type(parts)) != (int, int) or abs(parts) >= len(steps):
         raise ValueError("no such unit")
     return Unit(kind, size, tuple(_step(*step) for step in steps), parts)
 

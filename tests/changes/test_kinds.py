@@ -137,7 +137,6 @@ def test_a_step_is_foreseen_made_seen_and_taken_back(outputs: Path, make: Callab
         assert (is_done(folders, step), tree(outputs)) == (False, before)
 
 
-@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("make", STEPS)
 def test_what_would_not_be_done_is_not_foreseen(outputs: Path, make: Callable[[Path], Step]) -> None:
     """What was made once cannot be made again: the preview says so, in the words of the run."""
@@ -165,21 +164,23 @@ def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Call
     assert place.read_text() == "somebody else's"
 
 
-@pytest.mark.parametrize("make", STEPS)
-def test_what_is_no_name_leads_nowhere(outputs: Path, make: Callable[[Path], Step]) -> None:
+def test_what_is_no_name_leads_nowhere(tmp_path: Path) -> None:
     """A planted journal may hold any."""
-    step = make(outputs)
-    planted = [step._replace(name=f"../exp/{step.name}")]
-    if step.kind in ("move", "exchange", "link"):
-        planted.append(step._replace(to=f"../{os.path.basename(step.to_directory)}/{step.to}"))
-    with Folders(str(outputs), texts=True) as folders:
-        before = tree(outputs)
-        for one in planted:
-            with pytest.raises(OSError, match="is no name in a directory"):
-                do_step(folders, one)
-        assert tree(outputs) == before
-        do_step(folders, step)
-        assert [is_done(folders, one) for one in (step, *planted)] == [True] + [False] * len(planted)
+    for make in STEPS:
+        outputs = tmp_path / make.__name__
+        (outputs / "exp").mkdir(parents=True)
+        step = make(outputs)
+        planted = [step._replace(name=f"../exp/{step.name}")]
+        if step.kind in ("move", "exchange", "link"):
+            planted.append(step._replace(to=f"../{os.path.basename(step.to_directory)}/{step.to}"))
+        with Folders(str(outputs), texts=True) as folders:
+            before = tree(outputs)
+            for one in planted:
+                with pytest.raises(OSError, match="is no name in a directory"):
+                    do_step(folders, one)
+            assert tree(outputs) == before
+            do_step(folders, step)
+            assert [is_done(folders, one) for one in (step, *planted)] == [True] + [False] * len(planted)
 
 
 def test_files_that_were_to_be_exchanged_are_known_in_a_copy_of_the_tree(outputs: Path) -> None:
@@ -257,32 +258,27 @@ def let_fail(patch: pytest.MonkeyPatch, number: int, how: str, old_system: bool)
     return failed
 
 
-@pytest.mark.parametrize("old_system", [False, True])
-@pytest.mark.parametrize("how", ["made", "refused"])
 @pytest.mark.parametrize("make", STEPS)
 def test_a_step_of_which_the_answer_was_lost_is_made_or_not(
-    tmp_path: Path,
-    make: Callable[[Path], Step],
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
-    old_system: bool,  # noqa: FBT001
+    tmp_path: Path, make: Callable[[Path], Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On NFS that is mounted softly the server may have done what it was asked for, and the client tells of an error."""
-    for number in itertools.count(1):
-        outputs = tmp_path / str(number)
-        (outputs / "exp").mkdir(parents=True)
-        step = make(outputs)
-        unit, before = Unit("rename", 0, (step,)), tree(outputs)
-        with Folders(str(outputs), texts=True) as folders:
-            with monkeypatch.context() as patch:
-                lost = let_fail(patch, number, how, old_system)
-                failed = do_units(folders, [unit])
-            if not lost:
-                break
-            assert (not failed) == is_done(folders, step), (lost, failed)
-            assert failed or do_units(folders, [inverse_of(unit)]) == {}, lost
-            assert tree(outputs) == before, lost
-    assert number > 1
+    for how, old_system in itertools.product(("made", "refused"), (False, True)):
+        for number in itertools.count(1):
+            outputs = tmp_path / f"{how} {old_system} {number}"
+            (outputs / "exp").mkdir(parents=True)
+            step = make(outputs)
+            unit, before = Unit("rename", 0, (step,)), tree(outputs)
+            with Folders(str(outputs), texts=True) as folders:
+                with monkeypatch.context() as patch:
+                    lost = let_fail(patch, number, how, old_system)
+                    failed = do_units(folders, [unit])
+                if not lost:
+                    break
+                assert (not failed) == is_done(folders, step), (lost, failed)
+                assert failed or do_units(folders, [inverse_of(unit)]) == {}, lost
+                assert tree(outputs) == before, lost
+        assert number > 1
 
 
 def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +340,26 @@ def test_after_a_crash_a_name_that_a_file_of_the_same_size_and_time_took_is_no_o
         assert do_units(folders, units) == {}
     told = "Recovered: a run was interrupted in exp: 2 of its changes done, 0 not begun."
     assert recover(str(outputs)) == ([told], [])
+
+
+@pytest.mark.parametrize("cut_off", ["the outcome", "the next intent"])
+def test_a_journal_that_was_cut_off_is_finished_and_read(outputs: Path, cut_off: str) -> None:
+    journal, step = Journal(Disk(str(outputs)), RUN, 1, {}), move(outputs)
+    units = [Unit("rename", 7, (step,)), Unit("rename", 7, (step._replace(name="none", to="gone"),))]
+    number = journal.intend("exp", "exp", units)
+    with Folders(str(outputs)) as folders:
+        failed = do_units(folders, units)
+    if cut_off == "the next intent":
+        journal.conclude(number, failed)
+        (outputs / "exp/b").unlink()
+    (path,) = (outputs / ".ckptrules/journal").iterdir()
+    with path.open("ab") as file:
+        file.write(b'{"units": [["re')
+    told = ["Recovered: a run was interrupted in exp: 1 of its changes done, 1 not begun."]
+    assert recover(str(outputs)) == (told if cut_off == "the outcome" else [], [])
+    assert recover(str(outputs)) == ([], [])
+    (run,) = read_runs(str(outputs))
+    assert (len(run.done), run.interrupted) == (1, False)
 
 
 @pytest.mark.parametrize("since", ["changed", "gone"])
