@@ -1,7 +1,7 @@
-"""What completes tasks, options and their values in a shell: one function in the language of sh, and who calls it.
+"""Write the scripts that complete tasks, options and values in a shell: functions of sh, and a caller for each shell.
 
-The words stand in the script, so a Tab starts no Python. Only for the names of policies and experiments, which differ
-from folder to folder, it asks the program.
+The words are in the script, so a Tab starts no Python. Only the names of policies and experiments, which differ from
+folder to folder, come from the program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ckptrules.run.options import Common, Option
 from ckptrules.run.words import encode_task
 
 LISTED = ("policy", "experiments")  # options with values that the program lists
-PATH, ASKED = "@", "+"  # in place of a value: any path; what the program lists
+PATH, ASKED = "@", "+"  # in place of a value: any path; a name that the program lists
 WORDS = """\
 _ckptrules_tasks="@TASKS@"
 
@@ -159,9 +159,9 @@ SHELLS = tuple(CALLED_BY)
 
 
 def script(shell: str, declared: Mapping[str, type[Common]], more: Mapping[str, Sequence[str]]) -> str:
-    """Write what a shell reads to complete.
+    """Return the script for a shell.
 
-    ``more`` is, of each word that is no task, what may stand behind it; of an option, its values.
+    ``more`` holds the words that may stand behind each word that is no task, and the values of some options.
     """
     rows: dict[str, Sequence[str]] = {
         task: [] if task in WITHOUT_OPTIONS else [*_words(options, more)] for task, options in declared.items()
@@ -178,7 +178,7 @@ def _words(options: type[Common], more: Mapping[str, Sequence[str]]) -> Iterator
 
 
 def _values(option: Option, more: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Return what may stand behind the ``=``, and nothing first, unless it is a flag."""
+    """Return what may stand behind the ``=``: first nothing, then each value; of a flag only 1."""
     if option.is_flag:
         return ["1"]
     one = PATH * option.is_path or ASKED * (option.name in LISTED)
@@ -186,21 +186,21 @@ def _values(option: Option, more: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def listed(option: str, words: Sequence[str]) -> list[str]:
-    """List the policies of the rules, or the experiments as tasks are called; nothing where these cannot be read.
+    """List the policies of the rules, or the experiments as in names of tasks; none if they cannot be read.
 
-    The words, as they stand in the command line, say where the rules and the experiments are.
+    ``words`` are those of the command line, with ``rules_dir`` and ``outputs_dir``.
     """
-    with contextlib.suppress(RuleError, OSError, ValueError):  # nobody reads why at a Tab
+    with contextlib.suppress(RuleError, OSError, ValueError):  # a Tab shows no errors
         given = dict(_unquoted(word).partition("=")[::2] for word in words)
         rules = load_rules(rule_texts(given.get("rules_dir")), proved=True)
         if option == "policy":
             return list(rules.policies)
-        place = os.path.expanduser(given.get("outputs_dir") or rules.outputs_dir or "outputs")
-        found, _ = survey_by(place, rules)
-        return [encode_task(one.experiment) for one in found]
+        outputs_dir = os.path.expanduser(given.get("outputs_dir") or rules.outputs_dir or "outputs")
+        directories, _ = survey_by(outputs_dir, rules)
+        return [encode_task(found.experiment) for found in directories]
     return []
 
 
 def _unquoted(word: str) -> str:
-    """Read a word as it is typed: bash and zsh hand on its quotes, fish takes them off."""
+    """Remove the quotes of a typed word: bash and zsh hand them on, fish does not."""
     return "".join(shlex.split(word)) if set(word) & set("\"'\\") else word

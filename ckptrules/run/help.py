@@ -1,4 +1,4 @@
-"""Pure: the first word that people get: a page of our commands, or the options of one. ASCII, 80 columns."""
+"""Write the help: the page of all commands, and the page of each. ASCII, 80 columns. Pure."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ ELSEWHERE = {
     )
     for word in words.split()
 }
-"""Words of other programs, and what does the same here; no `prune` is near to `purge`, which frees the trash."""
+"""Words of other programs, with the command that does the same here: a typed `prune` must not suggest `purge`."""
 
 
 class Own(NamedTuple):
-    """A word that only the program ``ckptrules`` knows: no task.
+    """A word that only the program ``ckptrules`` knows; it is no task.
 
-    ``takes`` is what may stand behind it, ``options`` say what each of that means, and ``more`` ends its page.
+    ``sentence`` says what it does, ``takes`` what may stand behind it, ``options`` what each of these means. ``more``
+    is the end of its page.
     """
 
     sentence: str
@@ -110,7 +111,7 @@ of doit itself.
 
 
 def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
-    """Return the task that help is asked for, an empty text for the page of all, or None where nobody asks."""
+    """Return the task whose help is asked for, an empty text for the page of all, or None if no help is asked for."""
     asked = [argument for argument in arguments if argument in HELP]
     words = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument]
     if words[:1] == ["help"]:
@@ -126,7 +127,7 @@ def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
 
 
 def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
-    """Write the page: what this is, the commands in groups with their sentences, examples, where to read on."""
+    """Return the page of all: what this is, the commands in groups, examples, and where to read on."""
     column = max(len(task) for tasks in groups.values() for task in tasks) + 4
     lines = [WHAT]
     for group, tasks in groups.items():
@@ -136,12 +137,12 @@ def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
 
 
 def topic_page(topic: str, sentences: Mapping[str, str], program: str) -> str:
-    """Write what a task does, and its options in both forms, with their defaults; of a word of `OWN`, what it takes."""
+    """Return the page of a task, with its options in both forms and their defaults, or the page of a word of `OWN`."""
     if topic in OWN:
         own = OWN[topic]
         return f"{_a_page(f'ckptrules {topic} {own.takes}', own.sentence, own.options)}\n{own.more}"
     known = {} if topic in WITHOUT_OPTIONS else declared(topic).known()
-    rows = {_forms(one): one.described for one in known.values()}
+    rows = {_forms(option): option.described for option in known.values()}
     return _a_page(f"{program} {topic}{' [name=value ...]' * bool(rows)}", sentences[topic], rows)
 
 
@@ -155,10 +156,10 @@ def _a_page(usage: str, sentence: str, rows: Mapping[str, str]) -> str:
 
 
 def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
-    """Refuse a task that is none.
+    """Refuse an unknown task.
 
     Raises:
-        OptionError: with the task that is nearest, or with what lists them where none is near.
+        OptionError: with a hint at the nearest task, or at the list of all.
     """
     known = list(tasks)
     if word not in known:

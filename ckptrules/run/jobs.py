@@ -223,10 +223,10 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]
     return job, own_jobs(session, job, chosen_of(session, base, options, names_of(session, options)))
 
 
-def own_jobs(session: Session, job: Job, meant: Collection[str] | None = None) -> Pairs:
+def own_jobs(session: Session, job: Job, selected: Collection[str] | None = None) -> Pairs:
     """Pair each checkpoint directory with the job for it, as directories differ in policy, packs and pins.
 
-    ``meant`` are the experiments that are selected; None selects all. With the option ``path``, there is only the
+    ``selected`` are the experiments that are asked for; None asks for all. With the option ``path``, there is only the
     directory in which that checkpoint lies.
     """
     options = job.options
@@ -238,8 +238,8 @@ def own_jobs(session: Session, job: Job, meant: Collection[str] | None = None) -
         directories = find(session, options)
     if any(rules.leftovers for rules in (job.rules, *(pack.rules for pack in job.rules.packs))):
         job = job._replace(holding=outputs_find.holding(found.directory for found in directories))
-    if meant is not None:
-        names = frozenset(meant)
+    if selected is not None:
+        names = frozenset(selected)
         directories = [found for found in directories if found.experiment in names]
     jobs: dict[tuple[Assignment | None, str], Job] = {}
     every_pin = pins_of(session, options)

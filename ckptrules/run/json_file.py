@@ -97,8 +97,8 @@ def _write_page(path: str, data: Mapping[str, Any]) -> None:
     writing.write_whole(path, draw(in_memory))
 
 
-def around(session: Session, base: str, context: RunContext, collected: Collected, total: Tally) -> dict[str, Any]:
-    """Return the part of a JSON file on the tree as a whole, on other options, and on earlier runs."""
+def full_head(session: Session, base: str, context: RunContext, collected: Collected, total: Tally) -> dict[str, Any]:
+    """Return `head_of` a plan or a run of checkpoints, with the space of the tree, other options, and earlier runs."""
     path, days = context.options.outputs_dir, context.trash_days
     head, weighed = head_of(context.header), collected.all("weighed")
     if context.rows:

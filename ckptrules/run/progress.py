@@ -24,15 +24,15 @@ class Amount(NamedTuple):
 
     Args:
         total: the bytes of all work that has begun.
-        told: what workers have reported; too little if a pipe was full, too much if a worker died and its file is read
-            again.
+        reported: what workers have reported; too little if a pipe was full, too much if a worker died and its file is
+            read again.
         settled: the bytes of all that has ended.
         known: the number of directories whose bytes are in ``total``.
         directories: the number of all directories.
     """
 
     total: int = 0
-    told: int = 0
+    reported: int = 0
     settled: int = 0
     known: int = 0
     directories: int = 0
@@ -43,7 +43,7 @@ class Amount(NamedTuple):
     @property
     def done(self) -> int:
         """The bytes that are done."""
-        return min(self.total, max(self.told, self.settled))
+        return min(self.total, max(self.reported, self.settled))
 
     @property
     def expected(self) -> int:
@@ -101,7 +101,7 @@ class Bar:
         finally:
             if stopped():
                 self.close()  # the rest will not be done, so the line must not jump to its end
-            done = work.settled or work.told
+            done = work.settled or work.reported
             self._add(Amount(done - total, settled=done - work.settled), at_work=-1)
 
     @contextlib.contextmanager
@@ -134,7 +134,7 @@ class Bar:
             self.seconds = now - self._began
             self._at_work += at_work
             amount = self.amount + more
-            self.amount = amount if self._at_work else amount._replace(told=amount.settled)
+            self.amount = amount if self._at_work else amount._replace(reported=amount.settled)
             self._draw()
 
     def _draw(self) -> None:
@@ -154,7 +154,7 @@ class Shown:
 
     def __init__(self, add: Callable[..., None]) -> None:
         self._add = add
-        self.told = self.settled = 0
+        self.reported = self.settled = 0
 
     def __call__(self, count: int) -> None:
         """Count the bytes done since the last call.
@@ -163,8 +163,8 @@ class Shown:
             StoppedError: Ctrl-C or SIGTERM came.
         """
         heed()
-        self.told += count
-        self._add(Amount(told=count), passed=count)
+        self.reported += count
+        self._add(Amount(reported=count), passed=count)
 
     def settling(self, files: Iterable[Sized], answers: Iterable[Answer]) -> Iterator[Answer]:
         """Yield the answers, and count all bytes of each file as done, whatever was reported before."""

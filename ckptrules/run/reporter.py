@@ -174,11 +174,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._write_data(base, collected, context, total)
 
     def _write_data(self, base: str, collected: Collected, context: RunContext, total: Any) -> None:
-        from ckptrules.run.json_file import around, head_of, write_data
+        from ckptrules.run.json_file import full_head, head_of, write_data
 
         options, head = context.options, head_of(context.header)
         if isinstance(total, Tally):
-            head = around(self._session, base, context, collected, total)
+            head = full_head(self._session, base, context, collected, total)
         data = {**head, "summary": total._asdict(), "experiments": collected.experiments or []}
         faults = write_data(options, data, context.style)
         self._problems_left |= bool(faults)
@@ -256,16 +256,16 @@ def reporter_of(session: Session) -> type[Reporter]:
     return ReporterOfSession
 
 
-def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
+def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     """Yield lines with drafted formats for names that look like checkpoints and that no rule reads.
 
     Only the first kinds of names have drafts; for the others `doit explain` is named.
     """
-    if not found:
+    if not unread:
         return
     from ckptrules.engine.drafting import format_lines, joined
 
-    kinds = joined(found)
+    kinds = joined(unread)
     drafted, others = kinds[:DRAFTS], kinds[DRAFTS:]
     if drafted:
         yield "Some names look like checkpoints, and no rule reads them. These lines in a file"
@@ -279,14 +279,14 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
         yield "models or trainings apart."
 
 
-def blind_note(found: Sequence[str], options: Common) -> list[str]:
-    """Return a note on the experiments that lose checkpoints though no metric of any is known."""
-    if not found:
+def blind_note(examples: Sequence[str], options: Common) -> list[str]:
+    """Return a note on experiments that lose checkpoints and have no known metric; there is one example of each."""
+    if not examples:
         return []
-    fact = f"No metric is known of {count_of(len(found), 'experiment')}, so no best is kept."
+    fact = f"No metric is known of {count_of(len(examples), 'experiment')}, so no best is kept."
     if not os.path.isdir(options.rules_dir or RULES_DIR):  # a pin needs the folder, too
         return [f"{fact}\n    hint: 'ckptrules init' writes rules, in which keep_best names one"]
-    return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=found[0])}, say"]
+    return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=examples[0])}, say"]
 
 
 def survive_faults(database: Any) -> list[str]:

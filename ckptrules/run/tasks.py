@@ -76,10 +76,10 @@ def selects(session: Session, base: str, options: Common) -> bool:
 def refuse_unknown_experiments(
     session: Session, task: str, options: Common, names: Collection[str], listed: str
 ) -> None:
-    """Refuse a selection that fits none of the experiments: to do nothing, and say nothing, would look like success.
+    """Refuse a selection that fits no experiment: a run that does nothing would look like success.
 
     Raises:
-        OptionError: with the name that is nearest; where none is, with what is ``listed``, or the first that there are.
+        OptionError: with the nearest name; if no name is near, with the text ``listed``, or the first experiments.
     """
     line = session.line
     words = [word for word in line.words if line.command == "run" and word.selects(task) and not fits(word.task, task)]
@@ -114,17 +114,17 @@ def in_quotes(word: str) -> str:
 
 
 def chosen_of(session: Session, base: str, options: Common, names: Collection[str], listed: str = "") -> list[str]:
-    """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
+    """Return the experiments that are selected: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:
-        OptionError: one of the two fits none of the names, as of `refuse_unknown_experiments`, or none fits both.
+        OptionError: one of the two fits no name (`refuse_unknown_experiments`), or no name fits both.
     """
     refuse_unknown_experiments(session, base, options, names, listed)
     pattern = as_pattern(options.experiments, names)
-    meant = list(names if pattern is None else (name for name in names if fnmatchcase(name, pattern)))
+    by_option = list(names if pattern is None else (name for name in names if fnmatchcase(name, pattern)))
     if not session.selected(base):
-        return meant
-    both = [name for name in meant if any(fits(word, f"{base}:{encode_task(name)}") for word in session.chosen)]
+        return by_option
+    both = [name for name in by_option if any(fits(word, f"{base}:{encode_task(name)}") for word in session.chosen)]
     if pattern is not None and not both:
         fact = f"none of '{', '.join(session.selected(base))}' fits experiments={options.experiments}"
         raise OptionError(fact, "leave one of the two out")

@@ -58,13 +58,13 @@ def bar(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Bar:
     ("amount", "done", "expected", "where"),
     [
         (Amount(), 0, 0, ""),
-        (Amount(total=100, told=30), 30, 100, ""),
-        (Amount(total=100, told=30, settled=50), 50, 100, ""),  # counts were lost
-        (Amount(total=100, told=130, settled=50), 100, 100, ""),  # a file was read twice
-        (Amount(total=100, told=30, known=1, directories=1), 30, 100, ""),
-        (Amount(total=100, told=30, known=2, directories=10), 30, 500, "2 of 10"),
-        (Amount(total=100, told=100, settled=100, known=10, directories=10), 100, 100, "10 of 10"),
-        (Amount(total=100, told=30, known=11, directories=10), 30, 100, "11 of 10"),
+        (Amount(total=100, reported=30), 30, 100, ""),
+        (Amount(total=100, reported=30, settled=50), 50, 100, ""),  # counts were lost
+        (Amount(total=100, reported=130, settled=50), 100, 100, ""),  # a file was read twice
+        (Amount(total=100, reported=30, known=1, directories=1), 30, 100, ""),
+        (Amount(total=100, reported=30, known=2, directories=10), 30, 500, "2 of 10"),
+        (Amount(total=100, reported=100, settled=100, known=10, directories=10), 100, 100, "10 of 10"),
+        (Amount(total=100, reported=30, known=11, directories=10), 30, 100, "11 of 10"),
         (Amount(directories=10), 0, 0, "0 of 10"),
     ],
 )  # fmt: skip
@@ -72,13 +72,13 @@ def test_what_is_done_and_what_is_to_come(amount: Amount, done: int, expected: i
     assert (amount.done, amount.expected, amount.where) == (done, expected, where)
 
 
-def lost(told: Callable[[int], None]) -> None:
-    told(2)
+def lost(reported: Callable[[int], None]) -> None:
+    reported(2)
 
 
-def twice(told: Callable[[int], None]) -> None:
-    told(70)
-    told(70)
+def twice(reported: Callable[[int], None]) -> None:
+    reported(70)
+    reported(70)
 
 
 @pytest.mark.parametrize("tell", [lost, twice])
