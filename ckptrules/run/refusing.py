@@ -1,4 +1,7 @@
-"""Refuse command lines and places before anything is done; and print the help, in place of a run."""
+"""Refuse command lines and places before anything is done; and print the help, in place of a run.
+
+Each function `refuse_…` raises an OptionError with a hint at what to do instead.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,7 @@ def show_help_first() -> None:
 
 
 def refuse_line(line: CommandLine) -> None:
-    """Refuse a command line whose words are valid, but not together.
-
-    Raises:
-        OptionError: with a hint at the command that may be meant.
-    """
+    """Refuse a command line whose words are valid, but not together."""
     refuse_mistyped(line)
     refuse_stray_patterns(line)
     refuse_stale_looks(line)
@@ -55,11 +54,7 @@ def refuse_line(line: CommandLine) -> None:
 
 
 def refuse_mistyped(line: CommandLine) -> None:
-    """Refuse unknown tasks, and experiments of a command that takes none; unless the user has tasks of their own.
-
-    Raises:
-        OptionError: with a hint at what may be meant.
-    """
+    """Refuse unknown tasks, and experiments of a command that takes none; unless the user has tasks of their own."""
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
     if line.command in ("run", "info") and foreign:
         refuse_not_ours(foreign[0], line)
@@ -75,9 +70,6 @@ def refuse_stray_patterns(line: CommandLine) -> None:
     """Refuse ``plan 'mi*'``: a pattern behind commands that change nothing, if it selects one that changes something.
 
     It may be meant as a pattern of experiments.
-
-    Raises:
-        OptionError: with the two commands that it may mean.
     """
     before: list[str] = []
     for word in line.words if line.command == "run" else ():
@@ -94,11 +86,7 @@ def refuse_stray_patterns(line: CommandLine) -> None:
 
 
 def refuse_stale_looks(line: CommandLine) -> None:
-    """Refuse `pin`, `unpin` and `undo` in one call with other commands, which would look before these have changed it.
-
-    Raises:
-        OptionError: with the two commands.
-    """
+    """Refuse `pin`, `unpin` and `undo` in one call with others, which would look before these have changed anything."""
     asked = [word.base for word in line.words if line.command == "run" and word.base in TASKS]
     for first in (task for task in asked if task in ("pin", "unpin", "undo")):
         others = (task for task in asked if task != first and (first != "undo" or line.options(task).will_change))
@@ -114,11 +102,7 @@ def all_are_ours() -> bool:
 
 
 def refuse_not_ours(task: str, line: CommandLine | None = None) -> None:
-    """Refuse an unknown task, unless the user has tasks of their own.
-
-    Raises:
-        OptionError: with a hint at the argument of the command before it that may be meant, or at the nearest task.
-    """
+    """Refuse an unknown task, unless the user has tasks of their own."""
     from ckptrules.run.help import refuse_unknown
 
     if all_are_ours() and task not in TASKS:
@@ -140,11 +124,7 @@ def argument_hint(line: CommandLine, word: str) -> str:
 
 
 def refuse_runs_without_lock(line: CommandLine) -> None:
-    """Refuse `doit auto` and `doit strace`: only a plain run takes the lock and finishes an interrupted run.
-
-    Raises:
-        OptionError: with the command that does the same.
-    """
+    """Refuse `doit auto` and `doit strace`: only a plain run takes the lock and finishes an interrupted run."""
     ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
@@ -156,9 +136,6 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
 
     doit's own processes outlive their main process, which waits for ever if one of them is killed. With ``-n -1`` doit
     runs nothing, without a message.
-
-    Raises:
-        OptionError: with the flags that do the same.
     """
     if not line.has_foreign_words and line.flag("-P", "--parallel-type") == "process":
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
@@ -167,11 +144,7 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
 
 
 def refuse_lacking(session: Session) -> None:
-    """Refuse a command that the dodo.py does not define.
-
-    Raises:
-        OptionError: with the lines to add to it.
-    """
+    """Refuse a command that the dodo.py does not define."""
     line, dodo = session.line, session.dodo
     asked = [word.base for word in line.words]
     if task := next((task for task in asked if line.command == "run" and task in session.lacking), None):
@@ -183,9 +156,6 @@ def refuse_configured_folder(options: Common, typed: Common) -> None:
     """Refuse an ``outputs_dir`` in doit's own configuration: the lock was taken before doit reads that.
 
     ``typed`` are the options without that configuration.
-
-    Raises:
-        OptionError: with the places where it may stand instead.
     """
     if options.outputs_dir != typed.outputs_dir:
         fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, which is read too late for it"
@@ -197,11 +167,7 @@ def refuse_configured_folder(options: Common, typed: Common) -> None:
 
 
 def refuse_missing_outputs(outputs_dir: str) -> None:
-    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
-
-    Raises:
-        OptionError: with a hint at the folder that may be meant.
-    """
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed."""
     try:
         with os.scandir(outputs_dir):
             pass
@@ -214,11 +180,7 @@ def refuse_missing_outputs(outputs_dir: str) -> None:
 
 
 def refuse_backup(options: Common) -> None:
-    """Refuse to change a backup: it would no longer hold what it was made of.
-
-    Raises:
-        OptionError: ``outputs_dir`` is a backup, or lies in one.
-    """
+    """Refuse to change a backup: it would no longer hold what it was made of."""
     from ckptrules.outputs.find import is_backup  # not above: `doit list` does without
 
     place = PurePath(os.path.realpath(options.outputs_dir))
@@ -246,11 +208,7 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def refuse_report_place(options: Common) -> None:
-    """Refuse to write a report where it could replace a checkpoint, a rule file or a device.
-
-    Raises:
-        OptionError: the path cannot or must not be written.
-    """
+    """Refuse to write a report where it could replace a checkpoint, a rule file or a device."""
     files = [name for name, option in options.known().items() if option.read in (a_file, a_page)]
     places = [(name, path) for name in files if (path := getattr(options, name))]
     for name, path in places:
