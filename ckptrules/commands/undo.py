@@ -75,15 +75,9 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """
     run, selected, backs = what_to_undo(session, options)
     rest = len(run.standing) - sum(len(back.undoes) for back in backs) if run else 0
-    pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     waits = list(what_waits(options.outputs_dir)) if options.run is None and not backs else []
-    changes = options.will_change and session.line.command == "run"
-    number = records.begun(session, options.outputs_dir).last.number if changes else None
-    job = UndoJob(
-        options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
-        records.journals_of(session), session.style(options), pinned
-    )  # fmt: skip
+    job = undo_job(session, options, header)
     session.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -108,6 +102,17 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         }
     for name in sorted(set(selected) - names) if session.selected("undo") else ():
         yield {"name": encode_task(name), "actions": []}  # selected, but nothing of it is left to take back
+
+
+def undo_job(session: Session, options: Options, header: Mapping[str, Any]) -> UndoJob:
+    """Return the input that all tasks of this undo share."""
+    pinned = pinning.all_pinned(session, options)  # a damaged file of pins is refused before the run has begun
+    changes = options.will_change and session.line.command == "run"
+    number = records.begun(session, options.outputs_dir).last.number if changes else None
+    return UndoJob(
+        options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
+        records.journals_of(session), session.style(options), pinned
+    )  # fmt: skip
 
 
 @once
@@ -258,38 +263,38 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
 
 
 def leading_in(outputs_dir: str, directory: str) -> Mapping[str, Sequence[str]]:
-    """Return the links in a directory by the name there that each leads to; none where it cannot be read."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Return the links of a directory, by the name in it that they lead to; none if it cannot be read."""
+    links: dict[str, list[str]] = defaultdict(list)
     with contextlib.suppress(OSError), reading.open_below(outputs_dir, directory) as here, os.scandir(here) as entries:
         for link in read_names(here, [entry.name for entry in entries if entry.is_symlink()]):
-            found[link.sibling or ""].append(link.name)
-    return found
+            links[link.sibling or ""].append(link.name)
+    return links
 
 
 def without_held(
     back: TakeBack, pinned: Sequence[Found], leading: Mapping[str, Sequence[str]]
 ) -> tuple[TakeBack, list[Problem]]:
-    """Leave out what has to stay, and tell of each once.
+    """Leave out the units that must not be undone; return a problem for each checkpoint that holds them up.
 
-    It would bring a pinned checkpoint, or a directory with one, into the trash, or take its name from a link that leads
-    to it now: that was made since, or re-pointed.
+    Such a unit would move a pinned checkpoint to the trash, or rename a file to which a link leads that is newer than
+    the run.
     """
 
-    def held(unit: Unit) -> Problem | None:
-        lost = [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
-        if one := pinning.first_in(pinned, lost):
-            return pinning.refused(one)
+    def obstacle(unit: Unit) -> Problem | None:
+        deleted = [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
+        if holder := pinning.first_in(pinned, deleted):
+            return pinning.refused(holder)
         own = {step.name for step in unit.steps}
-        away = (step.name for step in unit.steps if KINDS[step.kind].moves and step.directory == back.directory)
-        if link := next((link for name in away for link in leading.get(name, ()) if link not in own), ""):
+        moved = (step.name for step in unit.steps if KINDS[step.kind].moves and step.directory == back.directory)
+        if link := next((link for name in moved for link in leading.get(name, ()) if link not in own), ""):
             hint = "re-point or remove that link, then undo this again"
             return Problem("refused", (head_of(unit).name,), f"stays as it is: {link} points to it", hint)
         return None
 
-    every = [held(unit) for unit in back.units]
-    stays = [one is None for one in every]
-    rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
-    return rest, list(dict.fromkeys(filter(None, every)))
+    obstacles = [obstacle(unit) for unit in back.units]
+    free = [problem is None for problem in obstacles]
+    rest = back._replace(units=tuple(compress(back.units, free)), undoes=tuple(compress(back.undoes, free)))
+    return rest, list(dict.fromkeys(filter(None, obstacles)))
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:
