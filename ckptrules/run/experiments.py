@@ -274,7 +274,7 @@ def do(
 
 
 def _finished(session: Session, done: Done | Apart | Lost) -> Done | Lost:
-    """Do the work that a directory leaves to all workers, if it does, and count the bytes."""
+    """Finish the work on a directory: do what it leaves to all workers, and count the bytes."""
     if isinstance(done, Lost):
         return done
     if isinstance(done, Apart) and done.work:

@@ -30,11 +30,11 @@ from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
-WOULD_DO = {"plan": "migrate", "page": "migrate"}  # the command that does what another one previews
+DOES_IT = {"plan": "migrate", "page": "migrate"}  # the command that does what another one previews
 MOST = 100  # earlier runs in the file
 
 
-def seen_of(job: Job, decided: Decided) -> Before | None:
+def look_before(job: Job, decided: Decided) -> Before | None:
     """Look at all checkpoints of a directory before anything is changed; None if a rule is too slow or the run stops.
 
     A file that cannot be read is left out: where it matters, the plan has a problem for it.
@@ -117,7 +117,7 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
     options, run = context.options, context.header.get("takes_back")
     if not options.dry_run or context.header.get("refused"):
         return None
-    return session.command(WOULD_DO.get(base, base), options.but(run=run) if run else options, base)
+    return session.command(DOES_IT.get(base, base), options.but(run=run) if run else options, base)
 
 
 def space(path: str, collected: Collected, total: Tally, days: int | None) -> dict[str, Any]:

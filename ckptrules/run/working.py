@@ -36,9 +36,9 @@ def work_on(job: Job, found: Directory) -> Done:
     outcome = Outcome(plan, None)
     before = None
     if job.options.tells_data:
-        from ckptrules.run.json_file import seen_of  # not above: nothing else needs it
+        from ckptrules.run.json_file import look_before  # not above: nothing else needs it
 
-        before = seen_of(job, decided)
+        before = look_before(job, decided)
     try:
         if not job.options.dry_run:
             outcome = carry_out(plan, listing, workplace(job), job.rules.trash_days)
