@@ -71,7 +71,9 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     understood = outcome.plan.kept or outcome.plan.actions
     if not understood and any(row.kind == "unrecognised" for row in outcome.plan.skipped):
         return {}
-    in_part_folders = any("/" in entry.name for entry in decided.listing.entries)  # the stamp is not of these
+    in_part_folders = any(
+        "/" in entry.name for entry in decided.listing.entries
+    )  # the stamp does not show changes in these
     if in_part_folders or decided.plan.unwhole or decided.read is None:
         return {}
     now_ns = job.header["started_ns"]
