@@ -73,12 +73,13 @@ class Index:
     def near(self, content: bytes) -> set[str]:
         """Return all names that `mentioned` would find in a file, and few others."""
         found = {name for digits, _ in numbers_in(content) for name in self._telling.get(int(digits), ())}
-        for text in (content, b"\n".join(line[start:] for line, start in _behind_keys(content))):
-            for start in (match.start() for match in _STARTS.finditer(text)):
-                for size in self._sizes:
-                    names = self._named.get(text[start : start + size])
-                    if names and _ENDS.match(text, start + size):
-                        found.update(names)
+        texts = (content, b"\n".join(line[start:] for line, start in _behind_keys(content)))
+        starts = ((one, match.start()) for one in texts for match in _STARTS.finditer(one))
+        for text, start in starts:
+            for size in self._sizes:
+                names = self._named.get(text[start : start + size])
+                if names and _ENDS.match(text, start + size):
+                    found.update(names)
         return found
 
 

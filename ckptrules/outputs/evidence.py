@@ -49,13 +49,13 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
 class Looks:
     """The evidence of one open directory: everything is looked up once for all plans of it.
 
-    ``told`` is the evidence of facts, and ``bases`` are the parts of plans that all policies share;
+    ``facts`` is the evidence of facts, and ``bases`` are the parts of plans that all policies share;
     `ckptrules.run.deciding` fills both.
     """
 
     def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
         self.directory, self.listing, self.rules, self.links, self._now_ns = directory, listing, rules, links, now_ns
-        self.told: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
+        self.facts: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
         self.bases: list[Basis] = []
         self.glances = Glances(directory)
         self._used: dict[str, str] = {}

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -88,21 +88,15 @@ class Links:
             if not is_link and name != ADAPTER:
                 trackers[folder].append(name)
                 continue
-            own = self._real(folder)
             try:
-                hops = list(_hops(own, name, self._real(""))) if is_link else self._base(folder, name)
+                hops = list(_hops(self._real(folder), name, self._real(""))) if is_link else self._base(folder, name)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
                 continue
-            for number, (here, text) in enumerate(hops):
-                is_ours = is_link and not number
-                for parent, sibling, behind in ways_to_read(text):
-                    real = os.path.realpath(os.path.join(here, parent))
-                    if real != own or not is_ours:
-                        entry = Entry(name, "link", 0, 0, text if is_ours else "", sibling, behind=behind)
-                        found[real].append(OutsideLink(folder, entry))
+            for real, link in _leads(folder, name, hops, is_link=is_link):
+                found[real].append(link)
         return Leading(
             {real: tuple(sorted(links)) for real, links in found.items()},
             {folder: tuple(sorted(names)) for folder, names in trackers.items()},
@@ -169,6 +163,19 @@ def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:
         here = os.path.realpath(folder)
         if lies_in(here, root) or not os.path.islink(os.path.join(here, name)):
             return
+
+
+def _leads(
+    folder: str, name: str, hops: Iterable[tuple[str, str]], *, is_link: bool
+) -> Iterator[tuple[str, OutsideLink]]:
+    """Yield the real path of each directory that a link or an adapter leads into, and the link as seen from there."""
+    for number, (start, text) in enumerate(hops):
+        is_ours = is_link and not number  # later hops lie outside of the tree
+        for parent, sibling, behind in ways_to_read(text):
+            real = os.path.realpath(os.path.join(start, parent))
+            if real != start or not is_ours:
+                entry = Entry(name, "link", 0, 0, text if is_ours else "", sibling, behind=behind)
+                yield real, OutsideLink(folder, entry)
 
 
 def ways_to_read(text: str) -> Iterator[tuple[str, str, str]]:

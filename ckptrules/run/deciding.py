@@ -139,7 +139,7 @@ def read_facts_once(
 
     ``out`` are the checkpoints that are not whole. A second call with the same arguments reads nothing.
     """
-    listing, answers = looks.listing, looks.told
+    listing, answers = looks.listing, looks.facts
     metrics = asks_for_metrics(job)
     per = job.policy.per if job.policy else ()
     key = sources, metrics, out, per
