@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 NOT_READ = "what cannot be read"  # begins ``hollow`` of an entry that nobody can look into
-TELLING = tuple(
+NO_CHECKPOINT_ENDINGS = tuple(
     ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
 )
 """Endings of files that are no checkpoints even if a protected pattern fits: ``best_metrics.json`` by ``best_*``."""
@@ -64,7 +64,7 @@ class Entry(NamedTuple):
         known_by: the identity of a directory.
         hollow: which weights inside a directory have 0 bytes or are a link to nowhere, or which folder is `NOT_READ`.
         torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
-        tells_only: whether a directory has only texts, pictures and the like in it.
+        only_texts: whether a directory has only texts, pictures and the like in it.
         shared: its files that have several names.
         model_parts: paths in a directory that exist once for each part of the model.
     """
@@ -80,7 +80,7 @@ class Entry(NamedTuple):
     known_by: Identity | None = None
     hollow: str = ""
     torn: str = ""
-    tells_only: bool = False
+    only_texts: bool = False
     shared: tuple[HardLinks, ...] = ()
     model_parts: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.entries import TELLING
+from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS
 from ckptrules.engine.ruleset import is_pattern, pattern_of
 from ckptrules.engine.shapes import in_yaml
 
@@ -21,7 +21,7 @@ _NUMBERED = re.compile(
 # Files that are being written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
 _UNFINISHED = re.compile(r"\.(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])", re.IGNORECASE)
 # Endings of logs, settings and the like; an array (.npy) may be weights.
-BESIDE = (*(ending for ending in TELLING if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
+BESIDE = (*(ending for ending in NO_CHECKPOINT_ENDINGS if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that a message shows
 

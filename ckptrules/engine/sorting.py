@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, Named, Part
 from ckptrules.engine.companions import Sidecar, find_sidecars
-from ckptrules.engine.entries import NOT_READ, TELLING, Entry, Listing, in_part_folder
+from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, NOT_READ, Entry, Listing, in_part_folder
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
@@ -81,7 +81,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         name = name_of(entry, read)
         claim = name.claim
         is_checkpoint = claim.kind in CHECKPOINTS or claim.kind == "protected"
-        if only_tells(entry, claim):
+        if is_protected_text(entry, claim):
             texts.append(Skipped(entry.name, "ignored", claim.reason))
         elif is_checkpoint and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
             sound.append((entry, name))
@@ -266,10 +266,10 @@ def nameless(entry: Entry, name: Named) -> Problem:
     return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
 
 
-def only_tells(entry: Entry, claim: Claim) -> bool:
+def is_protected_text(entry: Entry, claim: Claim) -> bool:
     """Return whether an entry is protected and no checkpoint: a text, a picture, or a folder of these."""
     is_protected = claim.kind == "protected" and claim.rule is None
-    return is_protected and ((entry.kind == "file" and entry.name.endswith(TELLING)) or entry.tells_only)
+    return is_protected and ((entry.kind == "file" and entry.name.endswith(NO_CHECKPOINT_ENDINGS)) or entry.only_texts)
 
 
 def unsound(entry: Entry) -> Problem | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ckptrules.engine.entries import TELLING, Entry, OutsideLink, folders_above, lies_in
+from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, Entry, OutsideLink, folders_above, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import is_backup
 from ckptrules.storage import reading, streams
@@ -118,7 +118,7 @@ class Links:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):  # tested first, as most entries are files
                     name = entry.name
-                    if (name.endswith(TELLING) or "." not in name) and (name == ADAPTER or tracks(name)):
+                    if (name.endswith(NO_CHECKPOINT_ENDINGS) or "." not in name) and (name == ADAPTER or tracks(name)):
                         yield path, name, False
                 elif entry.is_symlink():
                     yield path, entry.name, True

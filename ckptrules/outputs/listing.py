@@ -144,7 +144,7 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
         size=size,
         mtime_ns=status.st_mtime_ns if mtime_ns == NO_FILE else mtime_ns,
         torn=found.torn,
-        tells_only=found.tells_only,
+        only_texts=found.only_texts,
         shared=found.shared,
         model_parts=found.model_parts,
     )

@@ -15,7 +15,7 @@ from ckptrules.engine.measures import taken
 from ckptrules.engine.metrics import metrics_of, mode_of
 from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, name_of, only_tells, sort_entries, with_metrics
+from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, is_protected_text, name_of, sort_entries, with_metrics
 from ckptrules.report.text import Several, Tally
 
 LAST = ("last", "latest")  # what a protected name says that is the newest
@@ -168,7 +168,7 @@ def _unsound(seen: Before, known: Collection[str]) -> Iterator[Checkpoint]:
     for entry in seen.listing.entries:
         if entry.kind in HOLDING and entry.name not in known:
             said = name_of(entry, read).claim
-            if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not only_tells(entry, said):
+            if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not is_protected_text(entry, said):
                 yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
 
 

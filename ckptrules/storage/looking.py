@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
@@ -124,7 +124,7 @@ class Inside(NamedTuple):
     holds_something: bool
     hollow: str
     torn: str
-    tells_only: bool
+    only_texts: bool
     shared: tuple[HardLinks, ...]
     model_parts: tuple[str, ...]
 
@@ -143,7 +143,7 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     times: list[int] = []
     hollow: list[str] = []
     torn: list[str] = []
-    tells_only = True
+    only_texts = True
     paths: list[str] = []
     several: list[os.stat_result] = []
     failed: list[OSError] = []
@@ -165,7 +165,7 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
                 ahead.add(path)
                 continue
             paths.append(path[len(name) + 1 :])
-            tells_only &= one.endswith(TELLING)
+            only_texts &= one.endswith(NO_CHECKPOINT_ENDINGS)
             if stat.S_ISREG(status.st_mode):
                 size += status.st_size
                 times.append(status.st_mtime_ns)
@@ -186,9 +186,9 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     identity = Identity("directory", size, max(times, default=NO_FILE))
     why_hollow = unread or min(hollow, default="")
     model_parts = tuple(sorted(path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)))
-    tells_only &= not why_hollow
+    only_texts &= not why_hollow
     shared, holds = hard_links(several), bool(times) or leads
-    return Inside(identity, holds, why_hollow, min(torn, default=""), tells_only, shared, model_parts)
+    return Inside(identity, holds, why_hollow, min(torn, default=""), only_texts, shared, model_parts)
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:

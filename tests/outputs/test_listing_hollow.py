@@ -169,12 +169,12 @@ def test_a_folder_of_links_to_weights_has_these(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "tells_only"),
+    ("names", "only_texts"),
     [("a.png of/b.json", True), ("a.png of/b.pt", False), ("a.png b", False), ("a.png b.json.safetensors", False)],
 )
-def test_a_folder_that_only_tells_of_checkpoints_is_none(tree: Path, names: str, *, tells_only: bool) -> None:
+def test_a_folder_that_only_tells_of_checkpoints_is_none(tree: Path, names: str, *, only_texts: bool) -> None:
     listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
-    assert [entry.tells_only for entry in listing.entries] == [tells_only]
+    assert [entry.only_texts for entry in listing.entries] == [only_texts]
 
 
 @pytest.mark.parametrize(
