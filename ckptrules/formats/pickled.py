@@ -10,7 +10,6 @@ import os
 import pickletools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pickle import STOP
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.machine import Machine, TensorData, TooLongError, UnreadableError, entries_of, is_count
@@ -122,15 +121,7 @@ class _PassedOverError(Exception):
 
 
 def is_cut_off(file: BinaryIO) -> bool:
-    """Say whether a file ends before the pickle does that it begins with.
-
-    Most are asked for their last byte only: a pickle ends with it, and so do several in one file. Else other bytes may
-    stand behind the pickle.
-    """
-    file.seek(-1, os.SEEK_END)
-    if file.read() == STOP:
-        return False
-    file.seek(0)
+    """Say whether a file ends before the pickle does that it begins with; other bytes may stand behind that."""
     try:
         for _ in _opcodes(_Skimmed(file)):
             pass
