@@ -40,6 +40,14 @@ def test_which_empty_part_is_told_does_not_depend_on_the_order_of_the_listing(fi
     assert "s1.c is not whole: s1.b is empty" in made.notes[0].text
 
 
+def test_what_a_part_that_is_a_folder_lacks_all_lack() -> None:
+    text = r"""{layout: ['*'], formats: [
+      {id: x, match: 's(?P<step>\d+)\.(?P<part>\w+)', folder: true, examples: {s1.a: {step: 1}}}]}"""
+    entries = (Entry("s1.a", "directory", 1, 0), Entry("s1.b", "directory", 1, 0, torn="1 of 2 shards"))
+    made = make_plan(load_rules({"rules/x.yaml": text}), Listing("x", "x", entries))
+    assert "s1.a is not whole: it has 1 of 2 shards in s1.b" in made.notes[0].text
+
+
 FOLDERS = load_rules(
     {
         "rules/x.yaml": r"""
