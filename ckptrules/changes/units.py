@@ -81,10 +81,8 @@ def heads(plan: Plan) -> list[Action]:
 
 def after(plan: Plan, done: Transacted) -> Plan:
     """Return the plan as it came out, given what came of its heads: what failed has become problems."""
-    actions = plan.actions
-    if done.failed:
-        lost = {action.name for number, action in enumerate(heads(plan)) if number in done.failed}
-        actions = tuple(a for a in actions if (a.follows or a.name) not in lost)
+    lost = {action.name for number, action in enumerate(heads(plan)) if number in done.failed}
+    actions = tuple(action for action in plan.actions if (action.follows or action.name) not in lost)
     return plan._replace(actions=actions, problems=(*plan.problems, *_problems_of(plan, done)))
 
 

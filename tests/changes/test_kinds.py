@@ -21,7 +21,7 @@ from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee, read_runs
-from ckptrules.changes.units import NOT_BEGUN, Transacted, head_of, inverse_of, refused
+from ckptrules.changes.units import NO_RECORD, NOT_BEGUN, NOT_RECORDED, Transacted, after, head_of, inverse_of, refused
 from ckptrules.commands.undo import as_plan
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Identity
@@ -545,6 +545,22 @@ def test_after_a_crash_a_text_is_rewritten_by_the_users_own_state_alone(outputs:
 
 
 # --- units -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_done_is_told_with_what_follows_it_and_nothing_else() -> None:
+    renames = [Action("rename", name, f"{name}2", 0, ()) for name in "ab"]
+    links = [Action("relink", f"last {name}", f"{name}2", 0, (), follows=name, was=name) for name in "ab"]
+    plan = Plan("exp", "exp", (*renames, *links))
+    assert after(plan, Transacted({})) == plan
+    came = after(plan, Transacted({1: CHANGED}))
+    assert (came.actions, [one.names for one in came.problems]) == ((renames[0], links[0]), [("b",)])
+
+
+def test_why_the_only_unit_was_not_done_or_is_not_on_record() -> None:
+    assert Transacted({}).why == ""
+    assert Transacted({0: CHANGED}).why == CHANGED
+    assert Transacted({0: NOT_RECORDED}, unrecorded="disk full").why == "disk full"
+    assert Transacted({}, unrecorded="disk full").why == f"{NO_RECORD}disk full"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
