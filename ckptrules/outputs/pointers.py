@@ -20,6 +20,10 @@ from ckptrules.storage.reading import why_of
 from ckptrules.storage.streams import read_pointer, read_text_behind
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
+STRUCTURED = (".json", ".yaml", ".yml")
+_VALUES = re.compile(
+    rb"(?<![\w.-])([\w.-]++)[\"']?[ \t]*+:\s*+(?=(\{[^{}]*\}|\[[^\[\]]*\]|[^\n,{}\[\]]+))"
+)  # behind keys
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -59,6 +63,8 @@ def read_pointers(
         names = texts.every[texts.named_alone(content)]
         if says_more:
             names = [*names, *(one.name for one in texts.mentioned(content, other))]
+        elif other.endswith(STRUCTURED):
+            names = [*names, *texts.behind_keys(content)]
         if other not in pointers and names:
             found[other] = tuple(Mention(name, "") for name in sorted({*names}))
             notes.append(_stays_note(other, [one.name for one in found[other]]))
@@ -111,6 +117,12 @@ class _Texts:
     def named_alone(self, content: bytes) -> str:
         """Return the name or number that is all of a file's content; else an empty text."""
         return named_alone(content, self._fields_of)
+
+    def behind_keys(self, content: bytes) -> list[str]:
+        """Return the names behind keys that say so, as in ``{"best_checkpoint": "out/epoch_2.pth"}``."""
+        values = [value for key, value in _VALUES.findall(content) if tracks(key.decode("latin-1"))]
+        words = {os.fsdecode(word) for value in values for word in re.split(rb"[\s\"',:{}\[\]/\\]+", value)}
+        return [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
 
     def mentioned(self, content: bytes, file: str, *, protects: bool = True) -> tuple[Mention, ...]:
         """Return the names in a file, each in every part folder that has it."""

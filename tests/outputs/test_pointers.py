@@ -58,6 +58,10 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("bestModel.json", '{{"path": "/data/{}"}}', True),
         ("best_f1.json", '{{"path": "/data/{}", "of": "' + 16_000 * "x" + '"}}', True),
         ("fold0_best.txt", "{}\n", True),
+        ("train_state.json", '{{"best_checkpoint": "/data/{}", "epoch": 12}}', True),
+        ("info.json", '{{"all": ["{0}"], "of": {{"latest_ckpt": {{"net": "{0}"}}}}}}', True),  # of second.pytorch
+        ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
+        ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
         ("epoch3_best.txt", "{}\n", False),
         ("best_3.txt", "{}\n", False),
         ("elastic.txt", "at {}\n", False),
