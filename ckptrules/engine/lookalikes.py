@@ -18,6 +18,7 @@ ENDINGS = tuple(
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
+_COUNT = re.compile(r"-[0-9]+\Z")  # model.pth.tar-60, checkpoint.npz-000005000
 # Files that are being written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
 _UNFINISHED = re.compile(r"\.(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])", re.IGNORECASE)
 # Endings of logs, settings and the like; an array (.npy) may be weights.
@@ -41,7 +42,7 @@ class PassedOver(NamedTuple):
 
 def looks_like(name: str) -> bool:
     """Return whether a name looks like a checkpoint, by its ending or by a word with a number."""
-    if name.lower().endswith(ENDINGS):
+    if _COUNT.sub("", name.lower()).endswith(ENDINGS):
         return True
     is_other = name.lower().endswith((*BESIDE, ".gz", ".zip")) or _UNFINISHED.search(name)
     return _NUMBERED.fullmatch(name) is not None and not is_other

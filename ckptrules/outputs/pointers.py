@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.checkpoints import Mention
+from ckptrules.engine.checkpoints import Mention, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import LONGEST, Index, mentioned, named_alone
@@ -24,6 +24,7 @@ STRUCTURED = (".json", ".yaml", ".yml")
 _VALUES = re.compile(
     rb"(?<![\w.-])([\w.-]++)[\"']?[ \t]*+:\s*+(?=(\{[^{}]*\}|\[[^\[\]]*\]|[^\n,{}\[\]]+))"
 )  # behind keys
+_BEST = re.compile("best_(epoch|step)")
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -119,10 +120,16 @@ class _Texts:
         return named_alone(content, self._fields_of)
 
     def behind_keys(self, content: bytes) -> list[str]:
-        """Return the names behind keys that say so, as in ``{"best_checkpoint": "out/epoch_2.pth"}``."""
-        values = [value for key, value in _VALUES.findall(content) if tracks(key.decode("latin-1"))]
+        """Return what is named behind keys that say so: ``{"best_checkpoint": "out/epoch_2.pth", "best_epoch": 2}``."""
+        pairs = [(key.decode("latin-1"), value.strip(b" \t\r\"'")) for key, value in _VALUES.findall(content)]
+        values = [value for key, value in pairs if tracks(key)]
         words = {os.fsdecode(word) for value in values for word in re.split(rb"[\s\"',:{}\[\]/\\]+", value)}
-        return [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
+        named = [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
+        numbers = {
+            (counts[1], int(value)) for key, value in pairs if (counts := _BEST.fullmatch(key)) and value.isdigit()
+        }
+        told = ((name, numbers_told(self._fields_of(name)).items()) for name in self.every if numbers)
+        return [*named, *(name for one, own in told if own & numbers for name in self.every[one])]
 
     def mentioned(self, content: bytes, file: str, *, protects: bool = True) -> tuple[Mention, ...]:
         """Return the names in a file, each in every part folder that has it."""

@@ -190,6 +190,7 @@ def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
     "net-1.npz net-2.npz | net-3.npz": [("net", 3)],
+    "model.pth.tar-10 model.pth.tar-60 |": [("model", 2)],  # of Torchreid
     "net-1.npz net_1.pt | net_2.pt": [("net", 2), ("net_2", 1)],
     "mp_rank_00/net-1.npz mp_rank_01/net-1.npz |": [("net", 2)],
     "checkpoint_4000.tmp-1681/ checkpoint_5000.tmp/ |": [],  # what was being written

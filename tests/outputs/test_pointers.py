@@ -62,6 +62,8 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("info.json", '{{"all": ["{0}"], "of": {{"latest_ckpt": {{"net": "{0}"}}}}}}', True),  # of second.pytorch
         ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
         ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
+        ("metrics.json", '{{"best_epoch": 10, "best_loss": 0.5, "epoch": 12}}', True),
+        ("metrics.json", '{{"best_step": 10, "last_epoch": 10, "best": 10}}', False),
         ("epoch3_best.txt", "{}\n", False),
         ("best_3.txt", "{}\n", False),
         ("elastic.txt", "at {}\n", False),
