@@ -97,7 +97,7 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
         name, ending = entry.name, ENDING.search(entry.name)
         pieces = _roles(_WORD.findall(name.casefold()))
-        found[*pieces, (ending[0] if ending else "") + "/" * (entry.kind == "directory")] = name
+        found[*pieces, ending[0] if ending else ""] = name
         found |= {(*pieces, path): f"{name}/{path}" for path in entry.model_parts}
     return found
 

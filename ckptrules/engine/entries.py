@@ -66,8 +66,7 @@ class Entry(NamedTuple):
         torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
         only_texts: whether a directory has only texts, pictures and the like in it.
         shared: its files that have several names.
-        model_parts: paths in a directory that exist once for each part of the model, and those of weights without a
-            number: each save has the like.
+        model_parts: paths in a directory that exist once for each part of the model.
     """
 
     name: str

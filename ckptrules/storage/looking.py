@@ -24,7 +24,6 @@ SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
-_DIGIT = re.compile("[0-9]")
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # of what a link leads to
 NO_FILE = -1  # the newest time of the files in a directory that has none
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
@@ -186,10 +185,7 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
     identity = Identity("directory", size, max(times, default=NO_FILE))
     why_hollow = unread or min(hollow, default="")
-    of_parts = [path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)]
-    model_parts = tuple(
-        sorted([*of_parts, *(path for path in paths if path.endswith(WEIGHTS) and not _DIGIT.search(path))])
-    )
+    model_parts = tuple(sorted(path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)))
     only_texts &= not why_hollow
     shared, holds = hard_links(several), bool(times) or leads
     return Inside(identity, holds, why_hollow, min(torn, default=""), only_texts, shared, model_parts)

@@ -62,14 +62,6 @@ TREES = {
         "checkpoint-200",
         unwhole="checkpoint-300",
     ),
-    "words: a folder without the optimizer that those before have was cut short, and makes none go": Tree(
-        "run",
-        "run/global_step_{100,200,300}/{task,optimizer}.ckpt run/global_step_400/task.ckpt",
-        ["words"],
-        "global_step_100",
-        "global_step_200 global_step_300",
-        unwhole="global_step_400",
-    ),
     "words: what is called one of the best stays, wherever the word stands": Tree(
         "run/models",
         """run/models/model_epoch_50.pth run/models/model_epoch_20_best_validation_0.1.pth run/models/model_epoch_100.pth
