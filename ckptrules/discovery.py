@@ -227,7 +227,7 @@ def _with_links(
             yield link.name, Checkpoint(others[aim], {}, aim, Reason("a link leads to it"))
 
 
-def _by_verify(one: Checkpoint, known: Mapping[str, memory.Proof]) -> dict[str, str]:
+def _by_verify(one: Checkpoint, known: Mapping[str, memory.CheckResult]) -> dict[str, str]:
     """Return the numbers that `doit verify` has read inside a checkpoint whose name tells none."""
     if one.series[1] or one.entry.name not in known:
         return {}

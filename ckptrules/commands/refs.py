@@ -35,7 +35,7 @@ CONTEXT = 1  # lines shown around a change
 REFERENCES = "references"  # experiment and directory of these changes in the journal
 
 
-class Document(NamedTuple):
+class TextFile(NamedTuple):
     """A file that names checkpoints by old names: its bytes, its text and the encoding, and the references."""
 
     path: str
@@ -96,7 +96,7 @@ def paths_of(options: Options) -> list[str]:
 def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapping[str, Sequence[Spot]]) -> Done:
     """Show the references to renamed checkpoints; rewrite them, if asked to."""
     style = session.style(options)
-    names, texts = OldNames(renamed), list[Document]()
+    names, texts = OldNames(renamed), list[TextFile]()
     unread: dict[str, str] = {}
     for path in files(paths, options.outputs_dir, unread):
         stopping.heed()
@@ -156,7 +156,7 @@ def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
                 yield path
 
 
-def read(path: str, names: OldNames, unread: dict[str, str]) -> Document | None:
+def read(path: str, names: OldNames, unread: dict[str, str]) -> TextFile | None:
     """Read a file and find the old names in it; None if there are none, or the file is no text.
 
     ``unread`` gets the path of a file that cannot be read, with the error.
@@ -175,7 +175,7 @@ def read(path: str, names: OldNames, unread: dict[str, str]) -> Document | None:
     text = content.decode(encoding)
     exists: dict[str, bool] = {}
     found = tuple(r for r in find(text, names) if not _exists(path, text, r, exists))
-    return Document(path, content, text, encoding, found) if found else None
+    return TextFile(path, content, text, encoding, found) if found else None
 
 
 def encoding_of(content: bytes) -> str:
@@ -205,7 +205,7 @@ def _exists(path: str, text: str, reference: Reference, exists: dict[str, bool])
     return bool(folder) and exists[written]
 
 
-def obstacle(text: Document, known: dict[str, GitIndex], *, force: bool) -> str:
+def obstacle(text: TextFile, known: dict[str, GitIndex], *, force: bool) -> str:
     """Say why a file must not be rewritten, or return an empty text."""
     if text.new_text == text.text:
         return ""
@@ -225,7 +225,7 @@ def obstacle(text: Document, known: dict[str, GitIndex], *, force: bool) -> str:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write(session: Session, options: Options, texts: Sequence[Document]) -> dict[str, str]:
+def write(session: Session, options: Options, texts: Sequence[TextFile]) -> dict[str, str]:
     """Rewrite files, each wholly or not at all; return the paths of those that failed, with the errors.
 
     Old contents and journal go to the user's own state: others may be able to write below ``outputs_dir``, and what
@@ -253,7 +253,7 @@ def write(session: Session, options: Options, texts: Sequence[Document]) -> dict
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def diff(text: Document, style: Style) -> Iterator[str]:
+def diff(text: TextFile, style: Style) -> Iterator[str]:
     """Yield the changed lines of a file, as a unified diff."""
     yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
     old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # equally many, as no name has a line end
@@ -296,7 +296,7 @@ def _shown(line: str, style: Style) -> str:
     return style.paint(shown, {"+": "green", "-": "red"}[line[0]]) if line[0] in "+-" else shown
 
 
-def unsure_lines(texts: Iterable[Document], style: Style) -> list[str]:
+def unsure_lines(texts: Iterable[TextFile], style: Style) -> list[str]:
     """Return a line for each reference that only a person can decide, with its place."""
     lines = []
     for text in texts:
@@ -317,8 +317,8 @@ def unsure_lines(texts: Iterable[Document], style: Style) -> list[str]:
 def summary(
     session: Session,
     options: Options,
-    texts: Sequence[Document],
-    done: Sequence[Document],
+    texts: Sequence[TextFile],
+    done: Sequence[TextFile],
     renamed: Mapping[str, object],
 ) -> list[str]:
     """Return the lines of the summary."""

@@ -46,7 +46,7 @@ class Source(NamedTuple):
     owner: str = ""
 
 
-class Witnesses(NamedTuple):
+class InsideSource(NamedTuple):
     """Checkpoints to read for which one is the best, the newest first.
 
     The first whole one that says it decides, unless ``all_count``.
@@ -66,7 +66,7 @@ class Sources(NamedTuple):
     files: tuple[Source, ...] = ()
     folders: tuple[str, ...] = ()
     notes: tuple[Reason, ...] = ()
-    inside: tuple[Witnesses, ...] = ()
+    inside: tuple[InsideSource, ...] = ()
 
     @property
     def paths(self) -> list[str]:

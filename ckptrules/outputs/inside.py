@@ -19,14 +19,14 @@ from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.machine import UnreadableError, entries_of
 from ckptrules.formats.torchstate import read_state
-from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Witnesses
+from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, InsideSource
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 
 MOST_TRIED = 4  # of the newest of a series: some may be torn, or may not say it
 
 
-def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[Witnesses, ...]:
+def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[InsideSource, ...]:
     """Return the files to read: the newest of each series by number, and by time: a copy or restart upsets one order.
 
     Names without a number, such as ``last.ckpt``, are no series: every one counts.
@@ -41,12 +41,12 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
             rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]
-            found += [Witnesses(fact, row, all_count=not kind) for row in dict.fromkeys(rows)]
+            found += [InsideSource(fact, row, all_count=not kind) for row in dict.fromkeys(rows)]
     return tuple(found)
 
 
 def best_inside(
-    outputs_dir: str, listing: Listing, rows: Sequence[Witnesses], rules: RuleSet, names: Names, out: Collection[str]
+    outputs_dir: str, listing: Listing, rows: Sequence[InsideSource], rules: RuleSet, names: Names, out: Collection[str]
 ) -> tuple[Mapping[str, str], tuple[Reason, ...]]:
     """Return the checkpoints that others call the best inside, each with the name of one that does, and notes.
 

@@ -155,7 +155,7 @@ def read_facts_once(
     return answers[key]
 
 
-class Proven(NamedTuple):
+class PlanWithEvidence(NamedTuple):
     """A plan with all the evidence that it rests on.
 
     ``job`` is the job that the ``plan`` was made for: without a policy, where a pin or a backup forbids deletions.
@@ -169,7 +169,7 @@ class Proven(NamedTuple):
     pinned: Sequence[Found]
 
 
-def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> Proven:
+def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> PlanWithEvidence:
     """Plan one directory, look up what the plan rests on, and plan again until all of that is known."""
     listing = looks.listing
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
@@ -193,7 +193,9 @@ def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> Proven
             known = evidence
             plan = plan_once(job, looks, known)
     text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
-    return Proven(job, plan, known, (*notes, *(Reason(text.format(path, MANIFEST)) for path in backups)), pinned)
+    return PlanWithEvidence(
+        job, plan, known, (*notes, *(Reason(text.format(path, MANIFEST)) for path in backups)), pinned
+    )
 
 
 def known_at_first(job: Job, looks: Looks, pinned: Iterable[Found]) -> Evidence:

@@ -17,7 +17,7 @@ from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.faults import content_problems, joined, name_problems, not_whole, told_once, unlike_others
-from ckptrules.verify.memory import Proof
+from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import Checked, Desk, How, Read, identity_of, size_to_read
 
 
@@ -104,7 +104,7 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
     unlike = [
-        of_name[fault.names[0]]._replace(known=Proof(FileContent(""), frozenset(), fault.text))
+        of_name[fault.names[0]]._replace(known=CheckResult(FileContent(""), frozenset(), fault.text))
         for fault in unlike_others(rows, faults, checkpoints)
     ]
     missing = [one.entry for one in checkpoints if one.entry.name in begun.marked]

@@ -13,7 +13,7 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
 from ckptrules.formats.content import FileContent, together
-from ckptrules.verify.memory import Proof
+from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import Checked
 
 
@@ -61,7 +61,7 @@ def _one_of(checkpoint: Checkpoint, rows: Sequence[Checked]) -> Checked:
     if len(parts) == len(names):
         kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
         done = frozenset.intersection(*(part.done for part in parts))
-        known = Proof(together(kind, (part.facts for part in parts)), done)
+        known = CheckResult(together(kind, (part.facts for part in parts)), done)
     return Checked(
         names[0],
         checkpoint.entry.size,

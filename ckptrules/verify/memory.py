@@ -29,7 +29,7 @@ VERSION = 3  # goes up when a check finds what an earlier one did not: what that
 LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
 
 
-class Proof(NamedTuple):
+class CheckResult(NamedTuple):
     """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``.
 
     ``broken`` says what is wrong with it; then nothing was proved, and ``done`` is what found that: who does less does
@@ -58,13 +58,13 @@ def identity(parts: Iterable[Shard], now_ns: int) -> str:
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-def recall(outputs_dir: str, directory: str) -> dict[str, Proof]:
+def recall(outputs_dir: str, directory: str) -> dict[str, CheckResult]:
     """Read what is known of a checkpoint directory, by identity; what is damaged or missing is not known.
 
     Raises:
         StateError: the file is not to be believed.
     """
-    known: dict[str, Proof] = {}
+    known: dict[str, CheckResult] = {}
     try:
         with (
             Disk(outputs_dir).read(_memory_of(directory)) as memory,
@@ -83,16 +83,16 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Proof]:
     return known
 
 
-def known_names(outputs_dir: str, listing: Listing, *, broken: bool = False) -> dict[str, Proof]:
+def known_names(outputs_dir: str, listing: Listing, *, broken: bool = False) -> dict[str, CheckResult]:
     """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed.
 
     Where ``broken``, only of those that were found broken: of others nothing is looked at.
     """
-    known: dict[str, Proof] = {}
+    known: dict[str, CheckResult] = {}
     with contextlib.suppress(reading.StateError):  # `doit verify` tells of it
         known = recall(outputs_dir, listing.directory)
     known = {identity: this for identity, this in known.items() if this.broken or not broken}
-    found: dict[str, Proof] = {}
+    found: dict[str, CheckResult] = {}
     if known:
         with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
             for entry in listing.entries:
@@ -115,7 +115,7 @@ def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
     return {name: f"as verify found: {as_sentence(this.broken)}" for name, this in known.items()}
 
 
-def remember(outputs_dir: str, directory: str, identity: str, known: Proof) -> None:
+def remember(outputs_dir: str, directory: str, identity: str, known: CheckResult) -> None:
     """Add a line. Where nothing can be written, nothing is remembered."""
     with contextlib.suppress(OSError):
         Disk(outputs_dir).append(_memory_of(directory), f"{_line(identity, known)}\n".encode(), durable=False)
@@ -125,22 +125,22 @@ def _memory_of(directory: str) -> str:
     return f"{STATE}/verified/{directory}/files.jsonl"
 
 
-def _line(identity: str, known: Proof) -> str:
+def _line(identity: str, known: CheckResult) -> str:
     said = {"broken": known.broken} if known.broken else known.facts._asdict()
     return json.dumps({"version": VERSION, "identity": identity, "done": sorted(known.done), **said}, sort_keys=True)
 
 
-def _known(row: dict[str, object]) -> Proof:
+def _known(row: dict[str, object]) -> CheckResult:
     broken = row.pop("broken", "")
     done = row.pop("done", [] if broken else None)  # earlier versions noted none of what is broken
     if not isinstance(done, list):
         raise TypeError
     if isinstance(broken, str) and broken:
-        return Proof(FileContent(""), frozenset(map(str, done)), broken)
+        return CheckResult(FileContent(""), frozenset(map(str, done)), broken)
     facts = FileContent(**row)  # type: ignore[arg-type]
     numbers = facts.epoch, facts.step, facts.ranks, *facts.counts
     texts = (facts.kind, facts.lightning, *facts.names)
     if not (all(n is None or type(n) is int for n in numbers) and all(isinstance(text, str) for text in texts)):
         raise TypeError
     facts = facts._replace(names=tuple(facts.names), counts=tuple(facts.counts))
-    return Proof(facts, frozenset(map(str, done)))
+    return CheckResult(facts, frozenset(map(str, done)))

@@ -17,7 +17,7 @@ from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, chec
 from ckptrules.formats.tensorflow import check_beside_index
 from ckptrules.storage import reading
 from ckptrules.verify import memory
-from ckptrules.verify.memory import Proof
+from ckptrules.verify.memory import CheckResult
 from ckptrules.workers.pieces import SMALL, Lost
 
 SHARED = 4 * SMALL  # bytes of a folder of which the files are read side by side
@@ -36,7 +36,7 @@ class How(NamedTuple):
         """What is done with each but to load it, as `Known.done` has it."""
         return ("structure",) if self.quick else ("structure", "checksums")
 
-    def satisfied_by(self, known: Proof) -> bool:
+    def satisfied_by(self, known: CheckResult) -> bool:
         """Say whether what was proved before is enough."""
         loaded = not self.load or "load" in known.done or (self.unsafe and "unsafe load" in known.done)
         return not known.broken and loaded and ("structure" if self.quick else "checksums") in known.done
@@ -51,7 +51,7 @@ class Checked(NamedTuple):
 
     name: str
     size: int
-    known: Proof | None
+    known: CheckResult | None
     read: bool
     with_it: tuple[str, ...] = ()
     whole: bool = True
@@ -64,7 +64,7 @@ class Desk(NamedTuple):
     outputs_dir: str
     path: str
     how: How
-    known: Mapping[str, Proof]
+    known: Mapping[str, CheckResult]
     now_ns: int
 
 
@@ -86,7 +86,7 @@ class Read(NamedTuple):
 
     entry: Entry
     identity: str
-    known: Proof | None
+    known: CheckResult | None
     problem: Problem | None = None
 
 
@@ -157,7 +157,7 @@ def _faulty(desk: Desk, entry: Entry, identity: str, error: UnsoundError | OSErr
         hint = "look at the owner and the mode: ls -la" if is_barred else "where the disk fails, take it from a copy"
         fault = UnsoundError("unreadable", f"cannot be read: {reading.why_of(error)}", hint)
     sought = ("load",) if fault.id == "does_not_load" else desk.how.compared
-    broken = Proof(FileContent(""), frozenset(sought), fault.fact) if is_broken else None
+    broken = CheckResult(FileContent(""), frozenset(sought), fault.fact) if is_broken else None
     return Read(entry, identity, broken, Problem(fault.id, (entry.name,), fault.fact, fault.hint))
 
 
@@ -172,7 +172,7 @@ def size_to_read(desk: Desk, entry: Entry) -> int:
 
 def _read_in(
     desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell, answers: Mapping[Shard, ShardAnswer]
-) -> Proof:
+) -> CheckResult:
     """Read a checkpoint of an open directory.
 
     Raises:
@@ -194,10 +194,10 @@ def _read_in(
     if memory.parts(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
     earlier = desk.known.get(identity)
-    return Proof(facts, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
+    return CheckResult(facts, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
 
 
-def _still_broken(entry: Entry, identity: str, earlier: Proof | None, known: Proof) -> Read | None:
+def _still_broken(entry: Entry, identity: str, earlier: CheckResult | None, known: CheckResult) -> Read | None:
     """Tell what an earlier look found broken, where this one did not look so closely."""
     if not (earlier and earlier.broken) or all({what, f"unsafe {what}"} & known.done for what in earlier.done):
         return None

@@ -11,7 +11,7 @@ from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
-from ckptrules.verify.memory import Proof
+from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import Checked
 
 SIGN_WIDTH = 4  # columns of a sign, with what stands before and behind it
@@ -115,7 +115,7 @@ def _told(row: Checked, style: Style) -> str:
     return "; ".join(_said(row, row.known, style)) if row.known else not_sound
 
 
-def _said(row: Checked, known: Proof, style: Style) -> Iterable[str]:
+def _said(row: Checked, known: CheckResult, style: Style) -> Iterable[str]:
     """Yield what is known of a sound file."""
     facts, done = known.facts, known.done
     inside = (("epoch", facts.epoch), ("step", facts.step))

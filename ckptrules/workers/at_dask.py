@@ -53,18 +53,18 @@ _joined: set[str] = set()  # runs
 _stopped: set[str] = set()  # likewise
 
 
-def join(order: Terms) -> str:
+def join(terms: Terms) -> str:
     """Make ready for a run, or say why that cannot be, with what helps."""
-    if (ckptrules.__version__, PYTHON) != (order.version, order.python):
+    if (ckptrules.__version__, PYTHON) != (terms.version, terms.python):
         ours = f"ckptrules {ckptrules.__version__} on Python {PYTHON}"
-        return f"has {ours}; here is {order.version} on {order.python}{SAME}"
-    for path in (order.folder, *order.tokens):
+        return f"has {ours}; here is {terms.version} on {terms.python}{SAME}"
+    for path in (terms.folder, *terms.tokens):
         if not os.path.exists(path):
             return f"does not see {path}{MOUNT}"
-    believing.NO_MODES.update(os.stat(os.path.join(order.folder, path)).st_dev for path in order.no_modes)
+    believing.NO_MODES.update(os.stat(os.path.join(terms.folder, path)).st_dev for path in terms.no_modes)
     with contextlib.suppress(ValueError):  # in the main thread only
         ignore_lease_breaks()
-    _joined.add(order.run)
+    _joined.add(terms.run)
     return ""
 
 
@@ -73,27 +73,27 @@ def stop(run: str) -> None:
     _stopped.add(run)
 
 
-def do_files(order: Terms, rate: float | None, work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
+def do_files(terms: Terms, rate: float | None, work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
     """Do a piece, as `pieces.do_piece`, with so many bytes a second at most, if that is limited."""
-    with _at_work(order) as progress:
+    with _at_work(terms) as progress:
         return do_piece(work, files, Limiter(rate).held(progress) if rate else progress)
 
 
-def do_whole(order: Terms, work: Callable[..., Answer], values: Sequence[Any]) -> Answer:
+def do_whole(terms: Terms, work: Callable[..., Answer], values: Sequence[Any]) -> Answer:
     """Do a piece of work that tells nothing before its end."""
-    with _at_work(order):
+    with _at_work(terms):
         return work(*values)
 
 
 @contextlib.contextmanager
-def _at_work(order: Terms) -> Iterator[Progress]:
-    if order.run not in _joined and (why := join(order)):
-        _wait_to_be_sent_away(order)
+def _at_work(terms: Terms) -> Iterator[Progress]:
+    if terms.run not in _joined and (why := join(terms)):
+        _wait_to_be_sent_away(terms)
         raise UnfitError(why)
-    told = _Told(order.run)
+    told = _Told(terms.run)
     with _alone:
-        os.chdir(order.folder)
-        stopping.share(_Wish(order.run))
+        os.chdir(terms.folder)
+        stopping.share(_Wish(terms.run))
         try:
             yield told
         finally:
@@ -101,12 +101,12 @@ def _at_work(order: Terms) -> Iterator[Progress]:
             told.tell()
 
 
-def _wait_to_be_sent_away(order: Terms) -> None:
+def _wait_to_be_sent_away(terms: Terms) -> None:
     """Give the main process the time to look who has come: else the same worker would take the same piece again."""
     from distributed import get_worker
 
     worker, until = get_worker(), time.monotonic() + AWAY
-    while order.run not in _stopped and time.monotonic() < until and worker.status.name not in ("closing", "closed"):
+    while terms.run not in _stopped and time.monotonic() < until and worker.status.name not in ("closing", "closed"):
         time.sleep(TELL)
 
 

@@ -63,7 +63,7 @@ class Dask(HereFirst["Client"]):
     ) -> None:
         super().__init__(PATIENCE)
         self._cluster, self._name, self._folders, self._say, self._rate = cluster, name, folders, say, rate
-        self._order = Terms(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
+        self._terms = Terms(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
         self._client: Any = None
         self._local: Any = None
         self._ends = contextlib.ExitStack()
@@ -88,7 +88,7 @@ class Dask(HereFirst["Client"]):
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
         """As `pieces.Place`."""
         share = self._rate and self._rate / max(1, len(self._fit))  # of what all may do, what one worker may
-        return self._submit(do_files, self._order, share, work, files)
+        return self._submit(do_files, self._terms, share, work, files)
 
     def done(self) -> int:
         """As `pieces.Place`.
@@ -125,7 +125,7 @@ class Dask(HereFirst["Client"]):
         from distributed import KilledWorker
 
         for _ in range(DEATHS):
-            future: Future[Answer] = self._submit(do_whole, self._order, work, values)
+            future: Future[Answer] = self._submit(do_whole, self._terms, work, values)
             with contextlib.suppress(KilledWorker, CancelledError, UnfitError):
                 return self._answer(future)
         return Lost(f"{DEATHS} workers died of it")
@@ -201,7 +201,7 @@ class Dask(HereFirst["Client"]):
     def _renew_tokens(self) -> None:
         tokens = tuple(self._ends.enter_context(token(folder)) for folder in self._folders)
         no_modes = tuple(folder for folder in self._folders if os.stat(folder).st_dev in believing.NO_MODES)
-        self._order = self._order._replace(tokens=tokens, no_modes=no_modes)
+        self._terms = self._terms._replace(tokens=tokens, no_modes=no_modes)
 
     def _look_after(self) -> None:
         """See to the workers, now and then: tell them to stop, and look who has come.
@@ -234,7 +234,7 @@ class Dask(HereFirst["Client"]):
         if len(there) < self._cluster.workers:
             self._local.scale(self._cluster.workers)
         self._fit &= there.keys()
-        if not all(map(os.path.exists, self._order.tokens)):  # another run has cleared the workplace
+        if not all(map(os.path.exists, self._terms.tokens)):  # another run has cleared the workplace
             self._renew_tokens()
         for worker, why in self._unfit({one: there[one] for one in there.keys() - self._fit}).items():
             self._say(f"Sent away: worker {worker} {why}")
@@ -244,8 +244,8 @@ class Dask(HereFirst["Client"]):
         """Say of workers why they do not fit, with what helps. From now on the others do, but for those gone by now."""
         ask = partial(self._client.run, on_error="return")
         versions = ask(pkgutil.resolve_name, "ckptrules:__version__", workers=[*there]) if there else {}
-        alike = [one for one, version in versions.items() if version == self._order.version]
-        joined = ask(join, self._order, workers=alike) if alike else {}
+        alike = [one for one, version in versions.items() if version == self._terms.version]
+        joined = ask(join, self._terms, workers=alike) if alike else {}
         answers = {**versions, **joined}
         said = {
             one: self._complaint(one, there[one], answer, is_alike=one in joined) for one, answer in answers.items()
@@ -264,7 +264,7 @@ class Dask(HereFirst["Client"]):
         if is_alike:
             return str(answer)
         said = f"cannot take part: {answer}" if isinstance(answer, Exception) else f"has ckptrules {answer}"
-        return f"{said}; here is {self._order.version}{SAME}"
+        return f"{said}; here is {self._terms.version}{SAME}"
 
     def _open_to_all(self, address: str) -> str:
         if self._cluster.is_trusted or is_private(address):
@@ -274,7 +274,7 @@ class Dask(HereFirst["Client"]):
 
     def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
         _, told = event
-        if told["run"] == self._order.run:
+        if told["run"] == self._terms.run:
             with self._lock:
                 self._bytes += told["done"]
 
@@ -284,7 +284,7 @@ class Dask(HereFirst["Client"]):
 
     def _tell_to_stop(self) -> None:
         with contextlib.suppress(Exception):  # who cannot be told is gone
-            self._client.run(stop, self._order.run, on_error="ignore")
+            self._client.run(stop, self._terms.run, on_error="ignore")
 
 
 def _call(url: str) -> Client:

@@ -16,7 +16,7 @@ from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, find, renames, stays_valid
 from ckptrules.commands import refs
-from ckptrules.commands.refs import Document, diff, unsure_lines
+from ckptrules.commands.refs import TextFile, diff, unsure_lines
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
 from ckptrules.report.style import Style
@@ -60,9 +60,9 @@ def is_linear(work: Callable[[Counted], object], piece: str, number: int = 400) 
     return 0 < large <= 2.1 * small
 
 
-def looked_for(text: str) -> Document:
+def looked_for(text: str) -> TextFile:
     references = tuple(find(str(text), OldNames(ONE)))
-    return Document("a.py", b"", text, "utf-8", references)
+    return TextFile("a.py", b"", text, "utf-8", references)
 
 
 PIECES = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes.references import Reference
-from ckptrules.commands.refs import Document, diff, obstacle
+from ckptrules.commands.refs import TextFile, diff, obstacle
 from ckptrules.report.style import Style
 from tests.conftest import Project
 from tests.support import crash
@@ -228,7 +228,7 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
 
 
 def test_the_diff_is_coloured_on_a_terminal() -> None:
-    text = Document("a.py", b"", f"x\none/checkpoints/{OLD}\n", "utf-8", (Reference(18, OLD, NEW),))
+    text = TextFile("a.py", b"", f"x\none/checkpoints/{OLD}\n", "utf-8", (Reference(18, OLD, NEW),))
     colours = [line.partition("m")[0] for line in diff(text, Style(colour=True)) if line.startswith("\x1b")]
     assert colours == ["\x1b[2", "\x1b[31", "\x1b[32"]
     assert not [line for line in diff(text, Style()) if "\x1b" in line]
@@ -236,7 +236,7 @@ def test_the_diff_is_coloured_on_a_terminal() -> None:
 
 def test_a_file_that_went_after_it_was_read_is_told(tmp_path: Path) -> None:
     gone = str(tmp_path / "a.py")
-    text = Document(gone, b"", f"one/checkpoints/{OLD}\n", "utf-8", (Reference(16, OLD, NEW),))
+    text = TextFile(gone, b"", f"one/checkpoints/{OLD}\n", "utf-8", (Reference(16, OLD, NEW),))
     assert obstacle(text, {}, force=False) == f"cannot be looked at: {os.strerror(errno.ENOENT)}"
 
 

@@ -25,7 +25,7 @@ import pytest
 from ckptrules.changes import doing
 from ckptrules.changes.fixing import Ground, look_inside
 from ckptrules.changes.references import Reference
-from ckptrules.commands.refs import Document, obstacle
+from ckptrules.commands.refs import TextFile, obstacle
 from ckptrules.engine.actions import Plan, Problem, Recipe, Step
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Item
@@ -618,7 +618,7 @@ def test_refs_tells_whose_text_it_is(shared: Path) -> None:
     path.write_text(f"load('one/checkpoints/{OLD}')")
     os.chown(path, ALICE, ALICE)
     old = Reference(22, OLD, NEW)
-    text = Document(str(path), path.read_bytes(), path.read_text(), "utf-8", (old,))
+    text = TextFile(str(path), path.read_bytes(), path.read_text(), "utf-8", (old,))
     assert obstacle(text, {}, force=True) == ""
     with somebody():
         assert obstacle(text, {}, force=True) == f"belongs to {ALICE}; a copy of it would be yours"

@@ -16,7 +16,7 @@ from ckptrules.engine.entries import Entry
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard
 from ckptrules.verify import portion
-from ckptrules.verify.memory import Proof, identity
+from ckptrules.verify.memory import CheckResult, identity
 from ckptrules.verify.portion import Desk, How, Portion, of_portions, read_one
 from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
@@ -325,7 +325,7 @@ def test_what_is_written_to_while_it_is_read_is_not_proved(tree: Project) -> Non
     ],
 )
 def test_what_was_loaded_before_is_not_loaded_again(asked: How, done: list[str], *, is_enough: bool) -> None:
-    assert asked.satisfied_by(Proof(FileContent("torch"), frozenset(["checksums", *done]))) == is_enough
+    assert asked.satisfied_by(CheckResult(FileContent("torch"), frozenset(["checksums", *done]))) == is_enough
 
 
 def test_a_folder_with_one_file_of_just_now_is_not_recognised_later() -> None:
