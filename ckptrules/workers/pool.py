@@ -62,7 +62,7 @@ class Pool(HereFirst[Executor]):
         """As `pieces.Place`. Where a process has died, others take the place of all: some may wait for the dead one."""
         start = self._others()
         try:
-            return start.result().submit(_piece, work, files)
+            return _submit(start.result(), _piece, work, files)
         except BrokenExecutor:
             with self._once:
                 if self._start is start:
@@ -70,7 +70,7 @@ class Pool(HereFirst[Executor]):
                     for left in active_children():
                         left.kill()
                         left.join(KILLED)  # what it has locked is free then
-            return self._others().result().submit(_piece, work, files)
+            return _submit(self._others().result(), _piece, work, files)
 
     def done(self) -> int:
         """As `pieces.Place`."""
@@ -85,7 +85,7 @@ class Pool(HereFirst[Executor]):
 
     def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
         try:
-            return self._others().result().submit(work, *values).result()
+            return _submit(self._others().result(), work, *values).result()
         except BrokenExecutor:
             raise KilledError from None
 
@@ -93,7 +93,7 @@ class Pool(HereFirst[Executor]):
         # In this thread, a fork server that dies at once is an error like others, and no reader of the output that went
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
-            return _start(self._locks, self._told.end, self._limiter, self._needed)
+            return _start(self.slots, self._locks, self._told.end, self._limiter, self._needed)
         except (OSError, EOFError, RuntimeError):  # no room for a socket, process or thread: less speed, no less safety
             return self._here or ThreadPoolExecutor(1)
 
@@ -113,8 +113,18 @@ class _Told:
         return count
 
 
-def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None, needed: Sequence[str]) -> Executor:
-    """Start a fork server, if none has been, and the first process."""
+def _submit(executor: Executor, work: Callable[..., Answer], *values: Any) -> Future[Answer]:
+    """Hand over work. Where a process has just died, the start of one more can fail with an error of the system."""
+    try:
+        return executor.submit(work, *values)
+    except OSError as error:
+        raise BrokenExecutor(str(error)) from error
+
+
+def _start(
+    slots: int, locks: Sequence[int], told: Connection, limiter: Limiter | None, needed: Sequence[str]
+) -> Executor:
+    """Start a fork server, if none has been, and as many processes as will be at work: none dies while one starts."""
     start_server(needed)
     context = get_context("forkserver")
     run = context.RawArray("d", 2)
@@ -123,7 +133,8 @@ def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None, need
     with no_word_of_semaphores():
         pool = ProcessPoolExecutor(MOST, context, _begin, (run, held, told, frozenset(believing.NO_MODES), limiter))
         with _signals_blocked():
-            pool.submit(os.getpid).result()
+            first, *_ = [pool.submit(os.getpid) for _ in range(slots)]
+            first.result()
     return pool
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from multiprocessing import active_children
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
 
+from ckptrules.stopping import KilledError
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL, Lost
 from ckptrules.workers.pool import PRELOADED, Pool
@@ -88,6 +91,37 @@ def test_work_that_is_sent_to_processes_that_die_does_not_end_the_run() -> None:
     code = f"from {__name__} import _all_die; _all_die()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+class Breaks(Executor):
+    """One whose processes have just died, which is seen only where it begins another for what is handed to it."""
+
+    def submit(self, *_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+class Broken(Pool):
+    """A pool with one that breaks."""
+
+    def _start_others(self) -> Executor:
+        return Breaks()
+
+
+def test_a_process_that_cannot_begin_where_others_have_died_has_died_too() -> None:
+    """The user got a traceback: so the executor of Python fails where one dies while it begins another."""
+    pool = Broken([], 2, asked=True)
+    with pytest.raises(KilledError):
+        pool.do(os.getpid)
+    with pytest.raises(BrokenExecutor):
+        pool.begin(work, [File("a")])
+    pool.end(killed=True)
+
+
+def test_all_processes_begin_before_one_can_die(workers: Workers) -> None:
+    """Python's fork server wrote a traceback where one died while another began."""
+    before = {child.pid for child in active_children()}
+    ThreadPoolExecutor(1).submit(workers.do, os.getpid).result()
+    assert len({child.pid for child in active_children()} - before) == 2
 
 
 @pytest.mark.parametrize("executor", [NONE, None])
