@@ -1,4 +1,4 @@
-"""The journals of a state, found and read."""
+"""Finds and reads the journals of a state."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ from ckptrules.changes.journal import FINISHED, JOURNALS, STOPPED, TAIL_BYTES, J
 from ckptrules.engine.measures import NS
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
+from ckptrules.storage.hosts import boot_id
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.streams import CHUNK
 
 
 def clocks(storage: Storage) -> Now:
-    """Read the clocks; that of the file system by the lock, which was just written to."""
-    boot, up = "", 0
-    with contextlib.suppress(OSError, ValueError):  # Linux
-        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-            boot = file.read().strip()
-        with open("/proc/uptime", encoding="utf-8") as file:
-            up = int(float(file.read().split()[0]) * NS)
+    """Read the clocks; the time of the lock, which was just written, is that of the file system."""
+    up_ns = 0
+    with contextlib.suppress(OSError, ValueError), open("/proc/uptime", encoding="ascii") as file:  # Linux
+        up_ns = int(float(file.read().split()[0]) * NS)
     now_ns = files_ns = time.time_ns()
     with contextlib.suppress(FileNotFoundError):
         files_ns = storage.stat(f"{STATE}/lock").time_ns
-    return Now(now_ns, files_ns, boot, up)
+    return Now(now_ns, files_ns, boot_id(), up_ns)
 
 
 def unfinished_journals(storage: Storage) -> list[str]:
-    """List the journals that ended in the middle of something. Only the end of each is read.
+    """List the journals that end within an unfinished change. Only the last bytes of each are read.
 
     Raises:
-        StateError: one of them is not to be believed.
-        OSError: one of them cannot be read.
+        StateError: a journal is not believed.
+        OSError: a journal cannot be read.
     """
     return [name for name in _names(storage) if not _ends_well(storage, name)]
 
 
 def end_early(storage: Storage, run: str) -> None:
-    """Let the journals of a run that was stopped or killed say that it ended before its time. Under the lock.
+    """Record in the journals of a run that it was stopped or killed. The caller holds the lock.
 
-    Those that ended in the middle of something, `recovery` finishes and lets say so.
+    Journals that end within a change are left to `recovery`, which finishes the change and records the same.
 
     Raises:
-        OSError: one of them cannot be read or written.
+        OSError: a journal cannot be read or written.
     """
     for name in _names(storage):
         if name.startswith(f"{run}.") and _ends_well(storage, name):
@@ -56,19 +54,19 @@ def end_early(storage: Storage, run: str) -> None:
 
 
 def interrupted(*roots: str) -> bool:
-    """Say whether a run was interrupted, or is at work right now, by the journals in some folders."""
+    """Return whether the journals in some folders show a run that was interrupted, or is at work right now."""
     try:
         return any(unfinished_journals(Disk(root)) for root in roots if root)
-    except OSError:  # what cannot be read is told by the run that has to read it
+    except OSError:  # a run that needs these journals reports that
         return False
 
 
 def read_journals(storage: Storage, names: Sequence[str] | None = None) -> dict[str, str]:
-    """Read some journals, or all of them, by their names.
+    """Map the names of some journals, or of all, to their texts.
 
     Raises:
-        StateError: one of them is not to be believed.
-        OSError: one of them cannot be read.
+        StateError: a journal is not believed.
+        OSError: a journal cannot be read.
     """
     texts = {}
     with contextlib.suppress(FileNotFoundError):
@@ -79,7 +77,7 @@ def read_journals(storage: Storage, names: Sequence[str] | None = None) -> dict[
 
 
 def journal_headers(storage: Storage) -> list[Mapping[str, object]]:
-    """Read what each journal says first; what cannot be read is left out."""
+    """Read the first line of each journal; leave out those that cannot be read."""
     found: list[Mapping[str, object]] = []
     for name in _names(storage):
         with contextlib.suppress(OSError, ValueError, RecursionError), storage.read(f"{JOURNALS}/{name}") as file:
@@ -89,7 +87,7 @@ def journal_headers(storage: Storage) -> list[Mapping[str, object]]:
 
 
 def fault_of(outputs_dir: str, error: OSError) -> str:
-    """Say why the journals cannot be read."""
+    """Return why the journals cannot be read, with the place."""
     fact = why_of(error) if isinstance(error, JournalError) else f"{JOURNALS}: cannot be read: {why_of(error)}"
     return f"{outputs_dir}/{fact}"
 

@@ -1,4 +1,4 @@
-"""What every storage can do: one narrow protocol, for a disk as for a bucket. `posix` and `memory` keep it."""
+"""The protocol that every storage implements, on a disk or in a bucket: see `posix` and `memory`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 Say = Callable[[str], object]
 CHANGED = "has changed since it was looked at"
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or the quota of the user
 
 
-class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened
-    """Under a name stands something else than what was looked at."""
+class Changed(OSError):  # noqa: N818 - named like FileExistsError and FileNotFoundError, by what happened
+    """A name no longer has the content that was looked at."""
 
     def __init__(self, path: str, fact: str = CHANGED) -> None:
         super().__init__(errno.ESTALE, fact, path)
@@ -26,12 +26,12 @@ class LockedError(Exception):
 
 
 class Stat(NamedTuple):
-    """What stands under a name.
+    """What a storage knows of a name.
 
-    ``size`` is in bytes, ``time_ns`` is when the content was written, in nanoseconds since 1970: a move keeps it.
-    ``version`` is opaque: it is equal only while kind and content are the same. Of a folder, size and time are those of
-    all files in it (of no file: 0 and -1), and only `Storage.stat` tells them: a list leaves them 0, and no version.
-    ``shared`` are the files whose bytes have names elsewhere as well, so that removing these names may free nothing.
+    ``size`` is in bytes; ``time_ns`` is when the content was written, in nanoseconds since 1970: a move keeps it.
+    ``version`` is opaque, and equal only while kind and content are the same. A folder has the sum of the sizes and the
+    newest of the times of all files in it (0 and -1 without files); only `Storage.stat` returns these: `Storage.list`
+    gives folders 0, 0 and no version. ``shared`` are files with hard links: to remove these names may free no bytes.
     """
 
     kind: EntryKind
@@ -42,97 +42,97 @@ class Stat(NamedTuple):
 
 
 class Storage(Protocol):
-    """Names and bytes below one root. Parts of a path are divided by ``/``, and no link is followed in any of them.
+    """Names and bytes below one root. Parts of a path are divided by ``/``; no method follows a link in any of them.
 
-    Where a part of a path or the name itself is not there, everything raises FileNotFoundError; where the storage
-    refuses, another OSError (`reading.StateError` where a file of the state is not to be believed). Missing folders of
-    the state are made; others must be there, where the storage has folders at all.
+    Every method raises FileNotFoundError where a part of the path is missing, and another OSError where the storage
+    refuses (`reading.StateError`: a file of the state that is not believed). Missing folders of the state are made;
+    others must be there, if the storage has folders at all.
     """
 
     @property
     def moves_at_once(self) -> bool:
-        """Whether a crash in a move leaves one of both names. Else it may leave both, of one version; never none."""
+        """Whether a crash in a move leaves exactly one of both names. Else it may leave both, of one version."""
 
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """Yield all names in a folder (the root is ``""``), in no order."""
 
     def stat(self, path: str) -> Stat:
-        """Look at what stands under a path; a folder is walked through."""
+        """Look at a path; a folder is walked through."""
 
     def stamp(self, folder: str) -> str | None:
-        """Return a text that changes with every name in a folder; None where only a list can tell."""
+        """Return a text that changes when a name in the folder does; None where the storage has no such thing."""
 
     def read(self, path: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
-        """Open a file for reading, from a byte on; a negative ``start`` counts from the end."""
+        """Open a file for reading at byte ``start``; a negative one counts from the end."""
 
     def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
-        """Write a new file: whole and durable, or not there.
+        """Write a new file, whole and durable; after an error there is none.
 
         Raises:
             FileExistsError: the name is taken.
         """
 
     def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
-        """Write a file in the place of a version, or of whatever is there: readers see the old or the new content.
+        """Replace the version ``was``, or any, or write a new file: readers see the old or the new content.
 
-        Where it need not be ``durable``, a power cut may lose it.
+        If it is not ``durable``, a power cut may lose it.
 
         Raises:
-            Changed: another version stands there, and stays.
+            Changed: another version is there, and stays.
         """
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
-        """Add to the end of a file, and make it where it is missing.
+        """Add to the end of a file, which is made if it is missing. An error may leave a part of the line.
 
-        Where it is ``durable``, it is on the disk on return, with all that was added before. An error may leave a part.
+        If it is ``durable``, the line and all before it are on the disk on return.
         """
 
     def move(self, path: str, to: str, was: str | None = None) -> None:
-        """Give a version, or whatever is there, another name; time and version stay.
+        """Rename the version ``was``, or any; its time and version stay.
 
         Raises:
-            FileExistsError: the new name is taken; by an empty folder, too.
-            Changed: another version stands there, and stays.
+            FileExistsError: the new name is taken, be it by an empty folder.
+            Changed: another version is there, and stays.
         """
 
     def remove(self, path: str, was: str | None = None) -> None:
-        """Remove a version, or whatever is there. Of a folder, all goes that can, also where something cannot.
+        """Remove the version ``was``, or any. Of a folder, all is removed that can be.
 
         Raises:
-            Changed: another version stands there, and stays.
+            Changed: another version is there, and stays.
+            OSError: something could not be removed.
         """
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> AbstractContextManager[object]:
-        """Keep all other runs out, which are told of the ``holder``; wait so many seconds for one to finish.
+        """Lock the tree against other runs, which are shown the text ``holder``.
 
-        ``say`` is given each sentence that there is to tell meanwhile.
+        Args:
+            holder: what this run is.
+            wait: how many seconds to wait while another run has the lock.
+            say: is called with each sentence for the user meanwhile.
 
         Raises:
-            LockedError: another run is at work.
+            LockedError: another run has the lock.
         """
 
     def free(self) -> int | None:
-        """Return the bytes that can still be written, or None where there is no limit, or none is known."""
+        """Return how many bytes can still be written, or None where no limit is known."""
 
 
 def is_known_by(there: Identity, noted: Identity) -> bool:
-    """Say whether what is there is what was noted.
+    """Return whether a checkpoint that is there is the one that was noted.
 
-    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one.
+    Earlier journals noted of a directory that it is one, with 0 bytes at time 0: there any directory will do.
     """
     return there == noted or (there.kind == "directory" and noted == Identity("directory", 0, 0))
 
 
 def identity_of(stat: Stat) -> Identity:
-    """Return what is noted of what was looked at: of what is no file or directory, the kind alone."""
+    """Return what journals note of a name: kind, size and time; only the kind if it is no file or directory."""
     return Identity._make(stat[:3]) if stat.kind in ("file", "directory") else Identity(stat.kind, 0, 0)
 
 
 def refuse_others(stat: Stat, was: str | None, path: str) -> None:
-    """Refuse another version than the one that was looked at.
-
-    Raises:
-        Changed: as said.
-    """
+    """Raise `Changed` if this is another version than ``was``; None stands for any version."""
     if was is not None and stat.version != was:
         raise Changed(path)

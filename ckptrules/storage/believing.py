@@ -1,4 +1,4 @@
-"""Whether what lies in the state is to be believed: plain files of our own that nobody else can write."""
+"""Decides whether to believe a file or folder of the state: nobody else may have written it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,12 @@ from ckptrules.storage.reading import (
 )
 
 CLOSE = "if nobody else wrote to it: chmod -R o-w {state}"
-
 SHARE = "its owner shares it with the group: chmod -R g+rwX {state}; chmod g+s {state}"
-
 COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {path}"
-
 STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
-
 OTHERS_WRITE = 0o022
-
 BELIEVED = tuple("lock lock.host lock.last_run proved doit.db journal verified trash work refs".split())
-
-NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
-
+NO_MODES: set[int] = set()  # devices on which all files have one fixed mode (FAT), which says nothing
 OTHER_KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -48,11 +41,11 @@ OTHER_KINDS = {
 def open_state(root: str, path: str = STATE, opener: Opener = open_folder) -> contextlib.AbstractContextManager[int]:
     """Open the state folder below a root, or a folder in it, part by part, and give its descriptor.
 
-    ``opener`` may make what is missing.
+    ``opener`` opens each part, and may make missing ones.
 
     Raises:
-        FileNotFoundError: it is not there.
-        StateError: a part of it is no folder (a link, say), or not to be believed (`believe`).
+        FileNotFoundError: a part is missing.
+        StateError: a part is no folder (a link, say), or is not believed (`believe`).
     """
 
     def believed(directory: int, name: str, place: str) -> int:
@@ -68,11 +61,17 @@ def open_state(root: str, path: str = STATE, opener: Opener = open_folder) -> co
 
 
 def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:
-    """Open a file of the state for reading, in an open directory that is called ``place``; it may have so many names.
+    """Open a file of the state for reading.
+
+    Args:
+        directory: its folder, open.
+        name: its name in it.
+        place: the path of the folder, for messages.
+        names: how many names (hard links) the file may have.
 
     Raises:
-        FileNotFoundError: it is not there.
-        StateError: it is no plain file of its own, or not to be believed (`believe`).
+        FileNotFoundError: it is missing.
+        StateError: it is no plain file, has more names, or is not believed (`believe`).
     """
     try:
         file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
@@ -82,13 +81,7 @@ def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:
 
 
 def checked(file: int, directory: int, path: str, names: int = 1) -> int:
-    """Return an open file of the state; close it where it is no plain file of its own, or not to be believed.
-
-    It may have so many ``names``.
-
-    Raises:
-        StateError: as said.
-    """
+    """Return an open file of the state; close it and raise StateError as `open_believed` does."""
     try:
         status = os.fstat(file)
         refuse_other_kinds(status, path, names)
@@ -100,7 +93,7 @@ def checked(file: int, directory: int, path: str, names: int = 1) -> int:
 
 
 def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
-    """Say why a file of the state cannot be opened: the error as it is, or a better one."""
+    """Return the error to raise where a file of the state cannot be opened: a clearer one, or ``error`` itself."""
     path = os.path.join(place, name)
     try:
         refuse_other_kinds(os.lstat(name, dir_fd=directory), path)
@@ -113,11 +106,7 @@ def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
 
 
 def refuse_other_kinds(status: os.stat_result, path: str, names: int = 1) -> None:
-    """Refuse what is no plain file with one name, or so many: what is written there would be written elsewhere, too.
-
-    Raises:
-        StateError: as said.
-    """
+    """Raise StateError for all but a plain file with at most so many names: a write there would also go elsewhere."""
     if kind := OTHER_KINDS.get(stat.S_IFMT(status.st_mode)):
         raise StateError(path, f"is {kind}, not a plain file of its own", AWAY)
     if status.st_nlink > names:
@@ -125,13 +114,13 @@ def refuse_other_kinds(status: os.stat_result, path: str, names: int = 1) -> Non
 
 
 def believe(status: os.stat_result, folder: os.stat_result, path: str) -> None:
-    """Refuse a file or folder of the state that somebody may have written whom nobody has let in.
+    """Refuse a file or folder of the state that an untrusted user may have written.
 
-    Let in are we, root, the owner of the folder that it lies in, and the group with which that folder is shared. Where
-    everybody may make files of that group (a folder with modes o+w and g+s), the group says nothing.
+    Trusted are the user of this process, root, the owner of the folder around it, and the group if that folder is
+    shared with it. A folder in which everybody can make files of its group (modes o+w and g+s) gives no trust by group.
 
     Raises:
-        StateError: everybody may write to it, or it belongs to somebody else.
+        StateError: everybody may write to it, or it belongs to an untrusted user.
     """
     if status.st_mode & stat.S_IWOTH and status.st_dev not in NO_MODES:
         raise StateError(path, OPEN, CLOSE)
@@ -142,37 +131,24 @@ def believe(status: os.stat_result, folder: os.stat_result, path: str) -> None:
 
 
 def refuse_state(outputs_dir: str) -> None:
-    """Refuse a state that is not to be believed. What is in its folders is looked at when it is opened.
-
-    Raises:
-        StateError: as said.
-    """
+    """Raise StateError if the state folder, or a name in it, is not believed. Deeper files are checked when opened."""
     with contextlib.suppress(FileNotFoundError), open_state(outputs_dir) as directory:
         folder = os.fstat(directory)
         for name in BELIEVED:
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(name, dir_fd=directory)
-                if not stat.S_ISLNK(status.st_mode):  # a link is not followed, and has no mode of its own
+                if not stat.S_ISLNK(status.st_mode):  # a link has no mode of its own, and will not be followed
                     believe(status, folder, os.path.join(outputs_dir, STATE, name))
 
 
 def read_plain(path: str) -> str:
-    """Read a text file of the user's as `open_plain` does.
-
-    Raises:
-        OSError: it cannot be read, or is no plain file.
-        UnicodeDecodeError: it is no UTF-8 text.
-    """
+    """Read a text file of the user, as `open_plain` opens it; UnicodeDecodeError if it is not UTF-8."""
     with open(open_plain(path), encoding="utf-8") as text:
         return text.read()
 
 
 def open_plain(path: str) -> int:
-    """Open a file of the user's for reading, wherever links lead; what is no plain file does not hold us up.
-
-    Raises:
-        OSError: it cannot be opened, or is no plain file.
-    """
+    """Open a plain file of the user for reading, through links as well; OSError, without waiting, for a named pipe."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
         os.close(file)
@@ -181,10 +157,10 @@ def open_plain(path: str) -> int:
 
 
 def own_state(outputs_dir: str) -> str:
-    """Return the folder in the user's own state that is for a tree, or nothing where the user has no home.
+    """Return the folder for a tree in the user's own state (XDG), or an empty text if the user has no home.
 
     Raises:
-        OSError: EPERM where somebody else could write there.
+        OSError: EPERM, as somebody else could write there.
     """
     home = os.environ.get("XDG_STATE_HOME", "")  # https://specifications.freedesktop.org/basedir-spec/latest/
     home = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
@@ -205,11 +181,11 @@ def own_state(outputs_dir: str) -> str:
 
 
 def owner_of_other(status: os.stat_result) -> str:
-    """Return whom a file belongs to if a copy of ours could not belong to the same, or nothing."""
+    """Return the owner of a file if a copy that we make cannot belong to the same user; else an empty text."""
     return "" if os.geteuid() in (0, status.st_uid) else owner_name(status.st_uid)
 
 
 def is_trusted(status: os.stat_result) -> bool:
-    """Say whether a file or folder is ours or root's, and not everybody may write to it (or, into a sticky one)."""
+    """Return whether a file or folder is ours or root's, and not writable by everybody (a sticky folder may be)."""
     open_to_all = status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
     return status.st_uid in (0, os.geteuid()) and not open_to_all

@@ -1,13 +1,13 @@
-"""The lock between hosts: a file that names its holder, who gives a sign of life while at work.
+"""The lock between hosts: a file that names its holder, who gives signs of life while at work.
 
-The kernel's lock (`storage.lock`) may be one of this machine only: on NFS with ``local_lock`` or ``nolock``, on Lustre
-with ``localflock``. So whoever has it also makes the file ``lock.host``, by giving a second name to a file of its own:
-of several hosts one succeeds, on every file system. The holder sets the time of that file again and again; who has been
-silent for too long is taken for dead, and by then has ended itself (`stopping.hold`), long before.
+The kernel's lock (`storage.lock`) may reach this machine only: on NFS with ``local_lock`` or ``nolock``, on Lustre with
+``localflock``. So its holder also makes the file ``lock.host``, as a hard link to a file of its own: of several hosts,
+one succeeds, on every file system. A sign of life is a new time of that file. A holder that gives none for too long is
+taken for dead; long before that it has ended itself (`stopping.hold`).
 
 No host's own clock decides. The age of a sign of life is the difference between two times that the file server gave.
-Some (Lustre, CephFS) let each host give the times of its files, so what seems dead is watched as well before it is
-taken over: whoever lives gives a sign within that time.
+Some file systems (Lustre, CephFS) let each host set the times of its files. So a holder that seems dead is also watched
+before its lock is taken over: one that is alive gives a sign within that time.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from ckptrules.storage.state import made, open_directory, open_own
 from ckptrules.storage.writing import TEMPORARY, write
 
 NAME = "lock.host"
-NEXT = "lock.next"  # a file that a run has left for the next: on a full disk there is room for no other
-WATCH_POLL = 0.2  # seconds, after which a run that watches another heeds the wish to stop
-SIZE = 400  # bytes of such a file: nearly always the same, as to change the size of a file may take milliseconds
+NEXT = "lock.next"  # a file that each run leaves for the next: a full disk has no room for a new one
+WATCH_POLL = 0.2  # seconds between two looks at a watched holder; Ctrl-C waits no longer than this
+SIZE = 400  # bytes to which the file is padded: to change the size of a file may take milliseconds
 MOST = 1000  # bytes of it that are read
-NAMES = 2  # that it may have: its own, and the one under which it was made, where a crash left that
+NAMES = 2  # hard links that it may have: a crash may leave the name under which it was made
 TAKEN_OVER = "another host took its lock over, or somebody removed it"
 
 
 class Host(NamedTuple):
-    """A machine from one start to the next, and the number that it gives to the disk: the reach of the kernel's lock.
+    """A machine between two boots, and a disk of it: as far as the kernel's lock reaches.
 
-    Where the system does not name the start, ``boot`` is empty. One disk may be mounted twice, under two numbers.
-    ``processes`` names the numbering of processes, which a container has of its own.
+    ``boot`` is the id of the boot, empty if the system has none. ``disk`` is the device number, which one disk may have
+    two of, if it is mounted twice. ``processes`` is the namespace of process ids: each container has its own.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Host(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How often a holder gives a sign of life, and when it is taken for dead, in seconds.
+    """How often a holder gives a sign of life (``beat``), and when it is taken for dead, in seconds.
 
-    Who has been silent for ``silence`` is watched for ``watch`` before the lock is taken over. A holder that could give
-    no sign for half of the silence ends itself.
+    After a ``silence``, a holder is watched for the time ``watch``, and then its lock is taken over. A holder that
+    could give no sign for half of ``silence`` ends itself.
     """
 
     beat: float = 10
@@ -70,47 +70,52 @@ PACE = Pace()
 
 
 class Sign(NamedTuple):
-    """The file as it was seen: what it holds, and when its holder gave the last sign of life."""
+    """The content of ``lock.host``, and the time of its holder's last sign of life."""
 
     content: bytes
     time_ns: int
 
-    def tells(self, key: str) -> str:
-        """Return what it tells of its holder; nothing where it tells nothing of that kind."""
+    def value(self, key: str) -> str:
+        """Return a value of the content, as a text; an empty one if the content lacks it."""
         try:
-            row = json.loads(self.content)
-            return str(row.get(key, ""))
+            return str(json.loads(self.content).get(key, ""))
         except (ValueError, AttributeError, RecursionError):
             return ""
 
     @property
     def holder(self) -> str:
-        """Who made it, in words."""
-        return self.tells("holder") or "a run that has just begun"
+        """The holder, in words."""
+        return self.value("holder") or "a run that has just begun"
 
     @property
     def host(self) -> Host:
-        """Where that was."""
-        return Host(*(self.tells(key) for key in ("host", "boot", "disk", "processes")))
+        """The holder's machine."""
+        return Host(*map(self.value, ("host", "boot", "disk", "processes")))
 
 
 def this_host(directory: int) -> Host:
-    """Name the machine that we run on, and the disk of an open directory."""
-    boot = processes = ""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    """Return the machine of this process, with the disk of an open directory."""
+    processes = ""
+    with contextlib.suppress(OSError):  # Linux
         processes = str(os.stat("/proc/self/ns/pid").st_ino)
-        boot = file.read().strip()
-    return Host(os.uname().nodename, boot, str(os.fstat(directory).st_dev), processes)
+    return Host(os.uname().nodename, boot_id(), str(os.fstat(directory).st_dev), processes)
+
+
+def boot_id() -> str:
+    """Return the id of the boot of this machine; an empty text if the system has none (not Linux)."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return ""
 
 
 class HostLock:
-    """The lock of a tree among hosts; its owner holds the kernel's lock, too.
+    """The lock of a tree between hosts. Only a run that has the kernel's lock asks for it.
 
     Args:
         outputs_dir: the tree.
-        holder: what others are told of this run.
-        host: where it runs.
-        pace: of the signs of life; all hosts must agree in it.
+        holder: how other runs are to call this run.
+        host: the machine of this run.
+        pace: the same on all hosts.
     """
 
     def __init__(self, outputs_dir: str, holder: str, host: Host, pace: Pace = PACE) -> None:
@@ -118,30 +123,30 @@ class HostLock:
         self._nonce = os.urandom(8).hex()
         named = {"host": host.name, "boot": host.boot, "disk": host.disk, "processes": host.processes}
         row = {"holder": holder, **named, "process": os.getpid(), "nonce": self._nonce}
-        self._content = json.dumps(row).encode().ljust(SIZE)  # of the file; on a full disk it may come to less
-        self._made, self._made_ns = 0.0, 0  # by our clock that counts on, and by that of the file server
+        self._content = json.dumps(row).encode().ljust(SIZE)  # on a full disk, the file may hold less of it
+        self._made, self._made_ns = 0.0, 0  # when: by `stopping.now`, and by the file server's clock
         self._process, self._ended = os.getpid(), threading.Event()
 
     def take(self, say: Say = lambda _: None) -> bool:
-        """Make the file, or take over that of a holder who is dead; say whether it is ours.
+        """Make the file, or take over that of a dead holder; return whether it is ours now.
 
         Raises:
-            StateError: what stands there is not to be believed.
+            StateError: the file that is there is not believed.
         """
         with self._state() as state:
             if not (self._make(state) or self._take_over(state, say)):
                 return False
             self._clear(state)
         stopping.hold(self, self._made + self._pace.silence / 2)
-        try:  # a `threading.Thread` is waited for: milliseconds, on a busy machine
+        try:  # not `threading.Thread`, whose start waits for the thread: milliseconds, on a busy machine
             _thread.start_new_thread(self._live, ())
-        except RuntimeError as error:  # no memory, or a user who has as many processes as may be
+        except RuntimeError as error:  # no memory, or too many processes of this user
             self.release()
             raise OSError(errno.EAGAIN, str(error)) from None
         return True
 
     def release(self) -> None:
-        """Let it go; what is ours no longer is left alone, and so is all where another process has forked off ours."""
+        """Remove the file if it is still ours. In a forked child, do nothing: the parent holds the lock."""
         self._ended.set()
         if self._process != os.getpid():
             return
@@ -151,7 +156,7 @@ class HostLock:
                 self._leave(state, NAME)
 
     def other(self) -> str:
-        """Say who holds it and, of another host, when it gave its last sign of life; nothing where nobody does."""
+        """Return who holds the lock, and the age of the last sign of life of another host; empty if nobody does."""
         with self._state() as state:
             sign = self._look(state)
             if not sign or self._is_here(sign.host):
@@ -161,15 +166,15 @@ class HostLock:
             return f"{sign.holder}; its last sign of life came {human_time(ago)} ago"
 
     def _is_here(self, host: Host) -> bool:
-        """Say whether the kernel's lock, which we have, keeps those out who are there."""
+        """Return whether the kernel's lock, which we have, would keep runs of that host out."""
         return bool(host.boot) and host[1:] == self._host[1:]
 
     def _has_ended(self, other: Sign) -> bool:
-        """Say whether a run of this machine, to which the disk had another number, has ended without letting go."""
+        """Return whether the process of a holder on this machine is gone; it may have another mount of the disk."""
         is_ours = other.host._replace(disk="") == self._host._replace(disk="")
-        if is_ours and other.host.boot and other.host.processes:  # else its number may be that of another process
+        if is_ours and other.host.boot and other.host.processes:  # else another process may have its id
             try:
-                os.kill(int(other.tells("process")), 0)
+                os.kill(int(other.value("process")), 0)
             except ProcessLookupError:
                 return True
             except (OSError, OverflowError, ValueError):
@@ -184,21 +189,21 @@ class HostLock:
             return False
         if self._is_here(other.host) or self._has_ended(other):
             return True
-        time.sleep(self._pace.beat / 5)  # another host may have looked just before us, and take ours away just now
+        time.sleep(self._pace.beat / 5)  # another host may have seen the dead one's file too, and now take ours away
         if not self._is_ours(state):
             return False
         say(f"The lock was taken over from {other.holder}: it gave no sign of life.")
         return True
 
     def _is_dead(self, state: int, other: Sign, say: Say) -> bool:
-        """Find out whether a holder is dead, by the kernel's lock or its list of processes where one of them tells."""
+        """Return whether a holder is dead: by the kernel's lock or processes on this machine, else by watching it."""
         if self._is_here(other.host) or self._has_ended(other):
             return True
         ours, theirs = self._host, other.host
         is_restarted = theirs.name == ours.name and not (ours.boot and theirs.boot == ours.boot)
         if not is_restarted and self._made_ns - other.time_ns < self._pace.silence * NS:
             return False
-        watch = self._pace.watch  # also where it is restarted: it may be a namesake
+        watch = self._pace.watch  # after a restart as well: it may be another machine of that name
         say(f"{other.holder} has the lock and gives no sign of life; it is watched for {human_time(round(watch))}.")
         end = time.monotonic() + watch
         while (left := end - time.monotonic()) > 0 and not stopping.stopped():
@@ -206,7 +211,7 @@ class HostLock:
         return not stopping.stopped() and self._look(state) == other
 
     def _take_away(self, state: int, other: Sign) -> bool:
-        """Take the file of a holder away; where it is another by now, or gives a sign of life, it is put back."""
+        """Take the file of a holder away; put it back if it is another by now, or the holder gave a sign of life."""
         aside = f"{NAME}.{self._nonce}.dead{TEMPORARY}"
         try:
             os.rename(NAME, aside, src_dir_fd=state, dst_dir_fd=state)
@@ -221,25 +226,24 @@ class HostLock:
 
     @staticmethod
     def _leave(state: int, name: str) -> None:
-        """Leave a file to the next run."""
+        """Leave a file to the next run (`NEXT`)."""
         try:
             os.replace(name, NEXT, src_dir_fd=state, dst_dir_fd=state)
-        except OSError:  # something else stands there
+        except OSError:  # a folder has that name
             os.unlink(name, dir_fd=state)
 
     def _make(self, state: int) -> bool:
-        """Make the file where none is, and say whether it is ours now."""
+        """Make the file if there is none; return whether it is ours now."""
         self._made = stopping.now()
         with self._file(state) as temporary:
             try:
                 link_exclusively(state, temporary, state, NAME)
             except FileExistsError:
-                return self._is_ours(state)  # NFS may have made it, and lost the answer
+                return self._is_ours(state)  # NFS may have made it and lost the answer
             except OSError as error:
                 if error.errno != errno.ENOTSUP:
                     raise
-                # no second names here (FAT, some stores behind FUSE): it is made in place, and empty for a moment
-                try:
+                try:  # no hard links here (FAT, some stores behind FUSE): it is made in place, and empty for a moment
                     self._write(made(state, NAME, self._place, os.O_WRONLY))
                 except FileExistsError:
                     return False
@@ -249,18 +253,18 @@ class HostLock:
 
     @contextlib.contextmanager
     def _file(self, state: int) -> Iterator[str]:
-        """Make a file of our own with what the lock is to hold, and note its time; in the end it loses its name."""
+        """Make a temporary file with the content of the lock, note its time, give its name, and remove it later."""
         temporary = f"{NAME}.{self._nonce}{TEMPORARY}"
         try:
             self._write(self._own_file(state, temporary))
             self._made_ns = os.lstat(temporary, dir_fd=state).st_mtime_ns
             yield temporary
         finally:
-            with contextlib.suppress(OSError):  # `_clear` removes it in time
+            with contextlib.suppress(OSError):  # `_clear` removes it later
                 os.unlink(temporary, dir_fd=state)
 
     def _own_file(self, state: int, name: str) -> int:
-        """Open a file of our own for writing: what the last run left, or a new one."""
+        """Open a file of our own for writing: the one that the last run left, or a new one."""
         with contextlib.suppress(OSError):
             status = os.lstat(NEXT, dir_fd=state)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
@@ -271,9 +275,9 @@ class HostLock:
         return made(state, name, self._place, os.O_WRONLY)
 
     def _write(self, file: int) -> None:
-        """Write what the lock is to hold, see it on the disk, and close the file: NFS shows it to others only then.
+        """Write the content, durably, and close the file: NFS shows it to others only then.
 
-        A power cut may leave the name; by the content the next run knows that it was of this machine.
+        After a power cut, the next run sees by the content that the holder was on this machine.
         """
         with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
             try:
@@ -294,7 +298,7 @@ class HostLock:
         return sign is not None and sign.content == self._content
 
     def _clear(self, state: int) -> None:
-        """Remove what hosts left that died on the way; a younger one may be at work."""
+        """Remove old temporary files, of hosts that died on the way; younger ones may be in use."""
         for name in os.listdir(state):
             if name.startswith(f"{NAME}.") and name.endswith(TEMPORARY):
                 with contextlib.suppress(OSError):
@@ -302,21 +306,21 @@ class HostLock:
                         os.unlink(name, dir_fd=state)
 
     def _live(self) -> None:
-        """Give a sign of life, again and again, until the lock is let go or lost."""
+        """Give signs of life until the lock is released or lost."""
         while not self._ended.wait(self._pace.beat):
             began = stopping.now()
-            if stopping.is_lost():  # nobody comes back who has been silent for too long
+            if stopping.is_lost():  # after too long a silence there is no way back
                 return
-            with contextlib.suppress(OSError):  # no answer: if none comes, the time will be up
+            with contextlib.suppress(OSError):  # no answer from the server: without one, the time of `hold` runs out
                 if self._give_sign():
                     stopping.hold(self, began + self._pace.silence / 2)
-                    if self._ended.is_set():  # meanwhile
+                    if self._ended.is_set():  # released meanwhile
                         stopping.let_go(self)
                 elif not self._ended.is_set():
                     stopping.lose(TAKEN_OVER)
 
     def _give_sign(self) -> bool:
-        """Set the time of the file to that of the file server; say whether the file is ours."""
+        """Set the time of the file to that of the file server; return whether the file is ours."""
         try:
             with self._state() as state, self._opened(state) as file:
                 is_ours = os.read(file, MOST) == self._content
@@ -328,7 +332,7 @@ class HostLock:
 
     @contextlib.contextmanager
     def _opened(self, state: int, name: str = NAME) -> Iterator[int]:
-        """Open the file by its name, so that NFS asks its server anew."""
+        """Open the file anew each time, by its name, so that NFS asks its server."""
         file = open_believed(state, name, self._place, NAMES)
         try:
             yield file

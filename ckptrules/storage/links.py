@@ -1,4 +1,4 @@
-"""Makes, changes and removes links below a root; one that somebody has changed since is left as it is."""
+"""Makes, changes and removes links below a root; a link that somebody else has changed stays as it is."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ckptrules.storage.writing import temporary_name
 
 
 def is_link_to(folders: Folders, here: Spot, text: str) -> bool:
-    """Say whether a link with this text stands under a name; OSError where nothing does."""
+    """Return whether a name is a link with this text; OSError if the name is free."""
     return _has_text(folders.descriptor(here.directory), here.name, text)
 
 
 def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
-    """Replace a link by another in one step, so that the name is there at every moment."""
+    """Give a link another text in one step, so that the name exists at every moment; `Changed` if it is not ``was``."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, was):
         raise Changed(here.name, LINK_CHANGED)
@@ -36,13 +36,13 @@ def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
 
 
 def make_link(folders: Folders, here: Spot, to: str) -> None:
-    """Make a link to a name beside it; FileExistsError where its own name is taken."""
+    """Make a link to a name in the same directory; FileExistsError if its own name is taken."""
     refuse_path(to)
     os.symlink(to, here.name, dir_fd=folders.descriptor(here.directory))
 
 
 def remove_link(folders: Folders, here: Spot, text: str) -> None:
-    """Remove a link, by way of the workplace: what is removed there has been looked at there."""
+    """Move a link into the workplace, look again whether it is the right one, and only then remove it."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, text):
         raise Changed(here.name, LINK_CHANGED)
@@ -66,7 +66,7 @@ def remove_link(folders: Folders, here: Spot, text: str) -> None:
 
 
 def _drop_link(work: int, name: str) -> None:
-    """Remove a link from the workplace. What else stands there is somebody's; what cannot be removed harms nothing."""
+    """Remove a link from the workplace, if it is one: a file there is somebody's. An error leaves it, without harm."""
     with contextlib.suppress(OSError):
         if stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode):
             os.unlink(name, dir_fd=work)

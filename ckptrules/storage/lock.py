@@ -1,4 +1,4 @@
-"""One run at a time in one tree: by the kernel's lock on this machine, by a file among hosts (`storage.hosts`)."""
+"""Lets one run at a time into a tree: by the kernel's lock on one machine, by a file between hosts (`hosts`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ckptrules.storage.base import LockedError, Say
 from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
 from ckptrules.storage.state import open_directory, open_own
 
-LOCK_POLL = 0.2  # seconds
-SIZE = 200  # bytes of what a holder says of itself: to change the size of a file may take milliseconds
-HOSTS_POLL = 1.0  # likewise; it asks the file server
+LOCK_POLL = 0.2  # seconds between two tries
+HOSTS_POLL = 1.0  # likewise, where each try asks the file server
+SIZE = 200  # bytes to which the holder's text is padded: to change the size of a file may take milliseconds
 
 
 class Lock(contextlib.AbstractContextManager["Lock"]):
-    """The lock of a tree, until it is closed.
+    """The lock of a tree, held until it is closed.
 
-    ``descriptor`` is of the kernel's lock: a process that has it, too, keeps other runs of this machine out.
+    ``descriptor`` belongs to the kernel's lock: a process that inherits it holds that lock as well.
     """
 
     def __init__(self, descriptor: int, among_hosts: HostLock) -> None:
@@ -35,10 +35,9 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
         self.close()
 
     def close(self) -> None:
-        """Let it go, first among hosts: as long as we have the other, no run of this machine makes that file."""
+        """Release the lock between hosts first: until the kernel's is free, no run of this machine takes that file."""
         self._among_hosts.release()
-        # NFS tells only here that there was no room for what a holder says of itself.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # NFS reports only now that the disk had no room for the holder's text
             os.close(self.descriptor)
 
 
@@ -50,12 +49,12 @@ def lock(
     host: Host | None = None,
     pace: Pace = PACE,
 ) -> Lock:
-    """Take the lock of ``outputs_dir``, as `Storage.lock`; the kernel's goes when process and children are gone.
+    """Take the lock of ``outputs_dir``, as `Storage.lock`; the kernel's ends with this process and its children.
 
-    ``host`` is where this run is, found out where it is not given; ``pace`` is that of the signs of life among hosts.
+    ``host`` is this machine unless given; ``pace`` says how often holders give signs of life to other hosts.
 
     Raises:
-        LockedError: another run has it.
+        LockedError: another run has the lock.
         OSError: ``outputs_dir`` cannot be written.
     """
     with open_directory(outputs_dir, STATE, make=True) as state:
@@ -67,7 +66,7 @@ def lock(
         while not ((is_alone := _try_lock(descriptor)) and among_hosts.take(say)):
             if time.monotonic() >= deadline or stopping.stopped():
                 text = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
-                raise LockedError(among_hosts.other() or text or "it has just begun")  # noqa: TRY301 - closed as well
+                raise LockedError(among_hosts.other() or text or "it has just begun")  # noqa: TRY301 - closes the file
             time.sleep(HOSTS_POLL if is_alone else LOCK_POLL)
     except BaseException:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A storage in memory: what a plan comes to can be tried on it, and it is gone with its process."""
+"""A storage in memory, to try a plan on: it ends with its process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _File(NamedTuple):
 
 
 class Memory:
-    """Files by their paths. As in a bucket, a folder is there while something is in it."""
+    """Files by their paths. As in a bucket, a folder exists while something is in it."""
 
     moves_at_once = True
 
@@ -77,7 +77,7 @@ class Memory:
             refuse_others(self.stat(path), was, path)
         return self._write(path, b"".join(content))
 
-    def append(self, path: str, line: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - memory is what it is
+    def append(self, path: str, line: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - no memory is durable
         """As `Storage.append`."""
         before = self._files.get(path)
         self._write(path, (before.content if before else b"") + line)
@@ -98,7 +98,7 @@ class Memory:
             del self._files[inner]
 
     @contextlib.contextmanager
-    def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Iterator[None]:  # noqa: ARG002 - no host dies
+    def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Iterator[None]:  # noqa: ARG002 - no holder dies alone
         """As `Storage.lock`."""
         if not self._lock.acquire(timeout=wait):
             raise LockedError(self._holder)
@@ -122,7 +122,7 @@ class Memory:
         return self._files[path].stat()
 
     def _refuse(self, path: str, *, is_new: bool) -> None:
-        """Refuse a name that is taken, or that cannot be: a folder cannot be a file as well."""
+        """Raise an OSError if a file cannot have this path, or if it is to be new and the path is taken."""
         if is_new and (path in self._files or self._below(path)):
             raise _error(errno.EEXIST, path)
         if self._below(path):

@@ -1,4 +1,4 @@
-"""Small texts in the state, each of which may be lost: it only spares work."""
+"""Small texts in the state that only save work: each may be lost."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ LONGEST = 1 << 20  # bytes
 
 
 def read_note(storage: Storage, name: str) -> str:
-    """Read a note; nothing where it cannot be read, or is not believed."""
+    """Read a note; an empty text if it cannot be read or is not believed."""
     with contextlib.suppress(OSError), storage.read(f"{STATE}/{name}") as file:
         return file.read(LONGEST).decode("utf-8", "replace")
     return ""
 
 
 def write_note(storage: Storage, name: str, text: str) -> None:
-    """Replace a note; readers see the old or the new one."""
+    """Write a note; readers see the old or the new one."""
     storage.replace(f"{STATE}/{name}", [text.encode()], durable=False)
 
 
 def drop_note(storage: Storage, name: str) -> None:
-    """Remove a note; it may be gone itself."""
+    """Remove a note, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         storage.remove(f"{STATE}/{name}")

@@ -1,4 +1,4 @@
-"""A storage on a disk: every path is opened part by part, through no link, and nothing waits for a pipe."""
+"""A storage on a disk. Every path is opened part by part, through no link, and never blocks on a named pipe."""
 
 from __future__ import annotations
 
@@ -19,23 +19,20 @@ from ckptrules.storage.writing import beside, clear_beside, remove, write
 
 
 class Disk:
-    """A folder of a disk and all below it.
-
-    What lies in the state folder must be ours or be shared with us (`believing.believe`), each file with one name only.
-    """
+    """A folder of a disk and all below it. Files of the state must be trusted (`believing.believe`)."""
 
     moves_at_once = True
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._on_disk: set[str] = set()  # the files appended to whose names a power cut leaves
-        self._ends: dict[str, tuple[int, tuple[int, ...]]] = {}  # these files, open, and by what each is known
+        self._on_disk: set[str] = set()  # files that were appended to, and whose names are durable
+        self._ends: dict[str, tuple[int, tuple[int, ...]]] = {}  # their descriptors, and `_known_by` of each
 
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """As `Storage.list`."""
         with open_directory(self.root, folder) as directory, os.scandir(directory) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # it has just gone
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                     yield entry.name, _stat_of(entry.stat(follow_symlinks=False))
 
     def stat(self, path: str) -> Stat:
@@ -77,8 +74,7 @@ class Disk:
         with self._written(path, content) as (directory, name, file, temporary):
             if durable:
                 os.fsync(file)
-            if was is not None:
-                refuse_others(_stat_in(directory, name), was, path)
+            _refuse_others(directory, name, was, path)
             os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
             if durable:
                 os.fsync(directory)
@@ -100,7 +96,7 @@ class Disk:
             raise
 
     def _end_of(self, path: str) -> int:
-        """Open a file to append to, or take the one that is open, as long as the same one stands under its path."""
+        """Return a descriptor to append to a file: the one that is open, as long as the path leads to the same file."""
         with contextlib.suppress(OSError, KeyError):
             file, known = self._ends[path]
             if _known_by(os.lstat(os.path.join(self.root, path))) == known:
@@ -124,15 +120,13 @@ class Disk:
     def move(self, path: str, to: str, was: str | None = None) -> None:
         """As `Storage.move`."""
         with self._parent_of(path) as (directory, name), self._parent_of(to, make=True) as (target, new):
-            if was is not None:
-                refuse_others(_stat_in(directory, name), was, path)
+            _refuse_others(directory, name, was, path)
             rename(directory, name, new, target)
 
     def remove(self, path: str, was: str | None = None) -> None:
-        """As `Storage.remove`. In a folder of ours, its mode is no obstacle."""
+        """As `Storage.remove`. Folders of ours are made writable first."""
         with self._parent_of(path) as (directory, name):
-            if was is not None:
-                refuse_others(_stat_in(directory, name), was, path)
+            _refuse_others(directory, name, was, path)
             remove(directory, name)
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Lock:
@@ -146,7 +140,10 @@ class Disk:
 
     @contextlib.contextmanager
     def _written(self, path: str, content: Iterable[bytes]) -> Iterator[tuple[int, str, int, str]]:
-        """Write a file beside the one that is meant; give folder and name of that, and the file and its own name."""
+        """Write content to a temporary file beside ``path``.
+
+        Give the folder (a descriptor), the name in ``path``, the open file (likewise) and its temporary name.
+        """
         with self._parent_of(path, make=True) as (directory, name):
             if is_state(path):
                 clear_beside(directory, name)
@@ -157,7 +154,7 @@ class Disk:
 
     @contextlib.contextmanager
     def _parent_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """Open the folder of a path; give it, and the name in it."""
+        """Open the folder of a path; give its descriptor and the name in it."""
         folder, name = os.path.split(path)
         refuse_path(name)
         with open_directory(self.root, folder, make=make) as directory:
@@ -165,7 +162,7 @@ class Disk:
 
 
 def _stat_of(status: os.stat_result) -> Stat:
-    """Turn what ``lstat`` says of a name into what a list tells."""
+    """Turn a result of ``lstat`` into what `Storage.list` yields."""
     if stat.S_ISDIR(status.st_mode):
         return Stat("directory", 0, 0)
     kind, size, _ = identity_of(status)
@@ -174,7 +171,7 @@ def _stat_of(status: os.stat_result) -> Stat:
 
 
 def _known_by(status: os.stat_result) -> tuple[int, ...]:
-    """Return which file of the state it is, and all by which it is believed."""
+    """Return which file it is, and all that decides whether it is believed."""
     return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
 
 
@@ -186,3 +183,8 @@ def _stat_in(directory: int, name: str) -> Stat:
     found = look_inside(directory, name)
     _, size, newest = found.identity
     return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
+
+
+def _refuse_others(directory: int, name: str, was: str | None, path: str) -> None:
+    if was is not None:  # else a folder would be walked through for nothing
+        refuse_others(_stat_in(directory, name), was, path)

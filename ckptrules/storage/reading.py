@@ -1,4 +1,4 @@
-"""Opens what lies below a folder, through no link, and tells what the system refused."""
+"""Opens files and folders below a root, through no link, and puts the system's refusals into words."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from ckptrules.engine.state_folder import STATE
 
 OPEN = "everybody may write to it, so it is not believed"
 AWAY = "look at it (ls -la), then move it away: nothing is read or written through it"
-FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
+FILE_MODES = 0o777  # without set-user-ID: a backup must not hold programs that run as somebody else
 DIRECTORY_MODES = 0o3777
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
-Progress = Callable[[int], object]
-"""Takes the bytes done since the last call; what it raises ends the work."""
-Opener = Callable[[int, str, str], int]  # opens a name in an open directory, given the whole path for what it tells
-Bar = Callable[[int], contextlib.AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
+NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # refuses links, and does not wait for a named pipe
+Progress = Callable[[int], object]  # takes the bytes done since the last call; an error that it raises ends the work
+Opener = Callable[[int, str, str], int]  # opens a folder: (open parent directory, name, whole path for messages)
+Bar = Callable[[int], contextlib.AbstractContextManager[Progress]]  # a progress bar for so many bytes
 
 
 class SourceError(OSError):
-    """A file cannot be read; the place that it was to be copied to is in order."""
+    """A file cannot be read; where it was to be copied to, all is in order."""
 
 
 class StateError(OSError):
-    """A part of the state that is not believed, or not to be had; ``strerror`` is its place and one fact.
+    """A part of the state is not believed or not accessible; ``strerror`` is its path and one fact.
 
     Args:
         path: the file or folder.
         fact: what is wrong with it.
-        hint: what helps; ``{path}`` and ``{state}`` stand for the path and for the state folder, quoted for a shell.
+        hint: what the user can do; ``{path}`` and ``{state}`` are replaced by the path and the state folder, quoted
+            for a shell.
     """
 
     def __init__(self, path: str, fact: str, hint: str) -> None:
@@ -45,14 +45,14 @@ class StateError(OSError):
         self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
 
 
-def open_inner(directory: int, name: str, path: str = "") -> int:  # noqa: ARG001 - what other openers tell of
-    """Open a folder in an open directory; a link is refused."""
+def open_inner(directory: int, name: str, path: str = "") -> int:  # noqa: ARG001 - other openers need the path
+    """Open a folder in an open directory; refuse a link."""
     return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
 
 
 @contextlib.contextmanager
 def open_below(outputs_dir: str, path: str, opener: Opener = open_inner) -> Iterator[int]:
-    """Open a directory below ``outputs_dir`` part by part (or that itself) and give its descriptor.
+    """Open a directory below ``outputs_dir`` (``""`` is ``outputs_dir`` itself) part by part; give its descriptor.
 
     Raises:
         OSError: it is not there, is no directory, or a part of its path is a link or leads upwards.
@@ -71,28 +71,28 @@ def open_below(outputs_dir: str, path: str, opener: Opener = open_inner) -> Iter
 
 
 def close(directory: int) -> None:
-    """Close a directory; what was done in it is done, whatever the system says now."""
+    """Close a directory; an error here says nothing of what was done in it before."""
     with contextlib.suppress(OSError):
         os.close(directory)
 
 
 def why_of(error: OSError) -> str:
-    """Say in words what the system refused."""
+    """Return the reason of an error in words."""
     return error.strerror or str(error)
 
 
 def refuse_path(name: str) -> None:
-    """Refuse, with EINVAL, what is no plain name."""
+    """Raise EINVAL for anything but a plain name."""
     if name in ("", ".", "..") or "/" in name:
         raise OSError(errno.EINVAL, "is no name in a directory", name)
 
 
 @contextlib.contextmanager
 def open_file(root: str, path: str) -> Iterator[int]:
-    """Open a plain file below a folder and give its descriptor; a named pipe under its name does not hold us up.
+    """Open a plain file below a folder and give its descriptor.
 
     Raises:
-        SourceError: it cannot be opened or read, or is no plain file; its ``filename`` is the path.
+        SourceError: it cannot be opened or read, or is no plain file; ``filename`` is the path.
     """
     folder, name = os.path.split(path)
     with contextlib.ExitStack() as stack:
@@ -109,11 +109,7 @@ def open_file(root: str, path: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_file_in(directory: int, name: str) -> Iterator[int]:
-    """Open a plain file in an open directory and give its descriptor; as `open_file`.
-
-    Raises:
-        OSError: it cannot be opened, or is no plain file.
-    """
+    """Open a plain file in an open directory and give its descriptor; OSError for anything else."""
     file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -124,7 +120,7 @@ def open_file_in(directory: int, name: str) -> Iterator[int]:
 
 
 def owner_name(uid: int) -> str:
-    """Return the name of a user, or the number where it has none."""
+    """Return the name of a user, or the number of one without a name."""
     import pwd
 
     try:
@@ -134,7 +130,7 @@ def owner_name(uid: int) -> str:
 
 
 def open_folder(directory: int, name: str, path: str) -> int:
-    """Open a folder of the state in an open directory; a link is refused."""
+    """Open a folder of the state in an open directory; for a link or a file, raise StateError."""
     try:
         return open_inner(directory, name)
     except OSError as error:
@@ -144,5 +140,5 @@ def open_folder(directory: int, name: str, path: str) -> int:
 
 
 def printable(text: str) -> str:
-    """Write a text that others could have written so that a terminal shows it and does nothing else."""
+    """Escape a text that others may have written, so that a terminal shows it and obeys no code in it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
