@@ -24,7 +24,7 @@ from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import believing, dressing, exchanging, reading, streams, unfinished
+from ckptrules.storage import believing, exchanging, metadata, reading, streams, unfinished
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Bar, Progress, why_of
@@ -161,7 +161,7 @@ def look_inside(here: Ground, names: Collection[str]) -> Finding:
                 if recipe.changes and entry.name in here.pinned:
                     skipped.append(_left_alone(entry.name, here.pinned[entry.name]))
                 elif owner and recipe.changes:
-                    problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
+                    problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {metadata.NOT_OURS}"))
                 elif recipe.changes and (used := here.used(directory, entry)):
                     problems.append(refused(_action(entry, recipe), used))
                 elif recipe.changes:

@@ -13,7 +13,7 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import dressing
+from ckptrules.storage import metadata
 from ckptrules.storage.base import CHANGED, FULL
 from ckptrules.storage.moving import LINK_CHANGED, NEITHER
 
@@ -27,7 +27,7 @@ ADVICE: Mapping[str, str] = {  # the first fact that is told decides
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
     CHANGED: "look at it: it is left as it is",
     LINK_CHANGED: "look at it: it is left as it is",
-    dressing.NOT_OURS: "let its owner run this, or root",
+    metadata.NOT_OURS: "let its owner run this, or root",
     os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
     os.strerror(errno.EPERM): "look at the owner and the attributes: ls -la, lsattr",
     os.strerror(

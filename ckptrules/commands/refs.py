@@ -22,7 +22,7 @@ from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, 
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import runs_with
 from ckptrules.run.session import Session
-from ckptrules.storage import believing, dressing, state
+from ckptrules.storage import believing, metadata, state
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.texts import keep_content
 
@@ -216,7 +216,7 @@ def obstacle(text: TextFile, known: dict[str, GitIndex], *, force: bool) -> str:
     except OSError as error:
         return f"cannot be looked at: {why_of(error)}"
     if owner:
-        return f"belongs to {owner}; {dressing.NOT_OURS}"
+        return f"belongs to {owner}; {metadata.NOT_OURS}"
     if not force and (how := how_changed(text.path, text.content, known)):
         return f"{how}; commit them first, or say force=1"
     return ""

@@ -187,11 +187,11 @@ def bring_back(session: Session, options: Options, path: str, unpacked: Unpacked
     (experiment,), top = stated.experiments, stated.items[0]
     with session.shown(stated.size) as progress:
         manifest = unpacking.believed(path, stated)
-        identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
+        identity = unpacking.finish(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
         making.make_parents(options.outputs_dir, experiment)
         step = Step("move", unpacked.staged, top.path, os.path.dirname(experiment), top.path, identity=identity)
         if why := change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,))):
             raise ArchiveError(f"{experiment} {cannot('be brought back', why)}")
         if not top.mode & stat.S_IWUSR:
-            making.dress_item(os.path.join(options.outputs_dir, step.to_directory), manifest.items[0])
+            making.set_item_metadata(os.path.join(options.outputs_dir, step.to_directory), manifest.items[0])
     return [*doubt_lines(stated, manifest, "this archive", os.geteuid()), *lost_lines(lost, session.style(options))]

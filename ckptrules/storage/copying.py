@@ -1,4 +1,4 @@
-"""Copies files with all that a person set: access lists, attributes, owners, holes."""
+"""Copies files with their metadata and holes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading, streams
-from ckptrules.storage.dressing import PRIVATE, described, dress_as
+from ckptrules.storage.metadata import PRIVATE, set_metadata, with_metadata
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import new_file, write
 
 FICLONE = 0x40049409  # linux/fs.h
-PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
+PIECE = 8 << 20  # bytes that the system copies at once: so few that its cache still has them to be hashed
 
 
 def copy_file(
@@ -30,30 +30,32 @@ def copy_file(
     *,
     as_item: bool = False,
 ) -> tuple[Item, str, tuple[str, ...]]:
-    """Copy a file to a new name, with its holes and its time, dressed like it, and see it on the disk.
+    """Copy a file durably to a new name, with its holes, its time and its metadata.
 
-    Returns what was copied, with its checksum, of the algorithm that the item's names, how that came about, and what
-    the copy could not be given. No more is copied than the file had when the copy began.
+    Only bytes that the file had when the copy began are copied.
 
     Args:
         root: a folder.
         item: the file, below it.
         to_root: another folder, or the same.
-        to: the copy, below that; its directory must be there.
-        how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
+        to: the path of the copy, below it; its directory must be there.
+        how: ``copy``, ``clone`` (or a copy, if the file system cannot clone) or ``link``.
         progress: is called with the number of bytes of each step.
-        as_item: whether the copy is dressed as the item says, with its time, and not like the file: a backup may lie
-            where the system knows no owners and no access lists.
+        as_item: take time and metadata from the item, not from the file: the file may be in a backup on a disk that
+            keeps no owners and no access lists.
+
+    Returns:
+        the item as it was copied, with a checksum of the same algorithm; ``how`` it was copied; what metadata is lost.
 
     Raises:
         SourceError: the file cannot be read.
         FileExistsError: the new name is taken.
-        OSError: the copy cannot be written. Whatever failed, nothing of it is left.
+        OSError: the copy cannot be written. After any error, nothing of it is left.
     """
     (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
     with reading.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
         before = os.fstat(origin)
-        item = item if as_item else described(item, origin)
+        item = item if as_item else with_metadata(item, origin)
         if how == "link":
             with open_below(root, folder) as here:
                 os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
@@ -62,7 +64,7 @@ def copy_file(
         flags = {"copy": os.O_RDWR | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
         with new_file(directory, to_name, PRIVATE, flags) as copy:
             if how == "link":  # the name may lead to another file by now
-                before, item = os.fstat(copy), described(item, copy)
+                before, item = os.fstat(copy), with_metadata(item, copy)
             digest = Checksum(item.checksum)
             if how == "copy":
                 size = _copy_bytes(origin, copy, before.st_size, digest, progress)
@@ -71,21 +73,21 @@ def copy_file(
                 size = streams.digest_part(copy, 0, awaited, digest, progress)
             lost: tuple[str, ...] = ()
             if how != "link":
-                lost = dress_as(copy, item)
+                lost = set_metadata(copy, item)
                 os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
             after = os.fstat(copy if how == "link" else origin)
             changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-            if changed and how == "copy":  # what was hashed may be younger than what was copied
+            if changed and how == "copy":  # the bytes that were hashed may be newer than those that were copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
                 streams.digest_part(copy, 0, size, digest, lambda _: progress(0))
     return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how, lost
 
 
 def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: Progress) -> int:
-    """Copy up to so many bytes of an open file to an empty one, with the holes, and hash them; return how many.
+    """Copy up to ``size`` bytes of an open file to an empty one, with the holes, and hash them; return how many.
 
-    Hashed is what the original holds: so a copy that the system has spoilt is found by its checksum.
+    The bytes of the original are hashed: so the checksum shows a copy that the system has spoilt.
     """
     done = 0
     for first, behind, is_hole in streams.extents(origin, 0, size):
@@ -95,7 +97,7 @@ def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: P
             done += streams.digest_part(origin, at, copied, digest, progress)
             if done == copied < end:
                 done += _copy_through_memory(origin, copy, copied, end, digest, progress)
-            if done < end:  # cut off meanwhile
+            if done < end:  # the file was truncated meanwhile
                 return done
     if os.fstat(copy).st_size < done:
         os.ftruncate(copy, done)
@@ -103,9 +105,9 @@ def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: P
 
 
 def _let_system_copy(origin: int, copy: int, at: int, end: int) -> int:
-    """Let the system copy a part of an open file to the same place of another, and say how far it came.
+    """Let the system copy a part of an open file to the same place of another; return up to where.
 
-    It may not know how, or one of the two files fails: to read and to write tells which.
+    After an error, the caller goes on by reading and writing, which shows whether one of the files is at fault.
     """
     with contextlib.suppress(OSError, AttributeError):  # macOS has no such call
         while at < end and (count := os.copy_file_range(origin, copy, end - at, at, at)):
@@ -126,7 +128,7 @@ def _copy_through_memory(origin: int, copy: int, at: int, end: int, digest: Chec
 
 
 def can_clone(root: str, path: str, probe: str) -> bool:
-    """Find out by trying whether a file can be cloned to a path; nothing of it stays there."""
+    """Return whether a file can be cloned to a path: try it, and remove the clone."""
     folder, name = os.path.split(probe)
     with reading.open_file(root, path) as origin, open_below(folder, "") as directory:
         cloned = clone(origin, directory, name)
@@ -136,9 +138,9 @@ def can_clone(root: str, path: str, probe: str) -> bool:
 
 
 def clone(origin: int, directory: int, name: str) -> bool:
-    """Give an open file a clone: a file of its own that shares its bytes until one of the two is written to.
+    """Clone an open file: the clone shares its bytes until one of the two is written to.
 
-    Returns False where the file system has none; the name is still free then.
+    Returns False, with the name still free, if the file system has no clones.
 
     Raises:
         FileExistsError: the name is taken.

@@ -1,4 +1,4 @@
-"""Makes files, directories and links that an item tells of, first for the owner alone, then with all that it says."""
+"""Makes the files, directories and links of a manifest: first for the owner alone, later with their metadata."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
 from ckptrules.storage.copying import PIECE
-from ckptrules.storage.dressing import PRIVATE, dress, dress_as, give_link_away
+from ckptrules.storage.metadata import PRIVATE, copy_metadata, set_link_owner, set_metadata
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import in_blocks, new_file, write_with_holes
 
-SYNCS = 4  # files that may be on their way to the disk while another one is written
+SYNCS = 4  # files that are synced at once, while another one is written
 
 
 @contextlib.contextmanager
 def syncing() -> Iterator[Callable[[int], None]]:
-    """Give what sees an open file on the disk: a large one while others are written; at the end all are there.
+    """Give a function that syncs an open file; large ones in threads, for which the end of the block waits.
 
-    It is synced through the descriptor that has written it, since no other is sure to hear of an error.
+    A file is synced through the descriptor that has written it: only that one is sure to get the error.
 
     Raises:
         OSError: a file could not be written.
@@ -55,9 +55,7 @@ def _sync(file: int) -> None:
 def write_member(
     root: str, path: str, content: Iterator[bytes], progress: Progress, sync: Callable[[int], None] = os.fsync
 ) -> str:
-    """Write a file of an archive, for the owner alone, ``sync`` it, and return its checksum.
-
-    Zeros become holes.
+    """Write a file of an archive, for the owner alone, with holes for zeros; ``sync`` it, and return its checksum.
 
     Raises:
         FileExistsError: the name is taken.
@@ -75,32 +73,20 @@ def write_member(
 
 
 def make_private(path: str) -> None:
-    """Make a folder for its owner alone; its parent must be there.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
+    """Make a folder for its owner alone; FileExistsError if the name is taken."""
     os.mkdir(path, PRIVATE)
 
 
 def make_like(path: str, like: str) -> None:
-    """Make a folder that is dressed like another, and that its owner can fill; its parent must be there.
-
-    Raises:
-        OSError: it cannot be made, or dressed.
-    """
+    """Make a folder with the metadata of another, but always writable by its owner."""
     make_private(path)
     with open_below(path, "") as copy, open_below(like, "") as origin:
-        dress(copy, origin)
+        copy_metadata(copy, origin)
         os.fchmod(copy, stat.S_IMODE(os.fstat(copy).st_mode) | PRIVATE)
 
 
 def make_parents(outputs_dir: str, path: str) -> None:
-    """Make the folders above a path that are missing, through no link.
-
-    Raises:
-        OSError: something else stands there, or it cannot be written.
-    """
+    """Make the folders above a path that are missing, through no link."""
     parts = path.split("/")[:-1]
     for length in range(1, len(parts) + 1):
         parent = "/".join(parts[: length - 1])
@@ -108,19 +94,15 @@ def make_parents(outputs_dir: str, path: str) -> None:
             os.mkdir(parts[length - 1], dir_fd=directory)
 
 
-def make_directory(root: str, item: Item) -> None:
-    """Make a directory that only its owner can fill; `dress_item` ends that.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
-    folder, name = os.path.split(item.path)
+def make_directory(root: str, path: str) -> None:
+    """Make a directory for its owner alone, until `set_item_metadata`; FileExistsError if the name is taken."""
+    folder, name = os.path.split(path)
     with open_below(root, folder) as directory:
         os.mkdir(name, PRIVATE, dir_fd=directory)
 
 
 def make_link(root: str, item: Item) -> tuple[str, ...]:
-    """Make a symbolic link with its owner and its time; return what it could not be given.
+    """Make a symbolic link with its owner and its time; return what could not be set.
 
     Raises:
         FileExistsError: the name is taken.
@@ -128,19 +110,16 @@ def make_link(root: str, item: Item) -> tuple[str, ...]:
     folder, name = os.path.split(item.path)
     with open_below(root, folder) as directory:
         os.symlink(item.link, name, dir_fd=directory)
-        lost = give_link_away(directory, name, item)
+        lost = set_link_owner(directory, name, item)
         os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
     return lost
 
 
-def dress_item(root: str, item: Item, progress: Progress = lambda _: None) -> tuple[str, ...]:
-    """Give a file or a filled directory all that its item says, and its time; return what it could not be given.
-
-    That is on the disk then, and so are the names in the directory.
-    """
+def set_item_metadata(root: str, item: Item, progress: Progress = lambda _: None) -> tuple[str, ...]:
+    """Give a file or a filled directory metadata and time of its item, durably; return what could not be set."""
     progress(0)
     with (open_below if item.kind == "directory" else reading.open_file)(root, item.path) as there:
-        lost = dress_as(there, item)
+        lost = set_metadata(there, item)
         os.utime(there, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(there)
     return lost

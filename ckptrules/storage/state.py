@@ -12,7 +12,7 @@ from ckptrules.engine.entries import Spot, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import checked, explained
-from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage.metadata import PRIVATE
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, open_below
 from ckptrules.storage.writing import remove, temporary_name

@@ -13,7 +13,7 @@ from ckptrules.engine.entries import Spot
 from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import Changed
-from ckptrules.storage.dressing import dress_or_refuse
+from ckptrules.storage.metadata import copy_metadata_or_refuse
 from ckptrules.storage.moving import status_of, swap
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import open_below
@@ -65,7 +65,7 @@ def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
     name = next(name for name in names if status_of(directory, name) is None)
     with new_file(directory, name) as file:
         write(file, content)
-        dress_or_refuse(file, like, pointer)
+        copy_metadata_or_refuse(file, like, pointer)
         status = os.fstat(like)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(file)
@@ -112,7 +112,7 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
         temporary = _name_beside(folder, here.name, content)
         with new_file(folder, temporary) as file:
             write(file, content)
-            dress_or_refuse(file, origin, here.name)
+            copy_metadata_or_refuse(file, origin, here.name)
             os.fsync(file)
             if text_checksum(here) != was:  # last: an editor may save it meanwhile
                 raise Changed(here.name)

@@ -14,8 +14,8 @@ from ckptrules.storage import believing, reading, streams
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.believing import explained
 from ckptrules.storage.copying import clone
-from ckptrules.storage.dressing import PRIVATE, dress, dress_or_refuse
 from ckptrules.storage.looking import identity_of
+from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_refuse
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
@@ -151,7 +151,7 @@ def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:
         FileExistsError: the name was taken meanwhile.
     """
     with open_below(like, "") as origin, open_below(partial, "") as copy:
-        lost = dress(copy, origin)
+        lost = copy_metadata(copy, origin)
         os.fsync(copy)  # the names in it
     with open_below(os.path.dirname(path) or ".", "") as folder:
         rename(folder, os.path.basename(partial), os.path.basename(path))
@@ -186,7 +186,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Recipe, progress: Progres
         with new_file(work, name, flags=os.O_WRONLY if cloned else NEW) as copy:
             _write_parts(origin, copy, recipe.parts, progress, cloned=cloned)
             os.ftruncate(copy, recipe.size)
-            dress_or_refuse(copy, origin, path)
+            copy_metadata_or_refuse(copy, origin, path)
             os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
             os.fsync(copy)
             if identity_of(os.fstat(origin)) != identity_of(before):

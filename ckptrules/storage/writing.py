@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing
-from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage.metadata import PRIVATE
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below, open_inner
 

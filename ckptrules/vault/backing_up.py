@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.state_folder import MANIFEST
-from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
+from ckptrules.storage import copying, looking, making, metadata, reading, unfinished, writing
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
@@ -109,7 +109,7 @@ def _fill(
     held.sort()
     for item in reversed(held):
         if item.kind == "directory":
-            tell(item.path, making.dress_item(hidden, item))
+            tell(item.path, making.set_item_metadata(hidden, item))
     return held, modes
 
 
@@ -193,9 +193,9 @@ def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems:
     """
     held = []
     for item in (item for item in items if item.kind == "directory"):
-        making.make_directory(hidden, item)
+        making.make_directory(hidden, item.path)
         try:
-            held.append(dressing.described_below(outputs_dir, item))
+            held.append(metadata.with_metadata_below(outputs_dir, item))
         except SourceError as error:
             if not any(item.path in problem.names for problem in problems):
                 problems.append(_unreadable(item.path, why_of(error)))

@@ -53,7 +53,7 @@ def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Cop
     path, lost, how = f"{way.folder}/{writing.temporary_name('')}", tuple[str, ...](), ""
     try:
         if item.kind == "directory":
-            making.make_directory(way.root, item._replace(path=path))
+            making.make_directory(way.root, path)
         elif item.kind == "link":
             lost = making.make_link(way.root, item._replace(path=path))
         else:

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import NS, human_size
-from ckptrules.storage import dressing, looking, making, reading, streams, unfinished, writing
+from ckptrules.storage import looking, making, metadata, reading, streams, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.believing import refuse_other_kinds
 from ckptrules.storage.reading import Progress, SourceError, why_of
@@ -250,7 +250,7 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
 
 def _noted(root: str, item: Item) -> Item:
     """Return a file or directory with its attributes."""
-    return item._replace(attributes=dressing.described_below(root, item).attributes)
+    return item._replace(attributes=metadata.with_metadata_below(root, item).attributes)
 
 
 def _plain(items: Iterable[Item]) -> list[Item]:

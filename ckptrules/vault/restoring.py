@@ -98,7 +98,7 @@ def restore(
     if not coming:
         return list(steps)
     with (
-        contextlib.ExitStack() as dressing,  # also where all ends before its time: the next run finds them there
+        contextlib.ExitStack() as at_end,  # also where all ends before its time: the next run finds them there
         unfinished.staging(outputs_dir, "restore-") as folder,
     ):
         way = Way(backup, outputs_dir, folder, "clone", as_item=True)
@@ -106,7 +106,7 @@ def restore(
         def bring(step: RestoreStep) -> RestoreStep:
             came = _carry_out(step, place, way, answers, tell)
             if came.item.kind == "directory" and not came.problem:
-                dressing.callback(lambda: tell(came.item.path, making.dress_item(outputs_dir, came.item)))
+                at_end.callback(lambda: tell(came.item.path, making.set_item_metadata(outputs_dir, came.item)))
             return came
 
         with each(partial(copy_apart, way), apart(coming), room=AHEAD) as answers:

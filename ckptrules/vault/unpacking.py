@@ -99,7 +99,7 @@ def unpack(one: Unpacking, progress: Progress) -> Unpacked:
     if not one.folder:
         return Unpacked(check(one.path, format_of(one.path), progress, one.room))
     staged = f"{one.folder}/{temporary_name('')}"
-    making.make_directory(one.outputs_dir, Item(staged, "directory", 0, 0, 0))
+    making.make_directory(one.outputs_dir, staged)
     with or_undone(drop, one.outputs_dir, staged):
         return Unpacked(_unpack(one, staged, progress), staged)
 
@@ -146,7 +146,7 @@ def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     return manifest
 
 
-def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell) -> Identity:
+def finish(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell) -> Identity:
     """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
 
     Its owner can write to the experiment still, whatever its mode: else nobody but root could move it to its place.
@@ -159,14 +159,14 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
     top, *rest = manifest.items
     items = [top._replace(mode=top.mode | stat.S_IWUSR), *rest]
     files = [item for item in items if item.kind == "file"]
-    every = side_by_side.each(lambda item, step: making.dress_item(root, item, step), files, progress)
+    every = side_by_side.each(lambda item, step: making.set_item_metadata(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
         tell(item.path, lost)
     for item in reversed(items):
         if item.kind == "link":
             tell(item.path, making.make_link(root, item))
         elif item.kind == "directory":
-            tell(item.path, making.dress_item(root, item))
+            tell(item.path, making.set_item_metadata(root, item))
     with reading.open_below(outputs_dir, staged) as directory:
         return looking.identify(directory, top.path)
 
@@ -249,7 +249,7 @@ class _Folder:
         item = _item(member)
         try:
             if item.kind == "directory":
-                making.make_directory(self._root, item)
+                making.make_directory(self._root, item.path)
                 self._directories.add(item.path)
             elif item.kind == "file":
                 checksum = making.write_member(self._root, item.path, content, self._progress, self._sync)

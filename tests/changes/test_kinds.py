@@ -28,7 +28,7 @@ from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.storage import dressing, exchanging, looking, moving, texts
+from ckptrules.storage import exchanging, looking, metadata, moving, texts
 from ckptrules.storage import trash as trash_room
 from ckptrules.storage.base import CHANGED, Changed
 from ckptrules.storage.moving import LINK_CHANGED
@@ -425,13 +425,13 @@ def test_what_cannot_be_taken_back_holds_nothing_else_back(outputs: Path, monkey
 
 
 def test_a_text_that_is_saved_while_it_is_rewritten_stays(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, dress = rewrite(outputs), dressing.dress_or_refuse
+    step, copy_metadata = rewrite(outputs), metadata.copy_metadata_or_refuse
 
     def save_first(copy: int, like: int, name: str) -> None:
         (outputs / "exp/run.sh").write_text("saved by an editor")
-        dress(copy, like, name)
+        copy_metadata(copy, like, name)
 
-    monkeypatch.setattr(texts, "dress_or_refuse", save_first)
+    monkeypatch.setattr(texts, "copy_metadata_or_refuse", save_first)
     with Folders(str(outputs), texts=True) as folders, pytest.raises(Changed):
         do_step(folders, step)
     assert tree(outputs) == {"exp/run.sh": "saved by an editor"}

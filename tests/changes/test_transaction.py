@@ -337,7 +337,7 @@ WRONG: dict[str, Callable[[pytest.MonkeyPatch, str], None]] = {
         fixing, "in_use", lambda *_: "is open" * bool(glob.glob(f"{path.partition('lightning')[0]}.ckptrules/work/*"))
     ),
     "has changed since it was looked at: ESTALE": lambda patch, path: patch.setattr(
-        unfinished, "dress_or_refuse", lambda *_: save(path)
+        unfinished, "copy_metadata_or_refuse", lambda *_: save(path)
     ),
 }  # fmt: skip
 

@@ -123,7 +123,7 @@ def with_all(path: Path) -> None:
         set_it(path)
 
 
-DRESSINGS: dict[str, Callable[[Path], None]] = {
+METADATA: dict[str, Callable[[Path], None]] = {
     "access list": attribute(ACCESS, SHARED),
     "list that denies": attribute(ACCESS, DENYING),
     "attribute": attribute("user.note", b"used in the paper \xff\0"),
@@ -137,13 +137,13 @@ DRESSINGS: dict[str, Callable[[Path], None]] = {
 # --- each way to a copy ----------------------------------------------------------------------------------------------
 
 
-def dress_each(files: list[Path]) -> dict[str, Path]:
-    """Give each file one of the dressings."""
-    assert len(files) >= len(DRESSINGS)
-    dressed = dict(zip(DRESSINGS, files, strict=False))
-    for name, path in dressed.items():
-        DRESSINGS[name](path)
-    return dressed
+def set_each(files: list[Path]) -> dict[str, Path]:
+    """Give each file one kind of metadata."""
+    assert len(files) >= len(METADATA)
+    changed = dict(zip(METADATA, files, strict=False))
+    for name, path in changed.items():
+        METADATA[name](path)
+    return changed
 
 
 def test_the_states_that_are_fixed_keep_it_and_the_undo_too(project: Project) -> None:
@@ -152,50 +152,50 @@ def test_the_states_that_are_fixed_keep_it_and_the_undo_too(project: Project) ->
     files = sorted(
         path for path in (project.outputs / "lightning_default/checkpoints").iterdir() if not path.is_symlink()
     )
-    dressed = dress_each(files)
-    before = {name: (looks(path), path.stat().st_ino) for name, path in dressed.items()}
+    changed = set_each(files)
+    before = {name: (looks(path), path.stat().st_ino) for name, path in changed.items()}
     assert re.search(rf"fixed +{len(files)}\n", project.doit("fix_state"))
-    assert {name: looks(path) for name, path in dressed.items()} == {name: seen for name, (seen, _) in before.items()}
-    assert not {path.stat().st_ino for path in dressed.values()} & {inode for _, inode in before.values()}
+    assert {name: looks(path) for name, path in changed.items()} == {name: seen for name, (seen, _) in before.items()}
+    assert not {path.stat().st_ino for path in changed.values()} & {inode for _, inode in before.values()}
     project.doit("undo")
-    assert {name: (looks(path), path.stat().st_ino) for name, path in dressed.items()} == before
+    assert {name: (looks(path), path.stat().st_ino) for name, path in changed.items()} == before
 
 
 def test_pointers_that_follow_keep_it_and_the_undo_too(project: Project) -> None:
-    project.make({f"{name}/checkpoints/{OLD}": 50 for name in map(str, range(len(DRESSINGS)))})
-    pointers = [project.outputs / str(number) / "checkpoints/latest" for number in range(len(DRESSINGS))]
+    project.make({f"{name}/checkpoints/{OLD}": 50 for name in map(str, range(len(METADATA)))})
+    pointers = [project.outputs / str(number) / "checkpoints/latest" for number in range(len(METADATA))]
     for pointer in pointers:
         pointer.write_text(OLD)
-    before = {name: looks(path) for name, path in dress_each(pointers).items()}
+    before = {name: looks(path) for name, path in set_each(pointers).items()}
     project.doit("migrate")
     assert {path.read_text() for path in pointers} == {NEW}
-    assert {name: looks(path) for name, path in zip(DRESSINGS, pointers, strict=True)} == before
+    assert {name: looks(path) for name, path in zip(METADATA, pointers, strict=True)} == before
     project.doit("undo")
     assert {path.read_text() for path in pointers} == {OLD}
-    assert {name: looks(path) for name, path in zip(DRESSINGS, pointers, strict=True)} == before
+    assert {name: looks(path) for name, path in zip(METADATA, pointers, strict=True)} == before
 
 
 def test_texts_that_are_rewritten_keep_it_and_the_undo_too(project: Project) -> None:
     project.make({f"one/checkpoints/{OLD}": 50})
     project.doit("migrate")
-    texts = [project.folder / "scripts" / f"{number}.py" for number in range(len(DRESSINGS))]
+    texts = [project.folder / "scripts" / f"{number}.py" for number in range(len(METADATA))]
     texts[0].parent.mkdir()
     for path in texts:
         path.write_text(f"load('outputs/one/checkpoints/{OLD}')")
-    before = {name: looks(path) for name, path in dress_each(texts).items()}
+    before = {name: looks(path) for name, path in set_each(texts).items()}
     project.doit("refs", "apply=1")
     assert {path.read_text() for path in texts} == {f"load('outputs/one/checkpoints/{NEW}')"}
-    assert {name: looks(path) for name, path in zip(DRESSINGS, texts, strict=True)} == before
+    assert {name: looks(path) for name, path in zip(METADATA, texts, strict=True)} == before
     project.doit("undo")
     assert {path.read_text() for path in texts} == {f"load('outputs/one/checkpoints/{OLD}')"}
-    assert {name: looks(path) for name, path in zip(DRESSINGS, texts, strict=True)} == before
+    assert {name: looks(path) for name, path in zip(METADATA, texts, strict=True)} == before
 
 
-def dressed_tree(project: Project) -> dict[str, tuple[Any, ...]]:
-    """Make an experiment with every dressing, on files, directories and a link, and with a hole; say how it looks."""
-    names = [f"exp/checkpoints/epoch-{number:02}_step-000001.ckpt" for number in range(len(DRESSINGS))]
+def make_tree(project: Project) -> dict[str, tuple[Any, ...]]:
+    """Make an experiment with all kinds of metadata, on files, directories and a link, and with a hole; say how it looks."""
+    names = [f"exp/checkpoints/epoch-{number:02}_step-000001.ckpt" for number in range(len(METADATA))]
     project.make({**dict.fromkeys(names, 5000), "exp/checkpoints/last.ckpt": "-> epoch-00_step-000001.ckpt"})
-    dress_each([project.outputs / name for name in names])
+    set_each([project.outputs / name for name in names])
     for name in ("setgid", "inherits", "narrow"):
         (project.outputs / "exp" / name).mkdir()
     if os.geteuid() == 0:
@@ -219,7 +219,7 @@ def is_sparse(folder: Path) -> bool:
 
 
 def test_a_backup_keeps_it_and_the_restore_too(project: Project, tmp_path: Path) -> None:
-    before, tree, top = dressed_tree(project), project.tree(), looks(project.outputs)
+    before, tree, top = make_tree(project), project.tree(), looks(project.outputs)
     if not is_sparse(project.outputs):
         pytest.skip("a file system without holes")
     out = project.doit("backup", "mode=copy", f"to={tmp_path}")
@@ -239,7 +239,7 @@ def test_a_backup_keeps_it_and_the_restore_too(project: Project, tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["gz", "zst"])
 def test_an_archive_keeps_it_and_gives_it_back(project: Project, form: str, tmp_path: Path) -> None:
-    before, tree = dressed_tree(project), project.tree()
+    before, tree = make_tree(project), project.tree()
     project.doit("archive", "experiments=exp", f"archive_dir={tmp_path}", f"format={form}")
     assert not (project.outputs / "exp").exists()
     os.setxattr(project.outputs, DEFAULT, INHERITED)
@@ -257,7 +257,7 @@ def test_an_archive_keeps_it_and_gives_it_back(project: Project, form: str, tmp_
 
 
 def test_an_undo_of_an_archive_brings_back_the_very_same(project: Project, tmp_path: Path) -> None:
-    before = dressed_tree(project)
+    before = make_tree(project)
     project.doit("archive", "experiments=exp", f"archive_dir={tmp_path}", "format=gz")
     project.doit("undo")
     assert all_looks(project.outputs / "exp") == before
@@ -272,7 +272,7 @@ def test_an_archive_of_before_is_no_reason_to_put_away_what_was_set_since(
     command = ("archive", "experiments=exp", f"archive_dir={tmp_path}", "format=gz")
     project.doit(*command, "keep_source=1")
     assert "Up to date" in project.doit(*command, "keep_source=1")
-    DRESSINGS[name](project.outputs / "exp/checkpoints/x.ckpt")
+    METADATA[name](project.outputs / "exp/checkpoints/x.ckpt")
     assert "holds something else" in project.doit(*command, check=1)
     assert (project.outputs / "exp/checkpoints/x.ckpt").exists()
 
@@ -401,7 +401,7 @@ def bare(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_backup_on_a_disk_without_attributes_tells_it_and_the_manifest_keeps_it(project: Project, bare: Path) -> None:
-    before = dressed_tree(project)
+    before = make_tree(project)
     out = project.doit("backup", f"to={bare}")
     more = "of the original; the manifest keeps it, so a restore can bring it back: "
     assert f"Note: 5 copies without the access list {more}" in out
@@ -422,7 +422,7 @@ def test_a_backup_on_a_disk_without_attributes_tells_it_and_the_manifest_keeps_i
 def test_a_tree_on_a_disk_without_attributes_tells_what_did_not_come_back(
     project: Project, bare: Path, tmp_path: Path, way: str
 ) -> None:
-    dressed_tree(project)
+    make_tree(project)
     project.doit("backup", f"to={tmp_path}")
     project.doit("archive", "experiments=exp", f"archive_dir={tmp_path}", "format=gz")
     (made,) = tmp_path.glob("outputs_backup_*")
@@ -814,7 +814,7 @@ OPENED = {
 def test_owners_and_lists_are_taken_only_from_what_nobody_else_could_have_written(
     project: Project, tmp_path: Path, way: str, open_it: Callable[[Path], None]
 ) -> None:
-    before = dressed_tree(project)
+    before = make_tree(project)
     project.doit("backup", f"to={tmp_path}")
     project.doit("archive", "experiments=exp", f"archive_dir={tmp_path}", "format=gz")
     (made,) = tmp_path.glob("outputs_backup_*")

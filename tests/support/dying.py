@@ -19,7 +19,7 @@ from ckptrules.vault.unpacking import Unpacking
 
 
 def die(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready | Unpacking, progress: Progress) -> Any:
-    """Do the work, but die in the middle of one file: a copy that nobody has dressed is left."""
+    """Do the work, but die in the middle of one file: a copy without metadata is left."""
 
     def kill(_: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

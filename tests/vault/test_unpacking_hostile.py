@@ -289,7 +289,7 @@ def unpack(path: str, outputs_dir: str, progress: Callable[[int], object]) -> No
     with unfinished.staging(outputs_dir) as folder:
         one = unpacking.unpacking_of(path, outputs_dir)._replace(folder=folder, room=space.room(outputs_dir))
         manifest, staged = unpacking.unpack(one, progress)
-        unpacking.dress(outputs_dir, staged, manifest, progress, lambda *_: None)
+        unpacking.finish(outputs_dir, staged, manifest, progress, lambda *_: None)
         os.rename(f"{outputs_dir}/{staged}/{manifest.items[0].path}", f"{outputs_dir}/{manifest.items[0].path}")
 
 

@@ -1,4 +1,4 @@
-"""What a copy keeps beside its bytes: owner and group, mode, access lists, attributes."""
+"""Copies the metadata of files and directories: owner and group, mode, access lists, ``user.*`` attributes."""
 
 from __future__ import annotations
 
@@ -28,91 +28,84 @@ from ckptrules.storage.attributes import (
 )
 
 NOT_OURS = "a copy of it would be yours"
-
 PRIVATE = 0o700
+KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # from file systems without modes, owners or attributes
 
-KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 
+def copy_metadata(copy: int, like: int) -> tuple[str, ...]:
+    """Give an open copy the metadata of an open original, and return what could not be set.
 
-def dress(copy: int, like: int) -> tuple[str, ...]:
-    """Give an open copy what an open original has beside its bytes and times, and say what it could not be given.
-
-    That is owner and group, mode, access lists, ``user.*`` attributes. At no moment may anybody do more with the copy
-    than with the original, if the copy was made for its owner alone (`PRIVATE`).
+    If the copy was made with mode `PRIVATE`, nobody may at any moment do more with it than with the original.
 
     Returns:
-        words for people: ``owner``, ``access list``, ``attribute user.note``. Where the group is not kept, or an access
-        list, the mode is so narrow that nobody gains by it.
+        words for people: ``owner``, ``access list``, ``attribute user.note``. If the group or an access list could not
+        be set, the mode is narrowed so that nobody gains rights.
 
     Raises:
         SourceError: the attributes of the original cannot be read.
-        OSError: the copy cannot be given a mode.
+        OSError: the mode of the copy cannot be set.
     """
     kind = looking.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
-    return dress_as(copy, described(Item("", kind, 0, 0, 0), like, modes=0o7777))
+    return set_metadata(copy, with_metadata(Item("", kind, 0, 0, 0), like, modes=0o7777))
 
 
-def dress_as(copy: int, item: Item) -> tuple[str, ...]:
-    """Give an open copy what an item says: `dress` without the original."""
+def set_metadata(copy: int, item: Item) -> tuple[str, ...]:
+    """Give an open copy the metadata of an item; as `copy_metadata`."""
     attributes = as_bytes(item.attributes)
     lists = {name: value for name, value in attributes.items() if name in LISTS}
-    _take_off(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
+    _remove_lists(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
     others = [name for name in attributes if name not in LISTS]
     lost = [word(name) for name in others if not _set(copy, name, attributes[name])]  # while we may still write to it
-    lost += _give_away(copy, item)
+    lost += _set_owner(copy, item)
     mode = without_list(item.mode, lists[ACCESS]) if ACCESS in lists else item.mode
     lost += _chmod(copy, for_another_group(mode) if GROUP in lost else mode)
-    kept = GROUP not in lost  # what a list says of the owning group is meant for that group
+    kept = GROUP not in lost  # a list gives rights to the owning group: no other group may get them
     return (*lost, *(word(name) for name in lists if not (kept and _set(copy, name, lists[name]))))
 
 
-def dress_or_refuse(copy: int, like: int, name: str) -> None:
-    """Dress what is to take the place of an original; it must not lose anything by that.
-
-    Raises:
-        OSError: EPERM, with what it would lose.
-    """
-    if lost := dress(copy, like):
+def copy_metadata_or_refuse(copy: int, like: int, name: str) -> None:
+    """Give a copy that is to replace its original all metadata; EPERM, with a reason, if something cannot be set."""
+    if lost := copy_metadata(copy, like):
         owner = reading.owner_name(os.fstat(like).st_uid)
         why = f"belongs to {owner}; {NOT_OURS}" if OWNER in lost else f"a copy would lose its {', its '.join(lost)}"
         raise OSError(errno.EPERM, why, name)
 
 
-def described(item: Item, file: int, modes: int | None = None) -> Item:
-    """Return an item with the mode, the owner and the attributes of an open file or directory.
+def with_metadata(item: Item, file: int, modes: int | None = None) -> Item:
+    """Return an item with the metadata of an open file or directory.
 
-    ``modes`` are the bits of the mode that count; where it is None, those that a backup keeps.
+    ``modes`` masks the mode; by default it leaves the bits that a backup keeps.
 
     Raises:
-        SourceError: its attributes cannot be read.
+        SourceError: the attributes cannot be read.
     """
     status = os.fstat(file)
     if modes is None:
         modes = reading.DIRECTORY_MODES if stat.S_ISDIR(status.st_mode) else reading.FILE_MODES
-    attributes = attributes_of(file)
+    attributes = _attributes_of(file)
     return item._replace(mode=status.st_mode & modes, uid=status.st_uid, gid=status.st_gid, attributes=attributes)
 
 
-def described_below(root: str, item: Item) -> Item:
-    """Return an item with the mode, the owner and the attributes of what stands at its path now.
+def with_metadata_below(root: str, item: Item) -> Item:
+    """Return an item with the metadata of the file or directory at its path.
 
     Raises:
-        SourceError: it cannot be looked at, or is no plain file or directory.
+        SourceError: it cannot be read, or is neither.
     """
     try:
         with (reading.open_below if item.kind == "directory" else reading.open_file)(root, item.path) as there:
-            return described(item, there)
+            return with_metadata(item, there)
     except OSError as error:
         raise reading.SourceError(error.errno, reading.why_of(error), item.path) from None
 
 
-def attributes_of(file: int) -> dict[str, str]:
+def _attributes_of(file: int) -> dict[str, str]:
     """Return the access lists and the ``user.*`` attributes of an open file or directory, in base64.
 
-    There are none where the system knows none (those of macOS are others, and are not read).
+    There are none where Python cannot read any, as on macOS.
 
     Raises:
-        SourceError: one cannot be read, or they are more than `MOST` bytes.
+        SourceError: one cannot be read, or they have more than `MOST` bytes.
     """
     if not hasattr(os, "listxattr"):
         return {}
@@ -129,8 +122,8 @@ def attributes_of(file: int) -> dict[str, str]:
     return as_text(found)
 
 
-def _take_off(copy: int, names: Iterable[str]) -> None:
-    """Remove the access lists that a new file or directory has from the directory that it was made in."""
+def _remove_lists(copy: int, names: Iterable[str]) -> None:
+    """Remove the access lists that a new file or directory has inherited from its directory."""
     for name in names if hasattr(os, "removexattr") else ():
         try:
             os.removexattr(copy, name)
@@ -139,8 +132,8 @@ def _take_off(copy: int, names: Iterable[str]) -> None:
                 raise
 
 
-def _give_away(copy: int, item: Item) -> list[str]:
-    """Give a copy its owner and group, or at least its group; say what could not be given."""
+def _set_owner(copy: int, item: Item) -> list[str]:
+    """Set owner and group, or at least the group; return what could not be set."""
     if UNKNOWN in (item.uid, item.gid):
         return []
     try:
@@ -148,25 +141,25 @@ def _give_away(copy: int, item: Item) -> list[str]:
     except OSError:
         with contextlib.suppress(OSError):
             os.fchown(copy, -1, item.gid)
-        return _not_given(os.fstat(copy), item)
+        return _not_set(os.fstat(copy), item)
     return []
 
 
-def give_link_away(directory: int, name: str, item: Item) -> tuple[str, ...]:
-    """Give a link its owner and group; say what could not be given."""
+def set_link_owner(directory: int, name: str, item: Item) -> tuple[str, ...]:
+    """Set owner and group of a link; return what could not be set."""
     if UNKNOWN in (item.uid, item.gid):
         return ()
     with contextlib.suppress(OSError):
         os.chown(name, item.uid, item.gid, dir_fd=directory, follow_symlinks=False)
-    return tuple(_not_given(os.lstat(name, dir_fd=directory), item))
+    return tuple(_not_set(os.lstat(name, dir_fd=directory), item))
 
 
-def _not_given(there: os.stat_result, item: Item) -> list[str]:
+def _not_set(there: os.stat_result, item: Item) -> list[str]:
     return [OWNER] * (there.st_uid != item.uid) + [GROUP] * (there.st_gid != item.gid)
 
 
 def _chmod(copy: int, mode: int) -> list[str]:
-    """Give a copy its mode; say so where the file system keeps none (FAT)."""
+    """Set the mode; return ``[MODE]`` where the file system keeps none (FAT)."""
     try:
         os.fchmod(copy, mode)
     except OSError as error:
@@ -179,6 +172,6 @@ def _chmod(copy: int, mode: int) -> list[str]:
 def _set(copy: int, name: str, value: bytes) -> bool:
     try:
         os.setxattr(copy, name, value)
-    except (OSError, AttributeError):  # macOS has other ones
+    except (OSError, AttributeError):  # Python has no such function on macOS
         return False
     return True
