@@ -110,7 +110,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         self._mine.add(filepath)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            writing.write_beside(_sidecar_of(filepath), _told(trainer))
+            writing.write_file(_sidecar_of(filepath), _told(trainer))
 
     def _remove_checkpoint(self, trainer: Any, filepath: str) -> None:
         super()._remove_checkpoint(trainer, filepath)

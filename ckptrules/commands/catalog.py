@@ -66,7 +66,7 @@ def show_catalog(session: Session, options: Options, names: Collection[str]) -> 
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
             if not options.dry_run:
-                writing.write_whole(options.out, text)
+                writing.write_report(options.out, text)
             would = "would hold " * options.dry_run
             text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:

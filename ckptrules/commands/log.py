@@ -71,7 +71,7 @@ def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
     if options.out is None:
         return Done(Output(entry, as_it_is=True))
     try:
-        with writing.in_turn(os.path.realpath(options.out)):  # runs of other trees may write to the same log
+        with writing.folder_lock(os.path.realpath(options.out)):  # runs of other trees may write to the same log
             return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
     except (OSError, UnicodeError) as error:
         why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
@@ -94,7 +94,7 @@ def append(path: str, entry: str, run: str, *, writes: bool) -> str:
     if not writes:
         return f"{visible(path)}: run {run} would be added\n"
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    writing.write_whole(path, before + gap + entry)
+    writing.write_report(path, before + gap + entry)
     return f"{visible(path)}: run {run} added\n"
 
 

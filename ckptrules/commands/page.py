@@ -23,7 +23,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, one_task
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
-from ckptrules.storage.writing import write_whole
+from ckptrules.storage.writing import write_report
 
 
 class Options(Migrating):
@@ -88,7 +88,7 @@ def write_again(options: Options, page: str, style: Style) -> Done:
     shown = style.name(options.out)
     try:
         if not options.dry_run:
-            write_whole(options.out, page)
+            write_report(options.out, page)
     except OSError as error:
         return Done(Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n"), failed=True)
     lines = [] if options.dry_run else drawn(options, shown, options.out)

@@ -88,7 +88,7 @@ def change_pins(rules_dir: str | None, change: Change) -> None:
             raise OSError(errno.EFBIG, f"it would be larger than {MAX_BYTES:,} bytes; 'protected' takes a pattern")
         return new
 
-    writing.change_beside(path, changed)
+    writing.change_file(path, changed)
 
 
 def from_yaml(text: str, file: str) -> tuple[Pin, ...]:

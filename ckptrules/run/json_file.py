@@ -94,7 +94,7 @@ def _write_page(path: str, data: Mapping[str, Any]) -> None:
     from ckptrules.report.page.drawing import draw
 
     in_memory = {key: list(value) if key == "experiments" else value for key, value in data.items()}
-    writing.write_whole(path, draw(in_memory))
+    writing.write_report(path, draw(in_memory))
 
 
 def full_head(session: Session, base: str, context: RunContext, collected: Collected, total: Tally) -> dict[str, Any]:

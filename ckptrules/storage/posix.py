@@ -15,7 +15,7 @@ from ckptrules.storage.looking import hard_links, identity_of, look_inside, stam
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_file_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
-from ckptrules.storage.writing import beside, clear_beside, remove, write
+from ckptrules.storage.writing import remove, remove_temporary_files, temporary_file, write
 
 
 class Disk:
@@ -146,8 +146,8 @@ class Disk:
         """
         with self._parent_of(path, make=True) as (directory, name):
             if is_state(path):
-                clear_beside(directory, name)
-            with beside(directory, name, content) as (file, temporary):
+                remove_temporary_files(directory, name)
+            with temporary_file(directory, name, content) as (file, temporary):
                 if is_state(path):
                     share(file, directory, is_new=True)
                 yield directory, name, file, temporary

@@ -19,7 +19,7 @@ from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
-from ckptrules.storage.writing import NEW, new_file, or_undone, remove, skip, temporary_name, write, write_beside
+from ckptrules.storage.writing import NEW, new_file, remove, skip, temporary_name, undo_on_error, write, write_file
 
 PARTIAL = ".{}.partial"  # what an archive is called until it is proved
 TRIES = 5  # to remove a folder into which somebody has just written
@@ -41,7 +41,7 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
         mode = 0o664 & os.fstat(directory).st_mode
         with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
             _lock(file.fileno())
-            with or_undone(os.unlink, partial, dir_fd=directory):
+            with undo_on_error(os.unlink, partial, dir_fd=directory):
                 yield file, os.path.join(folder, partial)
                 file.flush()
                 os.fsync(file.fileno())
@@ -107,7 +107,7 @@ def waiting(root: str, path: str) -> Iterator[None]:
     folder, name = os.path.split(path)
     with open_below(root, folder) as directory:
         os.mkdir(name, PRIVATE, dir_fd=directory)
-        with or_undone(_remove_in_use, directory, name):
+        with undo_on_error(_remove_in_use, directory, name):
             yield
         _remove_in_use(directory, name)
 
@@ -141,7 +141,7 @@ def write_manifest(folder: str, path: str, text: str) -> None:
     """Write the manifest of a backup; it is the old or the new one at every moment."""
     place = os.path.join(folder, path)
     os.makedirs(os.path.dirname(place), 0o775, exist_ok=True)
-    write_beside(place, text)
+    write_file(place, text)
 
 
 def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:

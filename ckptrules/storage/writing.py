@@ -1,4 +1,4 @@
-"""Writes files of ours: whole and durable, or not there."""
+"""Writes files whole and durably, and removes names."""
 
 from __future__ import annotations
 
@@ -21,34 +21,33 @@ from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below, open_inner
 
 TEMPORARY = ".tmp"
-
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-HOLE = 4096  # bytes; zeros of fewer are written
-ROWS = 4  # the depth in a report at which a row of a directory stands
+HOLE = 4096  # bytes; fewer zeros are written
+ROWS = 4  # how deep in a report the rows of a directory are nested
 AT_ONCE = 4096  # pieces of a report that are written at once: some hundred KB
 
 
 @contextlib.contextmanager
 def new_file(directory: int, name: str, mode: int = PRIVATE, flags: int = NEW) -> Iterator[int]:
-    """Make a file in an open directory, and give it, open for writing; whatever fails until the end, it is gone.
+    """Make a file in an open directory, and give its descriptor, for writing; remove it after an error in the block.
 
-    ``mode`` is what it is made with, less the umask. Other ``flags`` open one that was made just before.
+    ``mode`` is that of the file, less the umask. ``flags`` without O_CREAT open a file that was made just before.
 
     Raises:
         FileExistsError: the name is taken.
     """
     file = os.open(name, flags | NO_TRICKS, mode, dir_fd=directory)
     try:
-        with or_undone(os.unlink, name, dir_fd=directory):
+        with undo_on_error(os.unlink, name, dir_fd=directory):
             yield file
     finally:
-        with contextlib.suppress(OSError):  # by now it is on the disk, under its name: nothing can be taken back
+        with contextlib.suppress(OSError):  # it is durable and has its name by now: this error changes nothing
             os.close(file)
 
 
 @contextlib.contextmanager
-def or_undone(undo: Callable[..., object], *of: Any, **more: Any) -> Iterator[None]:
-    """Undo what was begun where what is done until the end fails, by whatever; what cannot be undone stays."""
+def undo_on_error(undo: Callable[..., object], *of: Any, **more: Any) -> Iterator[None]:
+    """Call ``undo`` after any error in the block; an OSError of ``undo`` is passed over."""
     try:
         yield
     except BaseException:
@@ -58,8 +57,8 @@ def or_undone(undo: Callable[..., object], *of: Any, **more: Any) -> Iterator[No
 
 
 @contextlib.contextmanager
-def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
-    """Write what is to be called ``name`` under a name of its own, and give it, open, and that name; as `new_file`."""
+def temporary_file(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
+    """Write content under a temporary name made of ``name``; give the open file and that name. As `new_file`."""
     temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
     with new_file(directory, temporary, mode) as file:
         for chunk in content:
@@ -67,31 +66,31 @@ def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o60
         yield file, temporary
 
 
-def clear_beside(directory: int, name: str) -> None:
-    """Remove what one who was killed has left of a file that `beside` wrote."""
+def remove_temporary_files(directory: int, name: str) -> None:
+    """Remove the temporary files of a name that killed processes left (see `temporary_file`)."""
     of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d+{re.escape(TEMPORARY)}")  # as `temporary_name` makes them
     for left in filter(of_ours.fullmatch, os.listdir(directory)):
         os.unlink(left, dir_fd=directory)
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file that the user has named (or the one that a link leads to) as a whole; its mode stays."""
-    write_beside(os.path.realpath(path), text)
+def write_report(path: str, text: str) -> None:
+    """Write a file that the user has named, as `write_file`; where the path is a link, the file that it leads to."""
+    write_file(os.path.realpath(path), text)
 
 
-def write_beside(path: str, text: str) -> None:
-    """Write a file of ours among the user's as a whole. A link under its name is replaced, not followed."""
-    _put_beside(path, [text.encode()])
+def write_file(path: str, text: str) -> None:
+    """Write or replace a file outside of the state; its mode stays. A link is replaced, not followed."""
+    _replace(path, [text.encode()])
 
 
-def _put_beside(path: str, content: Iterable[bytes]) -> None:
-    """Write a file as a whole, and durably: readers see the old or the new content, never half of one."""
+def _replace(path: str, content: Iterable[bytes]) -> None:
+    """Write or replace a file durably: readers see the old or the new content, never half of one."""
     folder, name = os.path.split(os.path.abspath(path))
     with open_below(folder, "") as directory:
         before = status_of(directory, name)
         is_kept = before and stat.S_ISREG(before.st_mode)
         mode = 0o600 if is_kept else 0o664 & os.fstat(directory).st_mode
-        with beside(directory, name, content, mode) as (file, temporary):
+        with temporary_file(directory, name, content, mode) as (file, temporary):
             if before and is_kept:
                 with contextlib.suppress(OSError):  # FAT, say, knows no modes
                     os.fchmod(file, stat.S_IMODE(before.st_mode))
@@ -101,42 +100,42 @@ def _put_beside(path: str, content: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def in_turn(path: str) -> Iterator[int]:
-    """Wait for whoever else of us changes a file of that folder, and give the folder, open; others wait for us."""
+def folder_lock(path: str) -> Iterator[int]:
+    """Lock the folder of a path against other runs that call this; wait for them, and give its descriptor."""
     with open_below(os.path.dirname(os.path.abspath(path)), "") as directory:
         with contextlib.suppress(OSError):  # not every network disk has locks
             fcntl.flock(directory, fcntl.LOCK_EX)
         yield directory
 
 
-def change_beside(path: str, change: Callable[[str], str]) -> None:
-    """Change a file of ours among the user's, durably; of two who do that at once, one waits for the other.
+def change_file(path: str, change: Callable[[str], str]) -> None:
+    """Change a file outside of the state durably; of two runs that do so at once, one waits for the other.
 
-    ``change`` makes of what it holds what it is to hold; of nothing, where it is not there.
+    ``change`` takes the old text (an empty one if there is no file) and returns the new one.
 
     Raises:
-        OSError: it cannot be read or written; it is as it was.
-        UnicodeDecodeError: it is no UTF-8 text.
+        OSError: the file cannot be read or written; it is as it was.
+        UnicodeDecodeError: it is not UTF-8.
     """
-    with in_turn(path) as directory:
+    with folder_lock(path) as directory:
         name = os.path.basename(path)
-        clear_beside(directory, name)
+        remove_temporary_files(directory, name)
         before = status_of(directory, name)
-        write_beside(path, change(believing.read_plain(path) if before else ""))
+        write_file(path, change(believing.read_plain(path) if before else ""))
 
 
 def write_json(path: str, data: object) -> None:
-    """Write a report as JSON, as a whole: what a directory tells of one name is a line.
+    """Write a report as JSON, as `write_report`: each row of a directory on one line.
 
-    It is written as it is made: a report may be longer than the memory, if what iterates over its parts makes them.
+    Iterables in ``data`` become lists while they are written, so a report may be larger than the memory.
     """
     texts = itertools.chain(_json(data), ["\n"])
     chunks = iter(lambda: "".join(itertools.islice(texts, AT_ONCE)).encode(), b"")
-    _put_beside(os.path.realpath(path), chunks)
+    _replace(os.path.realpath(path), chunks)
 
 
 def _json(data: Any, depth: int = 0) -> Iterator[str]:
-    """Write data as JSON, indented down to the rows of an experiment: Python takes ten times as long for the rest."""
+    """Yield data as JSON, indented down to the rows: to indent all of it would take Python ten times as long."""
     if depth == ROWS or not data or isinstance(data, str) or not isinstance(data, Iterable):
         yield json.dumps(data)
         return
@@ -150,18 +149,18 @@ def _json(data: Any, depth: int = 0) -> Iterator[str]:
 
 
 def nowhere() -> TextIO:
-    """Open a stream that takes what nobody reads."""
+    """Open a stream that drops what is written to it."""
     return open(os.devnull, "w", encoding="utf-8")
 
 
 def silence(stream: TextIO) -> None:
-    """Let what a stream holds back, and what is still written to it, go nowhere."""
+    """Drop what a stream has buffered, and all that is written to it from now on."""
     with contextlib.suppress(OSError), nowhere() as sink:
         os.dup2(sink.fileno(), stream.fileno())
 
 
 def write_new(path: str, content: bytes, time_ns: int | None = None) -> None:
-    """Write a new file, with its folders; a file that is there already is an error, never overwritten.
+    """Write a new file, and the folders above it; FileExistsError if the name is taken.
 
     Its time is now, or ``time_ns`` since 1970.
     """
@@ -171,15 +170,15 @@ def write_new(path: str, content: bytes, time_ns: int | None = None) -> None:
             write(file.fileno(), content)
             if time_ns is not None:
                 os.utime(file.fileno(), ns=(time_ns, time_ns))
-        except OSError:  # half of it would look whole to the next run
+        except OSError:  # to the next run, half of it would look whole
             os.unlink(path)
             raise
 
 
-def set_aside(path: str, beside: str) -> str:
-    """Give what stands under a path a name that no rule knows, and return that; nothing where nothing is, or a link.
+def set_aside(path: str, sidecar: str) -> str:
+    """Rename a file or folder, and its sidecar, so that no rule knows it; return the new name.
 
-    What stands ``beside`` it, a sidecar, goes with it.
+    Returns an empty text, and does nothing, if the path is free or a link.
     """
     if not os.path.lexists(path) or os.path.islink(path):
         return ""
@@ -188,35 +187,35 @@ def set_aside(path: str, beside: str) -> str:
     with open_below(folder, "") as directory:
         rename(directory, name, name + end)
         with contextlib.suppress(FileNotFoundError):
-            rename(directory, os.path.basename(beside), os.path.basename(beside) + end)
+            rename(directory, os.path.basename(sidecar), os.path.basename(sidecar) + end)
     return name + end
 
 
 def remove_sidecar(path: str) -> None:
-    """Remove what told of a checkpoint that is gone; it may be gone itself."""
+    """Remove a sidecar, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def temporary_name(start: str) -> str:
-    """Return a name in the workplace that nobody else takes."""
+    """Return a name that no other process or call takes."""
     return f"{start}{os.getpid()}-{time.time_ns()}"
 
 
 def write(file: int, data: bytes | memoryview) -> None:
-    """Write all of it."""
+    """Write all the data."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
 
 
 def skip(file: int, count: int) -> None:
-    """Leave a hole; if nothing is written behind it, `os.ftruncate` must say where the file ends."""
+    """Leave a hole; at the end of a file, `os.ftruncate` must follow."""
     os.lseek(file, count, os.SEEK_CUR)
 
 
 def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    """Cut pieces of any length where blocks end, so that no block of zeros is half of one and half of another."""
+    """Cut pieces of any length anew, at the ends of blocks (`HOLE`), so that each block of zeros is in one piece."""
     rest = b""
     for piece in pieces:
         view = memoryview(piece)
@@ -233,7 +232,7 @@ def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes | memoryview]:
 
 
 def write_with_holes(file: int, data: bytes | memoryview) -> None:
-    """Write data, and leave a hole for each block of zeros."""
+    """Write data, with a hole for each block of zeros."""
     view = memoryview(data)
 
     def is_zero(at: int) -> bool:
@@ -246,12 +245,12 @@ def write_with_holes(file: int, data: bytes | memoryview) -> None:
 
 
 def remove(directory: int, name: str, progress: Progress = lambda _: None) -> None:
-    """Remove a name and all below it that can be removed; our state last, and only where nothing else is left.
+    """Remove a name and all below it that can be removed; our state last, and only if nothing else is left.
 
-    In a folder of ours, its mode is no obstacle. Of what is mounted below it, nothing is removed: it lies elsewhere.
+    Folders of ours are made writable first. Nothing is removed from other file systems that are mounted below.
 
     Raises:
-        OSError: the first reason why not all could be removed; its ``filename`` begins with the name.
+        OSError: the first that could not be removed; ``filename`` begins with the name.
     """
     progress(0)
     if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
@@ -260,12 +259,12 @@ def remove(directory: int, name: str, progress: Progress = lambda _: None) -> No
     try:
         os.rmdir(name, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.EBUSY:  # a mount point: the system says that before it looks for what is in it
+        if error.errno == errno.EBUSY:  # a mount point, be it empty or not
             raise
     else:
         return
     failed: list[OSError] = []
-    with _made_ours(directory, name) as inner:
+    with _writable(directory, name) as inner:
         for below in sorted(os.listdir(inner), key=lambda below: below == STATE):
             if not (failed and below == STATE):
                 try:
@@ -279,15 +278,15 @@ def remove(directory: int, name: str, progress: Progress = lambda _: None) -> No
 
 
 @contextlib.contextmanager
-def _made_ours(directory: int, name: str) -> Iterator[int]:
-    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
+def _writable(directory: int, name: str) -> Iterator[int]:
+    """Open a folder and, if it is ours, make it writable."""
     try:
         inner = open_inner(directory, name)
     except PermissionError:
-        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
+        os.chmod(name, PRIVATE, dir_fd=directory)  # it was 0o000, say; a link that took its place is refused next
         inner = open_inner(directory, name)
     try:
-        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
+        with contextlib.suppress(OSError):  # not ours, but perhaps writable for us all the same
             os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
         yield inner
     finally:

@@ -77,7 +77,7 @@ def make_backup(order: Order, each: Each, tell: Tell = lambda *_: None) -> tuple
     )
     hidden = hidden_path(order.path)
     making.make_private(hidden)
-    with writing.or_undone(unfinished.remove_backup, hidden, hidden):
+    with writing.undo_on_error(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         held, modes = _fill(hidden, order, items, problems, each, tell)
         manifest = manifest._replace(

@@ -145,7 +145,7 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
             raise ArchiveError("has changed while it was packed")
         with contextlib.suppress(FileNotFoundError):
             refuse_other_kinds(os.lstat(beside(place.path)), beside(place.path))
-        writing.write_beside(beside(place.path), to_json(manifest))
+        writing.write_file(beside(place.path), to_json(manifest))
 
 
 def beside(path: str) -> str:

@@ -16,7 +16,7 @@ from ckptrules.storage import looking, making, reading, streams, unfinished
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
-from ckptrules.storage.writing import or_undone, temporary_name
+from ckptrules.storage.writing import temporary_name, undo_on_error
 from ckptrules.vault import space
 from ckptrules.vault.copies import Failed, Tell
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
@@ -100,7 +100,7 @@ def unpack(one: Unpacking, progress: Progress) -> Unpacked:
         return Unpacked(check(one.path, format_of(one.path), progress, one.room))
     staged = f"{one.folder}/{temporary_name('')}"
     making.make_directory(one.outputs_dir, staged)
-    with or_undone(drop, one.outputs_dir, staged):
+    with undo_on_error(drop, one.outputs_dir, staged):
         return Unpacked(_unpack(one, staged, progress), staged)
 
 

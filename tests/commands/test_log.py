@@ -84,7 +84,7 @@ def test_of_two_who_add_to_a_log_at_once_none_writes_over_the_other(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs of cron, each of another tree: both said 'added', and the log had one entry."""
-    log, write = project.folder / "log.md", writing.write_whole
+    log, write = project.folder / "log.md", writing.write_report
     others: list[threading.Thread] = []
 
     def add(run: str) -> None:
@@ -98,7 +98,7 @@ def test_of_two_who_add_to_a_log_at_once_none_writes_over_the_other(
             others[0].join(0.2)  # as long as it would need, if it did not wait for this one
         write(path, text)
 
-    monkeypatch.setattr(writing, "write_whole", write_slowly)
+    monkeypatch.setattr(writing, "write_report", write_slowly)
     add("first")
     others[0].join()
     assert log.read_text() == "first\n\nsecond\n"

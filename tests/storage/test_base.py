@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Changed, LockedError, Stat, Storage
-from ckptrules.storage.writing import write_beside
+from ckptrules.storage.writing import write_file
 from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
 from tests.support.undisturbed import wait_a_tick
 
@@ -190,7 +190,7 @@ def test_lines_are_appended_and_a_replaced_file_goes_on(storage: Storage) -> Non
         (NOTES, lambda storage: storage.create(f"{NOTES}/a", [b"x"])),
         (NOTES, lambda storage: storage.replace(f"{NOTES}/a", [b"x"])),
         (NOTES, lambda storage: storage.append(f"{NOTES}/a", b"x")),
-        (FOLDER, lambda storage: write_beside(f"{storage.root}/{FOLDER}/a", "x")),
+        (FOLDER, lambda storage: write_file(f"{storage.root}/{FOLDER}/a", "x")),
     ],
     ids=["create", "replace", "append", "beside"],
 )

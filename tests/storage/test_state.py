@@ -312,7 +312,7 @@ def test_a_report_keeps_the_mode_of_the_one_before(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     report.write_text("old")
     report.chmod(0o600)
-    writing.write_whole(str(report), "new")
+    writing.write_report(str(report), "new")
     assert (report.read_text(), stat.S_IMODE(report.stat().st_mode)) == ("new", 0o600)
 
 
@@ -323,7 +323,7 @@ def test_a_new_report_is_no_wider_than_its_folder(tmp_path: Path, folder_mode: i
     folder.chmod(folder_mode)
     before = os.umask(0)
     try:
-        writing.write_whole(str(folder / "report.json"), "new")
+        writing.write_report(str(folder / "report.json"), "new")
     finally:
         os.umask(before)
     mode = stat.S_IMODE((folder / "report.json").stat().st_mode)
@@ -334,7 +334,7 @@ def test_a_new_report_is_no_wider_than_its_folder(tmp_path: Path, folder_mode: i
 def test_a_file_of_ours_replaces_a_link_and_does_not_follow_it(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "ours").symlink_to("precious")
-    writing.write_beside(str(tmp_path / "ours"), "new")
+    writing.write_file(str(tmp_path / "ours"), "new")
     assert ((tmp_path / "ours").read_text(), (tmp_path / "precious").read_text()) == ("new", "precious")
 
 
@@ -348,7 +348,7 @@ def test_nothing_is_left_of_what_could_not_be_written(
     (tmp_path / "report").write_text("old")
     monkeypatch.setattr(os, fails, fail)
     with pytest.raises(OSError, match="No space"):
-        writing.write_whole(str(tmp_path / "report"), "new")
+        writing.write_report(str(tmp_path / "report"), "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"report": "old"}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.reading import open_below
-from ckptrules.storage.writing import HOLE, change_beside, in_blocks, remove, write_json
+from ckptrules.storage.writing import HOLE, change_file, in_blocks, remove, write_json
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 DATA = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
@@ -114,5 +114,5 @@ def test_what_cannot_be_removed_keeps_only_our_state_beside_it(tmp_path: Path, m
 def test_what_was_left_of_a_file_goes_and_what_is_called_alike_stays(tmp_path: Path) -> None:
     for name in ("pins.yaml.tmp", "pins.yaml.mine.tmp", "pins.yaml.4711-1700000000.tmp"):
         (tmp_path / name).write_text(name)
-    change_beside(str(tmp_path / "pins.yaml"), lambda _: "pins: []")
+    change_file(str(tmp_path / "pins.yaml"), lambda _: "pins: []")
     assert sorted(os.listdir(tmp_path)) == ["pins.yaml", "pins.yaml.mine.tmp", "pins.yaml.tmp"]
