@@ -172,7 +172,7 @@ def _age(record: Record) -> tuple[int, int, float, str]:
 def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping[str, Pin]) -> Iterator[Record]:
     told = all_facts(outputs_dir, listing, rules)
     found = sort_entries(rules, believed(listing, told.times))
-    known = memory.known_names(outputs_dir, listing)
+    known = memory.results_by_name(outputs_dir, listing)
     broken = {name: this.broken for name, this in known.items() if this.broken}
     proved = known.keys() - broken
     left_out, _ = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
@@ -231,7 +231,7 @@ def _by_verify(one: Checkpoint, known: Mapping[str, memory.CheckResult]) -> dict
     """Return the numbers that `doit verify` has read inside a checkpoint whose name tells none."""
     if one.series[1] or one.entry.name not in known:
         return {}
-    facts = known[one.entry.name].facts
+    facts = known[one.entry.name].content
     less = 1 if facts.counts_from_1 else 0
     return {key: str(value - less) for key, value in facts.inside.items() if value is not None and value >= less}
 

@@ -24,7 +24,17 @@ from ckptrules.run.tasks import TaskDict
 from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.verify import check
 from ckptrules.verify.check import Report, ToVerify
-from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portions, portions_of, read_one, read_portion
+from ckptrules.verify.portion import (
+    Answer,
+    Context,
+    Depth,
+    Portion,
+    Read,
+    of_portions,
+    portions_of,
+    read_one,
+    read_portion,
+)
 from ckptrules.verify.report import VerifyTally, block, report_as_data, summary, tally
 from ckptrules.workers.pieces import SMALL, weight
 
@@ -53,12 +63,12 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         raise OptionError("unsafe=1 says how to load", "give load=1 as well")
     if options.load and importlib.util.find_spec("torch") is None:
         raise OptionError("load=1 needs torch", "pip install 'ckptrules[torch]'")
-    how = How(options.quick, options.load, options.unsafe)
+    depth = Depth(options.quick, options.load, options.unsafe)
     yield from experiments.experiments(
         session,
         "verify",
         options,
-        partial(verify_one, how),
+        partial(verify_one, depth),
         lambda total: total.experiments,  # a directory in which nothing is understood has a problem
         nothing=VerifyTally(),
         summarise=partial(summarise, options),
@@ -76,7 +86,7 @@ def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterabl
 # --- the work on one directory ----------------------------------------------------------------------------------------
 
 
-def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
+def verify_one(depth: Depth, job: Job, found: Directory) -> Done | Apart:
     """Verify one checkpoint directory: here if it is small, else return the portions for all workers.
 
     Raises:
@@ -85,15 +95,15 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     heed()
     options = job.options
     try:
-        begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
+        begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), depth, time.time_ns())
     except FAULTS as fault:
         return as_done(job, Report(found.experiment, found.directory, (), untouched(found, fault).problems))
     if options.dry_run:
         return as_done(job, check.end(begun, job.rules, ())[0])
-    desk = begun.desk
-    if weight(begun.new) >= SMALL and (how.load or not how.quick):
-        portions = [portion for entry in begun.new for portion in portions_of(desk, entry)]
-        return Apart(partial(read_portion, desk), portions, partial(conclude, job, begun, portions))
+    context = begun.context
+    if weight(begun.new) >= SMALL and (depth.load or not depth.quick):
+        portions = [portion for entry in begun.new for portion in portions_of(context, entry)]
+        return Apart(partial(read_portion, context), portions, partial(conclude, job, begun, portions))
     results: list[Read] = []
     passed, stop = 0, None
 
@@ -105,17 +115,17 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     try:
         for entry in begun.new:
             heed()
-            results.append(read_one(desk, entry, progress))
+            results.append(read_one(context, entry, progress))
     except StoppedError as error:
         stop = error
     done, unlike = judged(job, begun, results, stop)
-    done = done._replace(moved=passed if how.quick else sum(result.entry.size for result in results), passed=passed)
-    return Apart(None, (), partial(remembered, desk, [*results, *unlike], done)) if results else done
+    done = done._replace(moved=passed if depth.quick else sum(result.entry.size for result in results), passed=passed)
+    return Apart(None, (), partial(remembered, context, [*results, *unlike], done)) if results else done
 
 
-def remembered(desk: Desk, results: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
+def remembered(context: Context, results: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
     """Remember the results. This runs in the main process, which alone writes into the state folder."""
-    check.remember(desk, results)
+    check.remember(context, results)
     return done
 
 
@@ -132,13 +142,13 @@ def conclude(job: Job, begun: ToVerify, portions: Sequence[Portion], answers: It
         for portion, answer in zip(portions, answers, strict=True):
             of_one.append((portion, answer))
             if len(of_one) == portion.of:
-                results.append(of_portions(begun.desk, of_one, lambda _: heed()))
-                check.remember(begun.desk, results[-1:])
+                results.append(of_portions(begun.context, of_one, lambda _: heed()))
+                check.remember(begun.context, results[-1:])
                 of_one = []
     except (StoppedError, KilledError) as error:
         stop = error
     done, unlike = judged(job, begun, results, stop)
-    check.remember(begun.desk, unlike)
+    check.remember(begun.context, unlike)
     return done
 
 

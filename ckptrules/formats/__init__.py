@@ -1,1 +1,1 @@
-"""What is inside a checkpoint; nothing of it is executed."""
+"""Reads what is inside a checkpoint; nothing in it is executed."""

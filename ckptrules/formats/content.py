@@ -1,4 +1,4 @@
-"""What reading a checkpoint's bytes comes to: the words that all readers of files share."""
+"""What all readers of files share: what a file holds (`FileContent`), and what is wrong with it (`UnsoundError`)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from ckptrules.formats.machine import TooLongError, UnreadableError, entries_of,
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
-USUAL = ("torch.", "collections.OrderedDict")  # what any checkpoint of torch imports
-BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # ids of faults of a content that is not whole
-NAMED_FROM_0 = (1, 6)
+USUAL = ("torch.", "collections.OrderedDict")  # every checkpoint of torch imports these
+BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # ids of faults of files that are not whole
+ONE_HIGHER_BEFORE = (1, 6)  # versions of Lightning wrote epoch and step one higher
 MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib runpy pty ctypes".split())
 ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}
 BUILTINS_THAT_ACT = frozenset("eval exec compile open __import__ input breakpoint execfile apply".split())
 
-_OF_A_WRONG_PLACE = (None, errno.EINVAL, errno.EOVERFLOW)  # where a file says to look: before its start, or too far
+# The errors of a seek to a place that a damaged file names: before its start, or too far
+_WRONG_SEEK = (None, errno.EINVAL, errno.EOVERFLOW)
 
-Tell = Callable[[int], object]
-"""Takes the number of bytes read since the last call: the progress bar. What it raises ends the reading."""
+Progress = Callable[[int], object]
+"""Takes the number of bytes read since its last call. To end the reading, it raises any exception."""
 
 
 class UnsoundError(Exception):
-    """A file that is no whole checkpoint: ``id`` as in docs/verify.md, one fact, a hint or nothing."""
+    """A file that is not a whole checkpoint: an ``id`` of docs/verify.md, one fact, and a hint or an empty text."""
 
-    def __init__(self, id: str, fact: str, hint: str = "") -> None:  # noqa: A002 - as in model.Problem
-        super().__init__(id, fact, hint)  # all of it: it may come from another process
+    def __init__(self, id: str, fact: str, hint: str = "") -> None:  # noqa: A002 - as in `Problem`
+        super().__init__(id, fact, hint)  # all three, so that it can be pickled
         self.id = id
         self.fact = fact
         self.hint = hint
@@ -40,30 +41,30 @@ class UnsoundError(Exception):
 
 
 @contextlib.contextmanager
-def told_as_fault(tell: Tell) -> Iterator[Tell]:
-    """Make a fault of the file of whatever its readers raise. No other place turns exceptions into `UnsoundError`.
+def errors_as_faults(progress: Progress) -> Iterator[Progress]:
+    """Turn whatever the readers of a file raise into an `UnsoundError`.
 
-    What the system refuses is no fault of the file, nor what ``tell`` raises; both pass as they are. Use the ``tell``
-    that this gives in its place.
+    Two things are no fault of the file, and pass unchanged: errors of the system, and what ``progress`` raises. To
+    tell the latter apart, readers must call the function that this yields in place of ``progress``.
 
     Raises:
-        UnsoundError: see there; ``not_read`` where nothing is known against the file.
+        UnsoundError: the file is not whole; ``not_read`` where nobody knows whether it is.
     """
     passing: list[BaseException] = []
 
-    def heard(count: int) -> None:
+    def guarded(count: int) -> None:
         try:
-            tell(count)
+            progress(count)
         except BaseException as error:
             passing.append(error)
             raise
 
     try:
-        yield heard
+        yield guarded
     except UnsoundError:
         raise
     except Exception as error:
-        if error in passing or (isinstance(error, OSError) and error.errno not in _OF_A_WRONG_PLACE):
+        if error in passing or (isinstance(error, OSError) and error.errno not in _WRONG_SEEK):
             raise
         raise _fault(error) from None
 
@@ -79,13 +80,13 @@ def _fault(error: Exception) -> UnsoundError:
 
 
 def not_read(why: str) -> UnsoundError:
-    """Tell of what is not read to its end: nobody knows whether it is whole."""
+    """Make the fault of a file that is not read to its end, so that nobody knows whether it is whole."""
     return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
 
 
 @contextlib.contextmanager
-def of_part(path: str) -> Iterator[None]:
-    """Say of which part of a checkpoint a fault is."""
+def faults_of_part(path: str) -> Iterator[None]:
+    """Add to a fault the part of the checkpoint in which it is."""
     try:
         yield
     except UnsoundError as fault:
@@ -93,13 +94,16 @@ def of_part(path: str) -> Iterator[None]:
 
 
 class FileContent(NamedTuple):
-    """What is known of a checkpoint's content, whatever its name is.
+    """What stands inside a checkpoint; its name plays no part.
 
-    ``kind`` is the file format, in words. ``epoch`` and ``step`` (``global_step``) are what stands inside, or None.
-    ``lightning`` is the version that wrote it, or empty. ``checksums`` says whether there were any to go by.
-    ``names`` are what loading would import, beyond torch and plain containers. ``ranks`` is the number of processes
-    that DeepSpeed says took part (``dp_world_size``). ``counts`` are the iterations and, where one has just ended, the
-    epochs that an engine of PyTorch-Ignite has done.
+    Attributes:
+        kind: the file format, in words.
+        epoch, step: the numbers inside (``epoch``, ``global_step``), or None.
+        lightning: the version of Lightning that wrote the checkpoint, or an empty text.
+        checksums: whether checksums were compared.
+        names: what loading would import, beyond torch and plain containers.
+        ranks: how many processes saved it, as DeepSpeed notes (``dp_world_size``), or None.
+        counts: the iterations that an engine of PyTorch-Ignite has done and, at the end of an epoch, its epochs.
     """
 
     kind: str
@@ -113,23 +117,23 @@ class FileContent(NamedTuple):
 
     @property
     def inside(self) -> dict[str, int | None]:
-        """The numbers that names tell, too."""
+        """The numbers that a name may hold as well, by their fields."""
         return {"epoch": self.epoch, "step": self.step}
 
     @property
     def counts_from_1(self) -> bool:
-        """Say whether epoch and step may stand inside one higher than in the name.
+        """Whether epoch and step inside may be one higher than in the name.
 
-        Lightning before 1.6 added one to both while saving (``dump_checkpoint`` in its checkpoint connector), and not
+        Lightning before 1.6 added one to both while saving (``dump_checkpoint`` in its checkpoint connector), but not
         to the epoch at the last step.
         """
         major, _, rest = self.lightning.partition(".")
         version = number(major), number(rest.partition(".")[0])
-        return None not in version and version < NAMED_FROM_0
+        return None not in version and version < ONE_HIGHER_BEFORE
 
 
-def together(kind: str, contents: Iterable[FileContent]) -> FileContent:
-    """Say what is known of several files: each number as the first of them says that says any."""
+def combine(kind: str, contents: Iterable[FileContent]) -> FileContent:
+    """Combine what several files hold. Of each number, the first file that has it decides."""
     every = list(contents)
     return FileContent(
         kind,
@@ -143,11 +147,15 @@ def together(kind: str, contents: Iterable[FileContent]) -> FileContent:
 
 
 class Format(NamedTuple):
-    """A format of files: how it is told by the first 512 bytes, and checked.
+    """A file format.
 
-    ``check`` takes the file, its size in bytes, `Tell`, and whether checksums are left out. It raises `UnsoundError`
-    where the file is not whole, and may raise anything else over damaged content. ``glance`` takes the first two, and
-    sees by a few reads, whatever the size, that nothing is cut off; None where that cannot be seen.
+    Attributes:
+        name: what users call it.
+        fits: says by the first 512 bytes of a file whether it has this format.
+        check: takes the file, its size in bytes, a `Progress`, and whether to leave checksums out. It raises
+            `UnsoundError` if the file is not whole; any other exception counts as damage, too.
+        glance: takes the file and its size, and raises the same if it is cut off. It makes a few reads, whatever the
+            size. None for formats in which a few reads cannot show that.
     """
 
     name: str
@@ -156,11 +164,11 @@ class Format(NamedTuple):
     glance: Callable[[BinaryIO, int], object] | None = None
 
 
-def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:
-    """Take from a pickle what is compared and remembered.
+def content_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:
+    """Return what a pickle says of its checkpoint; None stands for a file without a pickle.
 
     Raises:
-        UnsoundError: loading it would run what no checkpoint needs.
+        UnsoundError: loading the pickle would run code that no checkpoint needs.
     """
     if contents is None:
         return FileContent(kind, checksums=checksums)
@@ -179,7 +187,7 @@ def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -
 
 
 def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
-    """Yield what engines of PyTorch-Ignite have counted; their states stand under keys of the user's choice."""
+    """Yield the counts of each engine of PyTorch-Ignite. Users choose the keys of their states, so try every entry."""
     for value in contents.fields.values():
         state = entries_of(value)
         if not state.keys().isdisjoint(("max_epochs", "max_iters")):
@@ -189,10 +197,10 @@ def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
 
 
 def refuse_code(names: Iterable[str]) -> None:
-    """Refuse pickles that name what acts on the machine. The list is a help, no proof: many roads lead to a call.
+    """Refuse a pickle that imports what can act on the machine. The list of such names can never be complete.
 
     Raises:
-        UnsoundError: with the first such name.
+        UnsoundError: there is such a name; the fact has the first one.
     """
     for name in sorted(names):
         root, *rest = name.split(".")
@@ -202,11 +210,11 @@ def refuse_code(names: Iterable[str]) -> None:
             raise UnsoundError("runs_code", f"would run '{name[:80]}' when it is loaded", hint)
 
 
-def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> FileContent:
-    """Compare the bytes that are there with those that the file speaks of.
+def check_size(kind: str, size: int, expected: int, *, exact: bool = False) -> FileContent:
+    """Compare the size of a file with the one that follows from its content.
 
     Raises:
-        UnsoundError: there are too few, or too many where it must be ``exact``.
+        UnsoundError: the file is shorter than ``expected``, or longer and ``exact``.
     """
     if size < expected:
         raise UnsoundError("truncated", f"is cut off: it has {size} bytes and should have {expected}")

@@ -1,4 +1,4 @@
-"""Tells a file's format by its first bytes and checks it; nothing of it is executed."""
+"""Recognises the format of a file by its first bytes, and checks the file. Nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import re
 from importlib import import_module
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, errors_as_faults
 
-HEAD = 512  # bytes by which a format is told
-BLOCK = 4096  # bytes; the least that a crash leaves zeros in place of
+HEAD = 512  # bytes that show the format
+BLOCK = 4096  # bytes; a crash leaves zeros in whole blocks
 WEB_PAGE = (b"<!doctype html", b"<html")
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-HEADER = 64 << 10  # bytes; few are longer
-HEADER_ONLY = re.compile(r".*\.(?:safetensors|h5|hdf5|npy|msgpack|gguf|ply|data-\d{5}-of-\d{5})", re.DOTALL)  # is read
+HEADER = 64 << 10  # bytes; few headers are longer
+# Of files with these endings, only the header is read
+HEADER_ONLY = re.compile(r".*\.(?:safetensors|h5|hdf5|npy|msgpack|gguf|ply|data-\d{5}-of-\d{5})", re.DOTALL)
 FORMATS = (
     "torchfile.ZIP",
     "safetensors.SAFETENSORS",
@@ -29,40 +30,40 @@ FORMATS = (
     "gguf.GGUF",
     "packed.GZIP",
     "packed.ZSTD",
-)  # one that comes first is asked first
+)  # the first one that fits decides
 
 
 def open_file(directory: int, path: str) -> BinaryIO:
-    """Open a file below a directory for reading. A link is refused, a pipe does not block."""
+    """Open a file in or below a directory for reading. A link is refused; a pipe does not block."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return open(os.open(path, flags, dir_fd=directory), "rb")
 
 
-def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileContent:
-    """Check one file. What that costs is bounded by its bytes, whatever they say.
+def check_file(file: BinaryIO, size: int, progress: Progress, *, quick: bool) -> FileContent:
+    """Check one file. Time and memory are bounded by its size, whatever it says of itself.
 
-    ``tell`` takes the bytes read, and may end the reading by raising something; ``quick`` leaves the checksums out.
+    ``quick`` leaves the checksums out.
 
     Raises:
-        UnsoundError: it is no whole file of a known format; ``unknown_format`` where the first bytes fit none,
-            ``not_read`` where it is too long to be understood.
+        UnsoundError: it is not a whole file of a known format; ``unknown_format`` where no format fits its first
+            bytes, ``not_read`` where it goes beyond the limits of what is read.
     """
-    with told_as_fault(tell) as heard:
+    with errors_as_faults(progress) as guarded:
         if form := _format_of(file):
-            return form.check(file, size, heard, quick)
+            return form.check(file, size, guarded, quick)
         names = [form.name for form in all_formats()]
         raise UnsoundError("unknown_format", "is in no known format", f"these are known: {', '.join(names)}")
 
 
 def glance(file: BinaryIO, size: int) -> str:
-    """Look at the beginning and the end of a file, as far as its format says there what must be; others pass.
+    """Look for damage at the beginning and the end of a file, if its format has a `glance`.
 
-    Return the name of the format, or nothing where it is none that is known.
+    Return the name of the format; an empty text if it is unknown.
 
     Raises:
-        UnsoundError: it is plain that it is not whole; ``not_read`` as for `check_file`.
+        UnsoundError: the file is not whole; ``not_read`` as for `check_file`.
     """
-    with told_as_fault(lambda _: None):
+    with errors_as_faults(lambda _: None):
         form = _format_of(file)
         if form and form.glance:
             form.glance(file, size)
@@ -70,10 +71,10 @@ def glance(file: BinaryIO, size: int) -> str:
 
 
 def _format_of(file: BinaryIO) -> Format | None:
-    """Tell a file's format; nothing of it has been read then.
+    """Return the format of a file, which is left at its beginning; None if it is unknown.
 
     Raises:
-        UnsoundError: it begins as no file does that is whole.
+        UnsoundError: no whole file begins like this one.
     """
     block = file.read(BLOCK)
     head = block[:HEAD]
@@ -91,12 +92,12 @@ def _format_of(file: BinaryIO) -> Format | None:
 
 
 def bytes_to_read(path: str, size: int) -> int:
-    """Guess by the name of a file how much of it is read to check it."""
+    """Estimate by the name of a file how many of its bytes a check reads."""
     return min(size, HEADER) if HEADER_ONLY.fullmatch(path) else size
 
 
 @functools.cache
 def all_formats() -> tuple[Format, ...]:
-    """Return the formats that are known, in the order in which they are asked."""
+    """Return the known formats, in the order in which they are tried."""
     places = (row.partition(".") for row in FORMATS)
     return tuple(getattr(import_module(f"ckptrules.formats.{file}"), name) for file, _, name in places)

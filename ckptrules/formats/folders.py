@@ -1,4 +1,4 @@
-"""Checks a checkpoint that is a directory: whether all its parts are there, and each part that is a file of its own."""
+"""Checks a checkpoint that is a directory: that all its parts are there, and each part whose format is known."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from typing import NamedTuple
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, of_part, together, told_as_fault
+from ckptrules.formats.content import (
+    FileContent,
+    Progress,
+    UnsoundError,
+    combine,
+    errors_as_faults,
+    faults_of_part,
+    not_read,
+)
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
 
 WHOLE_FILES = tuple(".pt .pth .ckpt .bin .safetensors .h5 .hdf5 .npy .npz .msgpack .nemo .ply .gguf".split())
 NEVER_EMPTY = (*WHOLE_FILES, ".onnx", ".pdparams", ".params", ".json", ".metadata")
-SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the ending of weights
+SPEECHBRAIN = "CKPT.yaml"  # beside this file, counters and the like are text files with the ending of weights
 TEXT = "text"
-NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
+TEXT_LINE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
 
 ShardAnswer = FileContent | UnsoundError | OSError
-"""What stands in a file, or why that is not known."""
+"""What a file holds, or why that is not known."""
 
 
 class Shard(NamedTuple):
-    """A file inside a checkpoint directory: its path in there, what ``stat`` says."""
+    """A file inside a checkpoint directory: its path from there, and what ``stat`` says."""
 
     path: str
     inode: int
@@ -48,77 +56,82 @@ def parts_of(directory: int, name: str) -> tuple[Shard, ...]:
 
 
 def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]]:
-    """Yield what lies in a checkpoint directory: its path in there, its status, and its open folder."""
+    """Yield all that lies in a checkpoint directory: its path from there, its status, and its open folder."""
     for folder, folders, files, inner in os.fwalk(name, dir_fd=directory, onerror=_raise):
         for one in (*folders, *files):
             yield os.path.join(folder, one)[len(name) + 1 :], os.lstat(one, dir_fd=inner), inner
 
 
 def check_folder(
-    directory: int, name: str, tell: Tell, *, quick: bool, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})
+    directory: int,
+    name: str,
+    progress: Progress,
+    *,
+    quick: bool,
+    answers: Mapping[Shard, ShardAnswer] = MappingProxyType({}),
 ) -> FileContent:
-    """Check a checkpoint directory; of each part, as `check_file` does.
+    """Check a checkpoint directory, and each of its parts as `check_file` does.
 
-    ``answers`` are what came of files that were read before; one that has changed since is read again.
+    ``answers`` are the results of parts that workers have read; a part that has changed since is read again.
 
     Raises:
         UnsoundError: a part is missing, empty, damaged, or not read.
     """
-    with told_as_fault(tell) as heard:
-        folder, shards = _look(directory, name, heard)
+    with errors_as_faults(progress) as guarded:
+        folder, shards = _look(directory, name, guarded)
         parts = dict(_check_files(folder, shards, quick=quick, answers=answers))
         inside = {**layouts.check_json(folder), **parts}
         kind = _kind_of(folder, inside, quick=quick)
         _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
-    content = together(kind, inside.values())
+    content = combine(kind, inside.values())
     return content._replace(checksums=bool(parts) and content.checksums)
 
 
 def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
-    """List the files of a checkpoint directory that `check_shard` may read, each for itself.
+    """List the files of a checkpoint directory that `check_shard` may read one by one.
 
-    There are none where the files cannot be judged one by one, or where it is plain already that something is missing.
+    None, if something is missing already, or if the files of its framework can only be judged together.
     """
-    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None) as heard:
-        _, shards = _look(directory, name, heard)
+    with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None) as guarded:
+        _, shards = _look(directory, name, guarded)
         if not any(shard.path == SPEECHBRAIN for shard in shards):
             return tuple(shard for shard in shards if _is_read(shard.path, shard.size))
     return ()
 
 
 def bytes_to_read_in(directory: int, name: str) -> int:
-    """Guess how much of a checkpoint directory is read to check it: of what is no `WHOLE_FILES`, little."""
+    """Estimate how many bytes a check of a checkpoint directory reads: few of all but `WHOLE_FILES`."""
     return sum(
         bytes_to_read(shard.path, shard.size) if shard.path.endswith(WHOLE_FILES) else min(shard.size, HEADER)
         for shard in parts_of(directory, name)
     )
 
 
-def check_shard(directory: int, name: str, shard: Shard, tell: Tell, *, quick: bool) -> FileContent:
+def check_shard(directory: int, name: str, shard: Shard, progress: Progress, *, quick: bool) -> FileContent:
     """Check one file of a checkpoint directory, as `check_file` does.
 
     Raises:
-        UnsoundError: it is damaged, or not read.
+        UnsoundError: the file is damaged, or not read.
     """
-    with of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
-        return check_file(file, shard.size, tell, quick=quick)
+    with faults_of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
+        return check_file(file, shard.size, progress, quick=quick)
 
 
-def glance_at_folder(directory: int, name: str, tell: Tell) -> dict[str, str]:
-    """Look at what a checkpoint directory must hold, and at each part as `glance` does; `check_folder` reads them.
+def glance_at_folder(directory: int, name: str, progress: Progress) -> dict[str, str]:
+    """Look for missing parts of a checkpoint directory, and at each part as `glance` does.
 
     Return the format of each part, by its path.
 
     Raises:
-        UnsoundError: it is plain that something is missing or cut off; ``not_read`` as for `check_folder`.
+        UnsoundError: a part is missing or cut off; ``not_read`` as for `check_folder`.
     """
-    with told_as_fault(tell) as heard:
-        folder, _ = _look(directory, name, heard)
+    with errors_as_faults(progress) as guarded:
+        folder, _ = _look(directory, name, guarded)
         formats = {}
         for path, size in folder.sizes.items():
             if _is_read(path, size):
-                heard(0)
-                with of_part(path), folder.open(path) as file:
+                guarded(0)
+                with faults_of_part(path), folder.open(path) as file:
                     formats[path] = glance(file, size)
         layouts.check_json(folder, INDEX)
         _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)}, quick=True)
@@ -126,18 +139,18 @@ def glance_at_folder(directory: int, name: str, tell: Tell) -> dict[str, str]:
 
 
 def _first_model(folder: Folder) -> dict[str, FileContent]:
-    """Read what a model of DeepSpeed says and no name does: how many ranks there are (it loads by that number)."""
+    """Read a model file of DeepSpeed: it holds the number of ranks, which no name does, and which loading needs."""
     for path in (path for path in folder.sizes if MODEL.fullmatch(os.path.basename(path))):
-        with contextlib.suppress(UnsoundError), told_as_fault(folder.tell) as heard, folder.open(path) as file:
-            return {path: check_file(file, folder.sizes[path], heard, quick=True)}
+        with contextlib.suppress(UnsoundError), errors_as_faults(folder.progress) as guarded, folder.open(path) as file:
+            return {path: check_file(file, folder.sizes[path], guarded, quick=True)}
     return {}
 
 
-def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, ...]]:
+def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[Shard, ...]]:
     """List the files and the links in a checkpoint directory, sorted.
 
     Raises:
-        UnsoundError: by the names and sizes alone, something is missing.
+        UnsoundError: names and sizes show that something is missing.
     """
     shards, links = parts_of(directory, name), list[str]()
     for path, status, inner in _walk(directory, name):
@@ -150,11 +163,11 @@ def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, .
             raise UnsoundError("incomplete", f"has an empty part: '{shard.path}'")
     layouts.check_numbered({*(shard.path for shard in shards), *links})
     sizes = {shard.path: shard.size for shard in shards}
-    return Folder(directory, name, sizes, tuple(sorted(links)), tell), shards
+    return Folder(directory, name, sizes, tuple(sorted(links)), progress), shards
 
 
 def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) -> str:
-    """Find out which framework wrote a directory, and see that all is there that it says.
+    """Return which framework wrote a directory, and check that all parts are there that it names.
 
     Raises:
         UnsoundError: a part is missing.
@@ -172,36 +185,38 @@ def _check_files(
     folder: Folder, shards: Sequence[Shard], *, quick: bool, answers: Mapping[Shard, ShardAnswer]
 ) -> Iterator[tuple[str, FileContent]]:
     for shard in shards:
-        folder.tell(0)
+        folder.progress(0)
         if not _is_read(shard.path, shard.size):
             continue
-        if SPEECHBRAIN in folder.sizes and _is_note(folder, shard):
-            folder.tell(shard.size)
+        if SPEECHBRAIN in folder.sizes and _is_text(folder, shard):
+            folder.progress(shard.size)
             yield shard.path, FileContent(TEXT, checksums=True)
         else:
-            answer = answers.get(shard) or check_shard(folder.directory, folder.name, shard, folder.tell, quick=quick)
+            answer = answers.get(shard) or check_shard(
+                folder.directory, folder.name, shard, folder.progress, quick=quick
+            )
             if isinstance(answer, Exception):
                 raise answer
             yield shard.path, answer
 
 
 def _is_read(path: str, size: int) -> bool:
-    """Say whether the format of a part can be told: msgpack of one byte, an empty dictionary, is as a pickle begins."""
+    """Say whether a part is checked as a file. Msgpack of one byte, an empty dictionary, looks like a pickle."""
     return path.endswith(WHOLE_FILES) and not (path.endswith(".msgpack") and size == 1)
 
 
-def _is_note(folder: Folder, shard: Shard) -> bool:
-    """Say whether a file is lines of one value each, as SpeechBrain writes its counters."""
+def _is_text(folder: Folder, shard: Shard) -> bool:
+    """Say whether a file is text with one value a line, as SpeechBrain writes its counters."""
     with folder.open(shard.path) as file:
         data = file.read(SHORT)
-    return shard.size == len(data) and all(map(NOTE.fullmatch, data.splitlines()))
+    return shard.size == len(data) and all(map(TEXT_LINE.fullmatch, data.splitlines()))
 
 
 def _check_weights(paths: Collection[str], links: Collection[str]) -> None:
-    """See that there is anything beside what stands beside weights, and that it was read."""
-    away = [path for path in links if may_be_weights(path)]
-    if away:
-        raise not_read(f"its part '{away[0]}' is a link, and what it leads to is not read")
+    """Check that there are weights, and that none of them are links, which are not read."""
+    linked = [path for path in links if may_be_weights(path)]
+    if linked:
+        raise not_read(f"its part '{linked[0]}' is a link, and what it leads to is not read")
     if not any(map(may_be_weights, paths)):
         hint = "it was never finished, or somebody has taken them away: remove it, or bring them back"
         raise UnsoundError("incomplete", f"has {NO_WEIGHTS}", hint)

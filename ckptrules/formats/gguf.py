@@ -1,4 +1,4 @@
-"""GGUF, as llama.cpp reads it: what is told of the model, a list of the tensors, and the tensors.
+"""Checks GGUF, the format of llama.cpp: key-value pairs, a list of the tensors, and the tensors.
 
 Written after https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, "File Structure".
 """
@@ -9,15 +9,15 @@ import itertools
 import math
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, not_read, of_size
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
 from ckptrules.formats.machine import TooLongError, UnreadableError
 
-VERSIONS = (2, 3)  # the first had counts of 32 bits; llama.cpp reads it no more
+VERSIONS = (2, 3)  # version 1 had counts of 32 bits; llama.cpp no longer reads it
 MOST_VALUES = 2_000_000  # lengths and numbers; a vocabulary of 250,000 words and as many merges have 500,000
 MOST_SIDES = 4  # of a tensor: GGML_MAX_DIMS
 DEEPEST = 4  # lists in lists; nobody writes any
-TELL_EVERY = 4096  # values, some milliseconds
-ALIGNMENT = 32  # bytes, where the file names no other one
+REPORT_EVERY = 4096  # values, some milliseconds
+ALIGNMENT = 32  # bytes, unless the file says otherwise
 TEXT, LIST = 8, 9  # kinds of values
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of all other kinds: numbers
 BLOCKS = {
@@ -30,40 +30,40 @@ BLOCKS = {
 
 
 class Tensor(NamedTuple):
-    """Where a tensor begins and ends, in bytes behind the header; one of an unknown type ends where it begins."""
+    """Where a tensor begins and ends, in bytes from the end of the header; one of an unknown type counts as empty."""
 
     begin: int
     end: int
 
 
-def check_gguf(file: BinaryIO, size: int, tell: Tell = lambda _: None, *_: object) -> FileContent:
-    """Check the header, that no tensors overlap, and that all are there; there are no checksums.
+def check_gguf(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
+    """Check the header, that no tensors overlap, and that all are there; the format has no checksums.
 
     Raises:
-        UnsoundError: it is cut off, or damaged.
-        UnreadableError: it is damaged.
-        TooLongError: it has more values than are read.
+        UnsoundError: the file is cut off or damaged.
+        UnreadableError: the header is damaged.
+        TooLongError: the header has too many values.
     """
-    header = _Header(file, size, tell)
+    header = _Header(file, size, progress)
     tensors = sorted(header.read())
     if any(after.begin < before.end for before, after in itertools.pairwise(tensors)):
         raise UnsoundError("damaged", "its tensors overlap")
     start = -(-header.place // header.alignment) * header.alignment
-    return of_size("GGUF", size, start + tensors[-1].end if tensors else header.place)
+    return check_size("GGUF", size, start + tensors[-1].end if tensors else header.place)
 
 
 class _Header:
-    """Reads the header of a file from its beginning; ``place`` is how far it has come, in bytes."""
+    """Reads the header of a file from its beginning; ``place`` is the number of bytes read so far."""
 
-    def __init__(self, file: BinaryIO, size: int, tell: Tell) -> None:
+    def __init__(self, file: BinaryIO, size: int, progress: Progress) -> None:
         self.place, self.alignment = 0, ALIGNMENT
-        self._file, self._size, self._tell, self._order, self._values = file, size, tell, "little", 0
+        self._file, self._size, self._progress, self._order, self._values = file, size, progress, "little", 0
 
     def read(self) -> list[Tensor]:
-        """Read all of it, and return its tensors."""
-        self._skip(4)  # the magic bytes, which the file was told by
+        """Read the whole header, and return the tensors."""
+        self._skip(4)  # the magic bytes
         version = self._number(4)
-        if version > 0xFFFF:  # noqa: PLR2004 - the version of a file for machines that begin with the highest byte
+        if version > 0xFFFF:  # noqa: PLR2004 - the file is big-endian
             version, self._order = int.from_bytes(version.to_bytes(4, "little"), "big"), "big"
         if version not in VERSIONS:
             raise not_read(f"version {version} of GGUF is not known")
@@ -90,7 +90,7 @@ class _Header:
         return Tensor(begin, begin + math.prod(sides) // numbers * block)
 
     def _value(self, kind: int, depth: int = 0) -> int | None:
-        """Pass over a value; return it where it is a number."""
+        """Read a value; return it if it is a number."""
         if kind in WIDTHS:
             return self._number(WIDTHS[kind])
         if kind == TEXT:
@@ -107,7 +107,7 @@ class _Header:
         return None
 
     def _text(self) -> bytes:
-        """Pass over a text; return what it begins with."""
+        """Read a text; return its beginning."""
         length = self._number(8)
         head = self._file.read(min(length, 64))
         self.place += len(head)
@@ -118,14 +118,14 @@ class _Header:
         self._values += 1
         if self._values > MOST_VALUES:
             raise TooLongError(f"a header of more than {MOST_VALUES // 10**6} million values is not read")
-        if self._values % TELL_EVERY == 0:
-            self._tell(0)
+        if self._values % REPORT_EVERY == 0:
+            self._progress(0)
         self._skip(0, width)
         self.place += width
         return int.from_bytes(self._file.read(width), self._order)  # type: ignore[arg-type] # one of two
 
     def _skip(self, count: int, needed: int = 0) -> None:
-        """Pass over so many bytes, behind which as many as are ``needed`` must stand."""
+        """Skip so many bytes, after which ``needed`` more must follow in the file."""
         if self.place + count + needed > self._size:
             raise UnsoundError("truncated", "is cut off inside its header")
         if count:

@@ -1,9 +1,9 @@
-"""What frameworks write into a checkpoint directory that says what belongs to it: indexes, trackers, counts, ranks.
+"""Checks a checkpoint directory by the files in which frameworks note what belongs to it.
 
-What is known: torch.distributed.checkpoint (FSDP: ``.metadata`` names every shard with its bytes), DeepSpeed
-(``latest`` names a folder; one optimizer file for each rank), Hugging Face (``*.index.json`` names every shard,
-``trainer_state.json`` says the step), sharded safetensors and TensorFlow (``…-00001-of-00003…``). Each check raises
-`UnsoundError` where what is said is not there.
+These are: torch.distributed.checkpoint (FSDP: ``.metadata`` names every shard with its bytes), DeepSpeed (``latest``
+names a folder; one optimizer file for each rank), Hugging Face (``*.index.json`` names every shard,
+``trainer_state.json`` has the step), sharded safetensors and TensorFlow (``…-00001-of-00003…``). Each check raises
+`UnsoundError` if something is missing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import (
     FileContent,
-    Tell,
+    Progress,
     UnsoundError,
+    check_size,
+    errors_as_faults,
+    faults_of_part,
     not_read,
-    of_part,
-    of_size,
     refuse_code,
-    told_as_fault,
 )
 from ckptrules.formats.files import open_file
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
@@ -31,7 +31,7 @@ from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.formats.tensorflow import shards_of
 
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)", re.DOTALL)
-OF_TENSORFLOW = ".data-"  # what stands before the number of a shard
+OF_TENSORFLOW = ".data-"  # stands before the number of a shard
 RANK = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 MODEL = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt")
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
@@ -41,16 +41,13 @@ SHORT = 4096  # bytes; of a file that holds one name
 
 
 class Folder(NamedTuple):
-    """A checkpoint directory: where it lies, its name, the bytes of its files by their paths in it, its links.
-
-    ``tell`` takes the bytes read, and may end the reading by raising something.
-    """
+    """A checkpoint directory: the open directory that holds it, its name, its files with their bytes, its links."""
 
     directory: int
     name: str
     sizes: Mapping[str, int]
     links: tuple[str, ...]
-    tell: Tell
+    progress: Progress
 
     def open(self, path: str) -> BinaryIO:
         """Open one of its files for reading."""
@@ -58,11 +55,14 @@ class Folder(NamedTuple):
 
 
 def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
-    """Read what is written in JSON: it must be whole, and the shards that an index names must be there."""
+    """Check that each JSON file is whole, and that the shards are there that an index names.
+
+    Return what ``trainer_state.json`` says, by its path, the uppermost first.
+    """
     found = {}
     for path in folder.sizes:
         if path.endswith(ending):
-            folder.tell(0)
+            folder.progress(0)
             said = _json(folder, path)
             if path.endswith(INDEX) and isinstance(said, dict) and "weight_map" in said:
                 _check_index(path, said["weight_map"], {*folder.sizes, *folder.links})
@@ -73,11 +73,13 @@ def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
 
 
 def _json(folder: Folder, path: str) -> object:
-    """Return what a JSON file says; nothing where it has a value a line, or is too long and ends as it should.
+    """Return the value in a JSON file.
+
+    None, if the file has one value on each line, or is too long to be parsed and ends as JSON does.
 
     Raises:
-        UnsoundError: it is no whole JSON.
-        TooLongError: it is an index, and too long.
+        UnsoundError: the file is not whole.
+        TooLongError: the file is an index, and too long.
     """
     with folder.open(path) as file:
         data = file.read(LONGEST_JSON + 1)
@@ -90,14 +92,14 @@ def _json(folder: Folder, path: str) -> object:
             raise
         whole = end.rstrip().endswith((b"}", b"]"))
     except ValueError:
-        whole = _has_a_value_a_line(data)
+        whole = _is_json_lines(data)
     if not whole:
         raise UnsoundError("damaged", f"its part '{path}' is no whole JSON")
     return None
 
 
-def _has_a_value_a_line(data: bytes) -> bool:
-    """Say whether the first and the last line are objects of their own."""
+def _is_json_lines(data: bytes) -> bool:
+    """Say whether the first and the last line are JSON objects."""
     first, _, rest = data.strip().partition(b"\n")
     try:
         return all(isinstance(parse(line), dict) for line in (first, rest.rpartition(b"\n")[2]))
@@ -106,7 +108,7 @@ def _has_a_value_a_line(data: bytes) -> bool:
 
 
 def _check_index(path: str, shards: object, there: Collection[str]) -> None:
-    """See that all files are there that an index names: by each tensor's name the file that holds it."""
+    """Check that all shards of an index are there; ``shards`` has the file of each tensor by its name."""
     names = (
         set(shards.values())
         if isinstance(shards, dict) and all(isinstance(name, str) for name in shards.values())
@@ -118,7 +120,7 @@ def _check_index(path: str, shards: object, there: Collection[str]) -> None:
 
 
 def check_trackers(folder: Folder) -> None:
-    """See that the short files that name a part, or say its number, lead to something."""
+    """Check that each short file that has the name or the number of a part leads to one."""
     for tracker in TRACKERS:
         if folder.sizes.get(tracker, SHORT) >= SHORT:
             continue
@@ -127,14 +129,14 @@ def check_trackers(folder: Folder) -> None:
         text = data.decode("utf-8", "replace").strip()
         if tracker == "checkpoint":
             text = match[1] if (match := STEM.search(text)) else "."
-        if text == "." or data.startswith((b"PK", b"\x80")):  # it is no tracker
+        if text == "." or data.startswith((b"PK", b"\x80")):  # not a tracker
             continue
         if not _leads_to_any(text, [path for path in (*folder.sizes, *folder.links) if path != tracker]):
             raise UnsoundError("incomplete", f"lacks the folder '{text[:80]}' that '{tracker}' names")
 
 
 def _leads_to_any(text: str, paths: Collection[str]) -> bool:
-    """Say whether a name, of a file or folder or the stem of one, or a number is that of any of the paths."""
+    """Say whether any of the paths has this number, or begins with this name of a file, folder or stem."""
     wanted = os.path.basename(text)
     firsts = {path.split("/")[0] for path in paths} | {*paths}
     if wanted.isascii() and wanted.isdigit():
@@ -143,7 +145,7 @@ def _leads_to_any(text: str, paths: Collection[str]) -> bool:
 
 
 def check_numbered(paths: Collection[str]) -> None:
-    """Look for gaps in ``…-00001-of-00003…``; TensorFlow counts from 0, others from 1."""
+    """Check that ``…-00001-of-00003…`` has no gaps; TensorFlow counts from 0, others from 1."""
     groups: dict[tuple[str, str, int], set[int]] = defaultdict(set)
     for path in paths:
         if match := PART.fullmatch(path):
@@ -156,10 +158,7 @@ def check_numbered(paths: Collection[str]) -> None:
 
 
 def check_tensorflow(folder: Folder, *, quick: bool) -> bool:
-    """Compare the data files of TensorFlow with what the index beside them says of them.
-
-    Return whether there are any.
-    """
+    """Compare the data files of TensorFlow with the index beside them; return whether there are any."""
     matches = (match for match in map(PART.fullmatch, folder.sizes) if match and match[1].endswith(OF_TENSORFLOW))
     stems = {match[1].removesuffix(OF_TENSORFLOW) for match in matches}
     for stem in sorted(stems):
@@ -167,22 +166,22 @@ def check_tensorflow(folder: Folder, *, quick: bool) -> bool:
             raise not_read(f"its part '{stem}.index' is a link, and what it leads to is not read")
         if f"{stem}.index" not in folder.sizes:
             raise UnsoundError("incomplete", f"lacks '{stem}.index', which is written last: it was never finished")
-        with of_part(f"{stem}.index"), told_as_fault(folder.tell) as heard:
-            ends = shards_of(folder.directory, f"{folder.name}/{stem}", heard, quick=quick)
+        with faults_of_part(f"{stem}.index"), errors_as_faults(folder.progress) as guarded:
+            ends = shards_of(folder.directory, f"{folder.name}/{stem}", guarded, quick=quick)
         if not ends:
             raise UnsoundError("damaged", f"its part '{stem}.index' is no index of TensorFlow")
         for path, end in ((f"{stem}{ending}", end) for ending, end in ends.items()):
             if path not in folder.sizes and path not in folder.links:
                 raise UnsoundError("incomplete", f"lacks '{path}'")
-            with of_part(path):
-                of_size("TensorFlow", folder.sizes.get(path, end), end)
+            with faults_of_part(path):
+                check_size("TensorFlow", folder.sizes.get(path, end), end)
     return bool(stems)
 
 
 def check_distributed(folder: Folder) -> bool:
-    """Compare the files with the shards that ``.metadata`` speaks of (``_StorageInfo``: path, offset, length).
+    """Compare the files with the shards in ``.metadata`` (``_StorageInfo``: path, offset, length).
 
-    Return whether torch.distributed wrote any.
+    Return whether torch.distributed wrote the directory.
     """
     places = [path for path in folder.sizes if os.path.basename(path) == ".metadata"]
     shards = [path for path in folder.sizes if path.endswith(".distcp")]
@@ -192,7 +191,7 @@ def check_distributed(folder: Folder) -> bool:
     for place in places:
         with folder.open(place) as file:
             try:
-                contents = read_pickle(Limited(file, folder.tell))
+                contents = read_pickle(Limited(file, folder.progress))
             except TooLongError:
                 raise
             except UnreadableError as error:
@@ -205,7 +204,7 @@ def check_distributed(folder: Folder) -> bool:
 
 
 def _named_shard(place: str, state: Mapping[object, object], sizes: Mapping[str, int]) -> str:
-    """Return the path of a shard that was named, and is there."""
+    """Check that a shard that ``.metadata`` names is there and long enough; return its path."""
     shard, offset, length = (state.get(key) for key in ("relative_path", "offset", "length"))
     if not isinstance(shard, str) or not is_count(offset) or not is_count(length):
         raise UnsoundError("damaged", f"its part '{place}' names a shard that cannot be")
@@ -218,11 +217,11 @@ def _named_shard(place: str, state: Mapping[object, object], sizes: Mapping[str,
 
 
 def check_deepspeed(folder: Folder, inside: Mapping[str, FileContent]) -> bool:
-    """See that the ranks have no gap, up to the number that a model says, and that all are of one step.
+    """Check that no rank is missing, up to the number in the model files, and that all are of one step.
 
-    Return whether DeepSpeed wrote any. Args: ``inside`` is what stands in each file.
+    ``inside`` is what each file holds. Return whether DeepSpeed wrote the directory.
     """
-    said = max((facts.ranks or 0 for facts in inside.values()), default=0)
+    known = max((facts.ranks or 0 for facts in inside.values()), default=0)
     by_folder: dict[str, list[str]] = defaultdict(list)
     for place, name in map(os.path.split, folder.sizes):
         if RANK.fullmatch(name) or MODEL.fullmatch(name):
@@ -230,7 +229,7 @@ def check_deepspeed(folder: Folder, inside: Mapping[str, FileContent]) -> bool:
     for place, names in by_folder.items():
         ranks = {(int(match[2]), int(match[1])) for match in map(RANK.fullmatch, names) if match}
         models = {int(match[1]) for match in map(MODEL.fullmatch, names) if match}
-        width = max(said, *(rank + 1 for _, rank in ranks)) if ranks else 0
+        width = max(known, *(rank + 1 for _, rank in ranks)) if ranks else 0
         count = max([*models, *(model for model, _ in ranks)]) + 1
         for model in range(count):
             if model not in models:

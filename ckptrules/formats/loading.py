@@ -1,4 +1,4 @@
-"""Really loads checkpoints, with torch (the extra ``ckptrules[torch]``). Only here a pickle may be executed."""
+"""Loads checkpoints with torch (the extra ``ckptrules[torch]``). Only here may a pickle be executed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import warnings
 
 from ckptrules.formats.content import UnsoundError
 
-LOADS = ("torch", "torch before 1.6")  # torch.load refuses any other pickle, and what TorchScript has written
-OF_THIS_MACHINE = (ImportError, AttributeError, MemoryError)  # a module, a class, or room that it needs is not here
+LOADS = ("torch", "torch before 1.6")  # `torch.load` refuses other pickles, and TorchScript
+OF_THIS_MACHINE = (ImportError, AttributeError, MemoryError)  # a module, a class, or memory is missing here
 
 
 def load(path: str, kind: str, *, unsafe: bool) -> str:
-    """Load a file with ``torch.load`` and let it go; return how: ``load``, or ``unsafe load``.
+    """Load a file with ``torch.load`` to see whether that works; return how: ``load`` or ``unsafe load``.
 
-    Every tensor goes to the CPU; those of a zip file (by ``kind``, as `FileContent.kind`) are mapped, not read. What
-    ``weights_only=True`` refuses, ``unsafe`` loads with ``weights_only=False``, which RUNS whatever code it names.
+    All tensors go to the CPU; if ``kind`` (as `FileContent.kind`) is ``torch``, they are mapped, not read. ``unsafe``
+    loads what ``weights_only=True`` refuses with ``weights_only=False``, which RUNS the code that the file names.
 
     Raises:
-        UnsoundError: it does not load; ``not_read`` where that may be for want of something here.
+        UnsoundError: the file does not load; ``not_read`` if this machine may lack what it needs.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""A stack machine that runs a pickle's opcodes and does nothing.
+"""A stack machine that goes through a pickle's opcodes, and neither imports nor calls anything.
 
-``pickletools`` in the standard library describes every opcode. The machine knows those for plain values; where the
-real one would import a name or call it, it puts an inert stand-in on the stack. No opcode copies more than it takes
-from the stack, no value is kept twice, and no made-up value is hashed, compared or printed, so that values nested in
-each other a million times cost no more than their opcodes: some 80 bytes each.
+``pickletools`` in the standard library describes every opcode. Opcodes for plain values do what they do in `pickle`.
+Opcodes that import or call something put an inert stand-in on the stack. No opcode copies more than it takes from the
+stack, no value is kept twice, and no stand-in is hashed, compared or printed. So values nested in each other a million
+times cost no more than their opcodes: some 80 bytes each.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import NamedTuple, TypeGuard
 
 LONGEST_KEY = 1000  # characters
 LONGEST_NUMBER = 63  # bits
-HIGHEST_MEMO = 3_000_000  # picklers number what they note from 0, one by one; the largest real ones reach some 100,000
+HIGHEST_MEMO = 3_000_000  # the memo is numbered from 0, one by one; in the largest real pickles, to some 100,000
 MOST_NAMES = 10_000  # different ones, of up to 1000 characters; a checkpoint has some dozens
 
 
 class UnreadableError(ValueError):
-    """A pickle that is damaged, cut off, too long, or uses what a checkpoint does not need; the message is one fact."""
+    """A file that is damaged, cut off, too long, or holds what no checkpoint needs; the message is one fact."""
 
 
 class TooLongError(UnreadableError):
-    """What is longer than is read: nothing is known against it, and nothing for it either."""
+    """A file beyond the limits of what is read. Nobody knows whether it is whole."""
 
 
 class Name(NamedTuple):
-    """The stand-in of an imported name: only its text, ``module.attribute``."""
+    """The stand-in for an imported name: only its text, ``module.attribute``."""
 
     text: str
 
 
-class Made:
-    """The stand-in of whatever a call, a class or a persistent id would have given; ``items`` were put in by key."""
+class StandIn:
+    """The stand-in for the result of a call, a class or a persistent id; ``items`` are those that were set by key."""
 
     __slots__ = ("items",)
 
@@ -41,13 +41,13 @@ class Made:
 
 
 def entries_of(value: object) -> Mapping[object, object]:
-    """Return the entries of a dictionary, or of what stands for one; none of anything else."""
-    items = value.items if isinstance(value, Made) else value
+    """Return the entries of a dictionary, or of the stand-in for one; none for any other value."""
+    items = value.items if isinstance(value, StandIn) else value
     return items if isinstance(items, dict) else {}
 
 
 class TensorData(NamedTuple):
-    """A tensor's data as a torch pickle speaks of it: the class that says the type, the key, the number of elements."""
+    """How a torch pickle refers to the data of a tensor: its storage class, its key, and how many elements it has."""
 
     type: str
     key: str
@@ -55,11 +55,11 @@ class TensorData(NamedTuple):
 
 
 _MARK = object()
-_NOTHING = object()  # under a number of the memo that was left out
+_NOTHING = object()  # fills numbers of the memo that were skipped
 
 
 class Machine:
-    """The stack, the memo, and what was seen on the way. A step takes an opcode's name and its argument."""
+    """The stack and the memo, and what the opcodes so far have named: imports, tensors, states of objects."""
 
     def __init__(self) -> None:
         self.value: object = None
@@ -70,7 +70,7 @@ class Machine:
         self.memo: list[object] = []
 
     def run(self, name: str, argument: object) -> None:
-        """Do one opcode."""
+        """Run one opcode."""
         step = _STEPS.get(name)
         if step is None:
             raise UnreadableError(f"its pickle uses {name}, which no checkpoint needs")
@@ -91,7 +91,7 @@ class Machine:
         return item
 
     def pop_to_mark(self) -> list[object]:
-        """Take everything down to the last mark off the stack, and the mark."""
+        """Take off the stack everything above the last mark, and the mark; return the former."""
         items: list[object] = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
@@ -103,68 +103,66 @@ class Machine:
         self.stack.append(item)
 
     def push_tuple(self, count: int) -> None:
-        """Put so many values together."""
+        """Replace the top ``count`` values by a tuple of them."""
         self.stack[-count:] = [tuple(self.take(count))]
 
-    def note(self, index: object) -> None:
-        """Note the top under a number of the memo."""
+    def put_memo(self, index: object) -> None:
+        """Put the top of the stack into the memo under a number."""
         if not (isinstance(index, int) and 0 <= index < HIGHEST_MEMO):
             raise IndexError
-        left_out = index - len(self.memo) + 1
-        if left_out > 0:
-            self.memo += [_NOTHING] * left_out
+        self.memo += [_NOTHING] * (index + 1 - len(self.memo))
         self.memo[index] = self.stack[-1]
 
-    def push_noted(self, index: object) -> None:
-        """Put on the stack what was noted under a number."""
+    def get_memo(self, index: object) -> None:
+        """Put on the stack the entry of the memo under a number."""
         item = self.memo[index] if isinstance(index, int) and index >= 0 else _NOTHING
         if item is _NOTHING:
             raise IndexError
         self.stack.append(item)
 
-    def put_in(self, items: Iterable[object]) -> None:
-        """Put values into what is on top: a list, or a stand-in, which lets them go."""
+    def extend_top(self, items: Iterable[object]) -> None:
+        """Append values to the list on top; a stand-in ignores them."""
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Made):
+        elif not isinstance(target, StandIn):
             raise TypeError
 
     def dictionary(self, _: object) -> None:
-        """Make a dictionary of the pairs behind a mark."""
+        """Make a dictionary of the keys and values above the last mark."""
         pairs = self.pop_to_mark()
         self.stack.append({})
-        self.fill(pairs)
+        self.set_items(pairs)
 
     def set_item(self, _: object) -> None:
-        """Put one pair into a dictionary."""
+        """Set one item of the dictionary below its key and value."""
         value, key = self.pop(), self.pop()
-        self.fill([key, value])
+        self.set_items([key, value])
 
-    def fill(self, flat: list[object]) -> None:
-        """Put pairs into a dictionary. Only short texts and numbers serve as keys; other pairs are passed over."""
+    def set_items(self, flat: list[object]) -> None:
+        """Set items of the dictionary on top. Items whose keys are not short texts or numbers are left out."""
         target = self.stack[-1]
-        if isinstance(target, Made) and target.items is None:
+        if isinstance(target, StandIn) and target.items is None:
             target.items = {}
-        items = target.items if isinstance(target, Made) else target
+        items = target.items if isinstance(target, StandIn) else target
         if not isinstance(items, dict) or len(flat) % 2:
             raise TypeError
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             if _is_cheap(key):
                 items[key] = value
 
-    def make(self, *_: object) -> None:
-        """Put a stand-in on the stack for what a real machine would make of these, by a call or otherwise."""
-        self.stack.append(Made())
+    def push_stand_in(self, *_: object) -> None:
+        """Put a stand-in on the stack for the object that `pickle` would make of these values."""
+        self.stack.append(StandIn())
 
     def build(self, _: object) -> None:
-        """Where a real machine fills an object: note what it would have been filled with."""
-        state, _ = self.pop(), self.stack[-1]  # it fails where there is none
+        """Note the state that `pickle` would give to the object below it."""
+        state, _ = self.pop(), self.stack[-1]  # fails where there is no object
         if isinstance(state, dict) and "relative_path" in state:
             self.states.append(state)
 
-    def named(self, argument: object) -> Name:
-        """Note a name that would be imported; ``pickletools`` gives it as ``module attribute``."""
+    def note_import(self, argument: object) -> Name:
+        """Note a name that `pickle` would import, and return its stand-in; ``argument`` is ``module attribute``."""
         text = ".".join(str(argument).split(" ", 1))
         if len(text) > LONGEST_KEY + 1:
             raise UnreadableError("its pickle names what has a name of more than 1000 characters")
@@ -173,36 +171,35 @@ class Machine:
         return self.names.setdefault(text, Name(text))
 
     def stack_global(self, _: object) -> None:
-        """Where a real machine imports what is named on the stack: put the name there."""
+        """Replace module and attribute on the stack by the stand-in for what `pickle` would import."""
         attribute, module = self.pop(), self.pop()
         if not (isinstance(attribute, str) and isinstance(module, str)):
             raise TypeError
-        self.stack.append(self.named(f"{module} {attribute}"))
+        self.stack.append(self.note_import(f"{module} {attribute}"))
 
-    def persistent(self, _: object) -> None:
-        """Note the storage that a torch pickle speaks of."""
-        said = self.pop()
-        match said:
+    def persistent_id(self, _: object) -> None:
+        """Note the data of a tensor, to which a torch pickle refers by a tuple."""
+        match self.pop():
             case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key) and is_count(elements):
                 self.storages[key] = TensorData(kind, key, elements)
             case ("storage", *_):
                 raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
-        self.make()
+        self.push_stand_in()
 
     def stop(self, _: object) -> None:
-        """Take the result."""
+        """Take the result off the stack."""
         self.value = self.pop()
 
 
 def _is_cheap(key: object) -> bool:
-    """Say whether hashing and comparing a key costs next to nothing, however often it is done."""
+    """Say whether a key is a short text or number, which costs next to nothing to hash and compare."""
     if isinstance(key, str):
         return len(key) <= LONGEST_KEY
     return type(key) is int and key.bit_length() <= LONGEST_NUMBER
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Say whether a value is a number of things: whole, 0 or more, of 63 bits at most; true and false are none."""
+    """Say whether a value is a whole number of 0 or more that fits in 63 bits; true and false are not."""
     return type(value) is int and value >= 0 and value.bit_length() <= LONGEST_NUMBER
 
 
@@ -212,8 +209,8 @@ _LITERALS = (
 )
 _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
     **dict.fromkeys(_LITERALS.split(), Machine.push),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.note),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.push_noted),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put_memo),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.get_memo),
     **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
     "NONE": lambda machine, _: machine.stack.append(None),
     "NEWTRUE": lambda machine, _: machine.stack.append(True),
@@ -234,20 +231,20 @@ _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
     "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
     "FROZENSET": lambda machine, _: machine.push(machine.pop_to_mark()),
     "DICT": Machine.dictionary,
-    "APPEND": lambda machine, _: machine.put_in([machine.pop()]),
-    "APPENDS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
-    "ADDITEMS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
+    "APPEND": lambda machine, _: machine.extend_top([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.extend_top(machine.pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine.extend_top(machine.pop_to_mark()),
     "SETITEM": Machine.set_item,
-    "SETITEMS": lambda machine, _: machine.fill(machine.pop_to_mark()),
-    "GLOBAL": lambda machine, name: machine.push(machine.named(name)),  # a real one would import it
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "GLOBAL": lambda machine, name: machine.push(machine.note_import(name)),  # `pickle` would import it
     "STACK_GLOBAL": Machine.stack_global,
-    "REDUCE": lambda machine, _: machine.make(machine.pop(), machine.pop()),
-    "NEWOBJ": lambda machine, _: machine.make(machine.pop(), machine.pop()),
-    "NEWOBJ_EX": lambda machine, _: machine.make(machine.pop(), machine.pop(), machine.pop()),
-    "OBJ": lambda machine, _: machine.make(machine.pop_to_mark()[0]),
-    "INST": lambda machine, name: machine.make(machine.named(name), machine.pop_to_mark()),
+    "REDUCE": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop()),
+    "NEWOBJ": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop()),
+    "NEWOBJ_EX": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop(), machine.pop()),
+    "OBJ": lambda machine, _: machine.push_stand_in(machine.pop_to_mark()[0]),
+    "INST": lambda machine, name: machine.push_stand_in(machine.note_import(name), machine.pop_to_mark()),
     "BUILD": Machine.build,
-    "PERSID": Machine.make,
-    "BINPERSID": Machine.persistent,
+    "PERSID": Machine.push_stand_in,
+    "BINPERSID": Machine.persistent_id,
     "STOP": Machine.stop,
 }

@@ -12,22 +12,22 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, content_of
 from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 
 MAGIC = b"\x93NUMPY"
-LONGEST_HEADER = 10_000  # bytes; numpy itself refuses more, as to read Python's notation may take its stack
+LONGEST_HEADER = 10_000  # bytes; the limit of numpy, as a long Python literal may overflow the stack
 MOST_SIDES = 64  # the limit of numpy
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 
-def check_numpy(file: BinaryIO, size: int, tell: Tell = lambda _: None, *_: object) -> FileContent:
-    """Check the header, and the size that follows from it; of Python objects, their pickle.
+def check_numpy(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
+    """Check the header, and the size that follows from it; of an array of Python objects, the pickle.
 
     Raises:
-        UnsoundError: it is cut off or damaged.
-        UnreadableError: its header or its pickle is damaged.
+        UnsoundError: the file is cut off.
+        UnreadableError: the header or the pickle is damaged, or too long.
     """
     width = 4 if file.read(8)[6:7] > b"\x01" else 2
     length = int.from_bytes(file.read(width), "little")
@@ -37,39 +37,39 @@ def check_numpy(file: BinaryIO, size: int, tell: Tell = lambda _: None, *_: obje
     if len(text) < length:
         raise UnsoundError("truncated", "is cut off inside its header")
     try:
-        item, count = _said(text)
+        item, count = _parse(text)
     except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):
         raise UnreadableError("its numpy header is damaged") from None
     if item is None:
-        return facts_of("numpy", read_pickle(Limited(file, tell)))
-    return of_size("numpy", size, 8 + width + length + item * count)
+        return content_of("numpy", read_pickle(Limited(file, progress)))
+    return check_size("numpy", size, 8 + width + length + item * count)
 
 
-def _said(text: bytes) -> tuple[int | None, int]:
-    """Return the bytes of one item (None: they are Python objects), and how many items there are."""
+def _parse(text: bytes) -> tuple[int | None, int]:
+    """Return the bytes of one item (None for Python objects), and the number of items."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd escapes
         header = ast.literal_eval(text.decode("latin-1").strip())
     return _bytes_of(header["descr"]), _product(header["shape"])
 
 
-def _bytes_of(said: object) -> int | None:
-    """Return the bytes of an item: of one type, or of fields that each have a name, a type and maybe a shape."""
-    if isinstance(said, list):
-        fields = [(_bytes_of(field[1]), _product(field[2]) if field[2:] else 1) for field in said]
+def _bytes_of(dtype: object) -> int | None:
+    """Return the bytes of an item of one type, or of fields that each have a name, a type and maybe a shape."""
+    if isinstance(dtype, list):
+        fields = [(_bytes_of(field[1]), _product(field[2]) if field[2:] else 1) for field in dtype]
         return None if any(one is None for one, _ in fields) else sum((one or 0) * count for one, count in fields)
-    if isinstance(said, tuple):  # a type with metadata
-        return _bytes_of(said[0])
-    if said in ("|O", "O"):
+    if isinstance(dtype, tuple):  # a type with metadata
+        return _bytes_of(dtype[0])
+    if dtype in ("|O", "O"):
         return None
-    match = _ITEM.fullmatch(str(said))
+    match = _ITEM.fullmatch(str(dtype))
     if match is None:
         raise ValueError
     return int(match[2]) * (4 if match[1] == "U" else 1)
 
 
 def _product(sides: Iterable[object]) -> int:
-    """Multiply the sides of an array."""
+    """Return the number of items in an array of this shape."""
     whole = [side for side in sides if is_count(side)]
     if not isinstance(sides, tuple) or len(whole) != len(sides) or len(whole) > MOST_SIDES:
         raise TypeError

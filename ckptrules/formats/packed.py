@@ -1,4 +1,4 @@
-"""Checks files packed by gzip (such as old ``.nemo``) or zstd: unpacks all of it, and looks at nothing in it."""
+"""Checks files packed by gzip (such as old ``.nemo``) or zstd: unpacks them, and does not look at the content."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import gzip
 import sys
 from typing import Any, BinaryIO
 
-from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, not_read
+from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, not_read
 from ckptrules.formats.machine import TooLongError
 from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
 
 
-def check_gzip(file: BinaryIO, size: int, tell: Tell, *_: object) -> FileContent:
-    """Check the checksum and the end of what is packed by gzip; both stand behind it, so ``quick`` reads it as well.
+def check_gzip(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
+    """Check the checksum and the end of a gzip file. To find its end, all is unpacked, by ``quick`` too.
 
     Raises:
-        UnsoundError: it is cut off.
-        TooLongError: it unpacks to far more than the file has.
+        UnsoundError: the file is cut off.
+        TooLongError: it unpacks to far more than its bytes.
     """
-    return _unpack("gzip", gzip.GzipFile(fileobj=file), file, size, tell)._replace(checksums=True)
+    return _unpack("gzip", gzip.GzipFile(fileobj=file), file, size, progress)._replace(checksums=True)
 
 
-def check_zstd(file: BinaryIO, size: int, tell: Tell, *_: object) -> FileContent:
-    """Check what is packed by zstd; a checksum is there only where it was asked for.
+def check_zstd(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
+    """Check a zstd file, and its checksum if its writer asked for one.
 
     Raises:
-        UnsoundError: it is cut off; ``not_read`` where the library for it is not installed.
-        TooLongError: it unpacks to far more than the file has.
+        UnsoundError: the file is cut off; ``not_read`` if the library for zstd is not installed.
+        TooLongError: it unpacks to far more than its bytes.
     """
     try:
         if sys.version_info >= (3, 14):
@@ -35,17 +35,17 @@ def check_zstd(file: BinaryIO, size: int, tell: Tell, *_: object) -> FileContent
             from backports import zstd
     except ImportError:
         raise not_read("to unpack it needs 'ckptrules[archive]'") from None
-    return _unpack("zstd", zstd.ZstdFile(file), file, size, tell)
+    return _unpack("zstd", zstd.ZstdFile(file), file, size, progress)
 
 
-def _unpack(kind: str, content: Any, file: BinaryIO, size: int, tell: Tell) -> FileContent:
-    unpacked = told = 0
+def _unpack(kind: str, content: Any, file: BinaryIO, size: int, progress: Progress) -> FileContent:
+    unpacked = reported = 0
     with content:
         try:
             while piece := content.read(CHUNK):
                 unpacked += len(piece)
-                tell(file.tell() - told)
-                told = file.tell()
+                progress(file.tell() - reported)
+                reported = file.tell()
                 if unpacked > UNPACKS_ALWAYS + UNPACKS_TO * size:
                     raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
         except EOFError:

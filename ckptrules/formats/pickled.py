@@ -1,7 +1,7 @@
 """Reads pickles without running anything: nothing is imported, called or unpickled.
 
-What it costs is bounded: a pickle of 32 MB takes seconds and at most some 350 MB of memory, whatever it holds. The
-opcodes of torch have 4 bytes on average and a tensor takes 40, so there is room for 75,000 tensors.
+A pickle of 32 MB takes seconds and at most some 350 MB of memory, whatever it holds. The opcodes of torch have 4 bytes
+on average and a tensor takes 40 opcodes, so there is room for 75,000 tensors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.machine import Machine, TensorData, TooLongError, UnreadableError, entries_of, is_count
 
-LONGEST_PICKLE = 32 * 2**20  # bytes, without what is passed over; that of a checkpoint with 10,000 tensors has 2 MB
+LONGEST_PICKLE = 32 * 2**20  # bytes, without values that are skipped; a checkpoint with 10,000 tensors has 2 MB
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
-LONGEST_LINE = 4096  # of the opcodes of protocol 0, whose values end with a line
-LONGEST_VALUE = 2**20  # bytes; longer ones, such as the numbers of an array, are passed over
-OF_JOBLIB = "joblib.numpy_pickle"  # the module of what stands before an array
-TELL_EVERY = 4096  # opcodes, some milliseconds
+LONGEST_LINE = 4096  # bytes; the values of protocol 0 end with a line feed
+LONGEST_VALUE = 2**20  # bytes; longer values, such as the numbers of an array, are skipped
+OF_JOBLIB = "joblib.numpy_pickle"  # the module of a class that joblib writes before an array
+REPORT_EVERY = 4096  # opcodes, some milliseconds
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
@@ -27,8 +27,11 @@ _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opco
 class Contents(NamedTuple):
     """What one pickle holds.
 
-    ``names`` are all that a real unpickler would import; ``states`` are the dictionaries that objects would have
-    been filled with and that have a ``relative_path`` (the shards of torch.distributed.checkpoint).
+    Attributes:
+        value: the object itself, with stand-ins for all that `pickle` would import or call.
+        names: what `pickle` would import, as ``module.attribute``.
+        storages: the data of tensors, by their keys.
+        states: the states of objects that have a ``relative_path`` (the shards of torch.distributed.checkpoint).
     """
 
     value: object
@@ -38,49 +41,49 @@ class Contents(NamedTuple):
 
     @property
     def fields(self) -> Mapping[object, object]:
-        """The entries of the value, where it is a dictionary or what stands for one."""
+        """The entries of the value, if it is a dictionary or the stand-in for one."""
         return entries_of(self.value)
 
     def number(self, key: str) -> int | None:
-        """Return an entry that is a whole number of 0 or more and fits in 63 bits, else None."""
+        """Return an entry if it is a number as for `is_count`, else None."""
         value = self.fields.get(key)
         return value if is_count(value) else None
 
 
 class Limited:
-    """A file that gives no more than a number of bytes, of opcodes, and no long lines; ``pickletools`` reads from it.
+    """A file from which ``pickletools`` reads, with limits on bytes, opcodes and the length of lines.
 
-    Several pickles in one file share the bounds. ``tell`` takes the bytes read, each few thousand opcodes and before
-    each mebibyte; what it raises ends the reading.
+    Several pickles in one file share the limits. ``progress`` takes the number of bytes read, after every few thousand
+    opcodes and before every mebibyte of a long value.
 
     Raises:
-        TooLongError: more was asked for.
+        TooLongError: a limit is reached.
         UnreadableError: a line is too long.
     """
 
-    def __init__(self, file: BinaryIO, tell: Callable[[int], object] = lambda _: None) -> None:
-        self._file, self._tell = file, tell
+    def __init__(self, file: BinaryIO, progress: Callable[[int], object] = lambda _: None) -> None:
+        self._file, self._progress = file, progress
         self._left = LONGEST_PICKLE
-        self._opcodes = self._untold = 0
+        self._opcodes = self._unreported = 0
 
     def next_opcode(self) -> bytes:
-        """Read the byte that says which opcode comes; nothing where the file ends."""
-        if self._opcodes % TELL_EVERY == 0:
-            self._tell(self._untold)
-            self._untold = 0
+        """Read the byte of the next opcode; an empty one at the end of the file."""
+        if self._opcodes % REPORT_EVERY == 0:
+            self._progress(self._unreported)
+            self._unreported = 0
         self._opcodes += 1
         if self._opcodes > MOST_OPCODES:
             raise TooLongError(f"a pickle of more than {MOST_OPCODES // 10**6} million opcodes is not read")
         return self.read(1)
 
     def read(self, count: int) -> bytes:
-        """Read so many bytes; fewer where the file ends."""
+        """Read so many bytes; fewer at the end of the file."""
         if count > LONGEST_VALUE:
-            self._pass_over(count)
+            self._skip(count)
         if not 0 <= count <= self._left:
             raise TooLongError(f"a pickle of more than {LONGEST_PICKLE >> 20} MB is not read")
         self._left -= count
-        self._untold += count
+        self._unreported += count
         return self._file.read(count)
 
     def readline(self) -> bytes:
@@ -89,39 +92,40 @@ class Limited:
         if len(line) == LONGEST_LINE:
             raise UnreadableError(f"a line in it is longer than {LONGEST_LINE} bytes")
         self._left -= len(line)
-        self._untold += len(line)
+        self._unreported += len(line)
         return line
 
-    def _pass_over(self, count: int) -> None:
-        """Read what is too long to be kept, in pieces: it must be there.
+    def _skip(self, count: int) -> None:
+        """Read a long value in pieces, without keeping it.
 
         Raises:
-            _PassedOverError: it is.
+            _SkippedError: always, at the end of the value.
+            EOFError: the file ends before.
         """
         while count:
-            self._tell(self._untold)
+            self._progress(self._unreported)
             piece = self._file.read(min(count, LONGEST_VALUE))
             if not piece:
                 raise EOFError
-            self._untold = len(piece)
+            self._unreported = len(piece)
             count -= len(piece)
-        raise _PassedOverError
+        raise _SkippedError
 
 
 class _Skimmed(Limited):
-    """As `Limited`; what is too long to be kept is not even read: where it is not there, nothing comes behind it."""
+    """A `Limited` that does not read long values: if one is cut off, no opcode follows it anyway."""
 
-    def _pass_over(self, count: int) -> None:
+    def _skip(self, count: int) -> None:
         self._file.seek(count, os.SEEK_CUR)
-        raise _PassedOverError
+        raise _SkippedError
 
 
-class _PassedOverError(Exception):
-    """A value was too long to be kept, and is all there."""
+class _SkippedError(Exception):
+    """A value was too long to be kept."""
 
 
 def is_cut_off(file: BinaryIO) -> bool:
-    """Say whether a file ends before the pickle does that it begins with; other bytes may stand behind that."""
+    """Say whether a file ends before the pickle at its beginning does; other bytes may follow the pickle."""
     try:
         for _ in _opcodes(_Skimmed(file)):
             pass
@@ -133,10 +137,10 @@ def is_cut_off(file: BinaryIO) -> bool:
 
 
 def read_pickle(file: Limited) -> Contents:
-    """Read one pickle; the file is left behind its end.
+    """Read one pickle; the file is left at its end.
 
     Raises:
-        UnreadableError: see there.
+        UnreadableError: it is damaged, cut off, or uses opcodes that no checkpoint needs; or it is too long.
     """
     machine = Machine()
     try:
@@ -152,10 +156,10 @@ def read_pickle(file: Limited) -> Contents:
 
 
 def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
-    """Yield opcodes and arguments as ``pickletools.genops`` does; None for an argument that was passed over.
+    """Yield the name and the argument of each opcode, up to the end of a pickle; None for a long argument.
 
     Raises:
-        TooLongError: there are more than are read, or bytes that are no opcodes stand between them.
+        TooLongError: a limit is reached, or arrays of joblib stand between the opcodes.
     """
     name = ""
     while name != "STOP":
@@ -163,7 +167,7 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
         name = opcode.name
         try:
             argument = opcode.arg.reader(file) if opcode.arg else None  # type: ignore[arg-type] # has read and readline
-        except _PassedOverError:
+        except _SkippedError:
             argument = None
         if isinstance(argument, str) and argument.startswith(OF_JOBLIB):
             raise TooLongError("the arrays that joblib writes between the opcodes of a pickle are not read")

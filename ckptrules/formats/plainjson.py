@@ -1,4 +1,4 @@
-"""Reads JSON that others have written, within bounds."""
+"""Reads JSON of other programs, with limits on its length and depth."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ckptrules.formats.machine import TooLongError
 
 LONGEST_JSON = 16 * 2**20  # bytes; an index or header of 100,000 tensors
 MOST_VALUES = 2_000_000  # each may take some 90 bytes in memory; a vocabulary of 250,000 words has 1,500,000 at most
-LONGEST_INTEGER = 19  # digits; longer ones are read as JavaScript does, without the last of them
+LONGEST_INTEGER = 19  # digits; longer integers are rounded, as JavaScript does
 
 
 def parse(data: bytes, *, names_once: bool = False) -> object:
-    """Return what a JSON text says, in UTF-8 (or 16, or 32); ``names_once`` refuses an object with a name twice.
+    """Return the value of a JSON text in UTF-8, 16 or 32; ``names_once`` refuses an object with a name twice.
 
     Raises:
-        TooLongError: it is longer than is read; a `ValueError` as well.
-        ValueError: it is no JSON, or so deep that nobody could have meant it.
+        TooLongError: the text is too long; also a `ValueError`.
+        ValueError: it is no JSON, or nested too deeply.
     """
     if len(data) > LONGEST_JSON:
         raise TooLongError(f"JSON of more than {LONGEST_JSON >> 20} MB is not read")

@@ -1,4 +1,4 @@
-"""Reads YAML that others have written, within bounds: texts, numbers, lists and mappings, whatever tags say."""
+"""Reads YAML of other programs, with limits on its length and depth. Tags are ignored, so no object is made."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import yaml
 
 LONGEST_YAML = 2**18  # bytes; the parser takes a third of a second for it
 DEEPEST = 50
-FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if PyYAML was built with it
 _NUMBER = re.compile(r"[-+]?(?:\d{1,19}|\d*\.?\d+(?:[eE][-+]?\d{1,4})?|\d+\.\d*(?:[eE][-+]?\d{1,4})?)", re.ASCII)
 _OTHER_NUMBERS = {".nan": "nan", ".inf": "inf", "+.inf": "inf", "-.inf": "-inf"}
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
 def parse(data: bytes) -> list[object]:
-    """Return the documents of a YAML text. What an alias stands for is left out: it could make much of little.
+    """Return the documents of a YAML text. Aliases are None: a short text with many could stand for a huge value.
 
     Raises:
-        ValueError: it is no YAML, too long or too deep.
+        ValueError: it is no YAML, too long, or nested too deeply.
     """
     if len(data) > LONGEST_YAML:
         raise ValueError(f"YAML of more than {LONGEST_YAML >> 10} KB is not read")
@@ -45,7 +45,7 @@ def parse(data: bytes) -> list[object]:
 
 
 def _mapping(items: list[object]) -> dict[object, object]:
-    """Make pairs of what stands in turn; a key that is itself a list or a mapping is left out."""
+    """Return a mapping of keys and values in turn, without the keys that are lists or mappings themselves."""
     pairs = zip(items[::2], items[1::2], strict=True)
     return {key: value for key, value in pairs if isinstance(key, Hashable)}
 

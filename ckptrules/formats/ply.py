@@ -1,4 +1,4 @@
-"""PLY, in which 3D Gaussian Splatting saves what it has trained: a text that says what there is, and rows of numbers.
+"""Checks PLY, the format of 3D Gaussian Splatting: a header in text, and rows of numbers.
 
 Written after https://paulbourke.net/dataformats/ply/.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, not_read, of_size
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 
-LONGEST_HEADER = 64 << 10  # bytes; one of Gaussians has 62 properties, in 1.5 KB
+LONGEST_HEADER = 64 << 10  # bytes; that of Gaussians has 62 properties in 1.5 KB
 BINARY = ("binary_little_endian", "binary_big_endian")
 WIDTHS = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -22,13 +22,13 @@ WIDTHS = {
 _END = re.compile(rb"\nend_header\r?\n")
 
 
-def check_ply(file: BinaryIO, size: int, _: Tell = lambda _: None, *__: object) -> FileContent:
+def check_ply(file: BinaryIO, size: int, _: Progress = lambda _: None, *__: object) -> FileContent:
     """Check the header, and the length that follows from it.
 
     Raises:
-        UnsoundError: it is cut off; ``not_read`` if it is text, or has lists, whose length stands among the rows.
-        UnreadableError: its header is damaged.
-        TooLongError: its header has more bytes than are read.
+        UnsoundError: the file is cut off; ``not_read`` if its rows are text, or have lists, whose lengths vary.
+        UnreadableError: the header is damaged.
+        TooLongError: the header is too long.
     """
     begin = file.read(min(size, LONGEST_HEADER))
     end = _END.search(begin)
@@ -51,7 +51,7 @@ def check_ply(file: BinaryIO, size: int, _: Tell = lambda _: None, *__: object) 
                 pass
             case _:
                 raise UnreadableError("its PLY header is damaged")
-    return of_size("PLY", size, length)
+    return check_size("PLY", size, length)
 
 
 PLY = Format("PLY", lambda head: head.startswith((b"ply\n", b"ply\r\n")), check_ply, check_ply)

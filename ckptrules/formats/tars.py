@@ -1,4 +1,4 @@
-"""Checks tar files, such as those of NVIDIA NeMo (``.nemo``): the weights, and beside them what the model needs."""
+"""Checks tar files, such as those of NVIDIA NeMo (``.nemo``), and the checkpoints in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, not_read, of_part, together
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part, not_read
 from ckptrules.formats.files import HEAD, check_file
 from ckptrules.formats.folders import WHOLE_FILES
 from ckptrules.formats.machine import TooLongError
@@ -17,30 +17,30 @@ LONGEST_HEADERS = 16 * 2**20  # bytes, all together; a member has 512, and takes
 END = 2 * tarfile.BLOCKSIZE  # bytes, all zero
 
 
-def check_tar(file: BinaryIO, size: int, tell: Tell, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
-    """Check the headers, that the end is there, and each member that is a file of its own.
+def check_tar(file: BinaryIO, size: int, progress: Progress, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
+    """Check the headers, that the end is there, and each member whose format is known.
 
     Raises:
-        UnsoundError: it is cut off or damaged, or one of these is.
+        UnsoundError: the file or a member is cut off or damaged.
     """
-    tar, members = _read_headers(file, size, tell)
+    tar, members = _read_headers(file, size, progress)
     if not any(may_be_weights(name) for name, _ in members):
         raise UnsoundError("incomplete", f"has {NO_WEIGHTS}")
     contents = []
     for name, member in members:
         content = tar.extractfile(member) if name.endswith(WHOLE_FILES) else None
         if content:
-            with of_part(name), content:
+            with faults_of_part(name), content:
                 if is_tar(content.read(HEAD)):
                     raise not_read("a tar file in a tar file is not read")
                 content.seek(0)
-                contents.append(check_file(content, member.size, tell, quick=quick))  # type: ignore[arg-type] # it is one
-    found = together("tar", contents)
+                contents.append(check_file(content, member.size, progress, quick=quick))  # type: ignore[arg-type] # has what is used
+    found = combine("tar", contents)
     return found._replace(checksums=bool(contents) and found.checksums)
 
 
 def glance_at_tar(file: BinaryIO, size: int) -> None:
-    """See that the headers and the end are there.
+    """Check that the headers and the end are there.
 
     Raises:
         UnsoundError: they are not.
@@ -49,15 +49,17 @@ def glance_at_tar(file: BinaryIO, size: int) -> None:
 
 
 def is_tar(head: bytes) -> bool:
-    """Say whether a file is one by what it begins with."""
+    """Say by its first bytes whether a file is a tar file."""
     return head[257:262] == b"ustar"
 
 
-def _read_headers(file: BinaryIO, size: int, tell: Tell) -> tuple[tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]:
-    """Return the members that are files. `tarfile` itself ends without a word where a header is damaged."""
-    bounded, members, end, last = _Bounded(file, tell), [], 0, ""
+def _read_headers(
+    file: BinaryIO, size: int, progress: Progress
+) -> tuple[tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]:
+    """Return the members that are files. `tarfile` itself takes a damaged header for the end."""
+    bounded, members, end, last = _Bounded(file, progress), [], 0, ""
     with contextlib.suppress(tarfile.TarError):
-        tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload] # noqa: SIM115 - it has what is used, and opens nothing
+        tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload] # noqa: SIM115 - has what is used; opens nothing
         for member in tar:
             if member.issparse():
                 raise TooLongError("a tar file with holes is not read")
@@ -67,22 +69,22 @@ def _read_headers(file: BinaryIO, size: int, tell: Tell) -> tuple[tarfile.TarFil
     if end + END > size:
         raise UnsoundError("truncated", "is cut off: its end is missing")
     file.seek(end)
-    if file.read(END).strip(b"\0"):  # where no member was read, that is the first header
+    if file.read(END).strip(b"\0"):  # without members, this is the first header
         raise UnsoundError("damaged", f"has a damaged header, behind '{last[:80]}'")
     bounded.read = file.read
     return tar, members
 
 
 class _Bounded:
-    """A file of which only so much is read: `tarfile` takes headers into memory of whatever length they say."""
+    """A file with a limit on the bytes that are read: `tarfile` would take headers of any length into memory."""
 
-    def __init__(self, file: BinaryIO, tell: Tell) -> None:
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-        self._file, self._heard, self._left = file, tell, LONGEST_HEADERS
+        self._file, self._progress, self._left = file, progress, LONGEST_HEADERS
         self.read: Callable[[int], bytes] = self._read
 
     def _read(self, count: int) -> bytes:
-        self._heard(0)
+        self._progress(0)
         if not 0 <= count <= self._left:
             raise TooLongError(f"headers of more than {LONGEST_HEADERS >> 20} MB are not read")
         self._left -= count

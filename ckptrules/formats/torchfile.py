@@ -1,6 +1,6 @@
-"""Checks the two formats of ``torch.save`` without torch: a zip file, or (before torch 1.6) pickles and raw numbers.
+"""Checks the two formats of ``torch.save`` without torch: a zip file or, before torch 1.6, pickles and raw numbers.
 
-Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_load``) and seen on files of it.
+Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_load``), and tried on its files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, check_size, content_of
 from ckptrules.formats.machine import TensorData, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, is_cut_off, read_pickle
@@ -25,17 +25,17 @@ ELEMENT_BYTES: Mapping[str, int] = {
     "IntStorage": 4, "FloatStorage": 4, "QInt32Storage": 4,
     "LongStorage": 8, "DoubleStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
 }  # fmt: skip
-MASKED = 0x2000  # a flag of an entry of which the directory hides what it is
+MASKED = 0x2000  # a flag of an entry: the directory hides its size and checksum
 IS_FOLDER = 0x10  # an attribute of an entry
 LOCAL_HEADER = 30  # bytes before each entry, at least
 NO_END = "is cut off, or was never finished: the directory at its end is missing"
 
 
-def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
-    """Check a zip file: its directory, its checksums unless ``quick``, and what a torch file must have.
+def check_zip(file: BinaryIO, _: int, progress: Progress, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
+    """Check a zip file: its directory, its checksums unless ``quick``, its arrays or the tensors of torch.
 
     Raises:
-        UnsoundError: it is cut off, damaged, or not all there.
+        UnsoundError: it is cut off, damaged or incomplete.
     """
     try:
         archive = open_zip(file)
@@ -46,25 +46,25 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  
         raise UnsoundError("truncated", NO_END) from None
     state = state_of(archive)
     _check_directory(archive, entries)
-    names = [entry.filename.lower() if state else entry.filename for entry in entries]  # torch asks without case
+    names = [entry.filename.lower() if state else entry.filename for entry in entries]  # torch ignores case
     if len({*names}) < len(names):
         raise UnsoundError("damaged", "has two entries of one name: readers may disagree on what it holds")
     _check_end(file, archive)
     refuse_bomb(archive, entries)
     checksums = any(entry.CRC for entry in entries)
-    _read_all(archive, filter(None, [state]) if quick else entries, tell)
+    _read_all(archive, filter(None, [state]) if quick else entries, progress)
     is_numpy = all(entry.filename.endswith(".npy") for entry in entries)
     kind = "torch" if state else "numpy" if is_numpy else "zip"
     if kind == "numpy":
-        _check_arrays(archive, entries, tell)
+        _check_arrays(archive, entries, progress)
     elif state and state.filename.replace("data.pkl", "constants.pkl") in names:
         kind = "TorchScript"
-    contents = _torch_contents(archive, entries, state, tell) if state else None
-    return facts_of(kind, contents, checksums=checksums and not quick)
+    contents = _torch_contents(archive, entries, state, progress) if state else None
+    return content_of(kind, contents, checksums=checksums and not quick)
 
 
 def glance_at_zip(file: BinaryIO, _: int) -> None:
-    """See that there is a directory at the end.
+    """Check that there is a directory at the end.
 
     Raises:
         UnsoundError: there is none.
@@ -74,7 +74,7 @@ def glance_at_zip(file: BinaryIO, _: int) -> None:
 
 
 def glance_at_pickle(file: BinaryIO, _: int) -> None:
-    """See that the pickle at the beginning has an end.
+    """Check that the pickle at the beginning has an end.
 
     Raises:
         UnsoundError: it has none.
@@ -83,26 +83,26 @@ def glance_at_pickle(file: BinaryIO, _: int) -> None:
         raise UnsoundError("truncated", "is cut off: its pickle has no end")
 
 
-def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileContent:
-    """Check a file of pickles: that of old torch has its tensors' bytes behind them; there are no checksums.
+def check_legacy(file: BinaryIO, size: int, progress: Progress, *__: object) -> FileContent:
+    """Check a pickle, or a file of torch before 1.6: pickles, then the bytes of the tensors. Neither has checksums.
 
     Raises:
         UnsoundError: it is cut off or damaged.
         UnreadableError: its pickles are damaged, or too long.
     """
-    limited = Limited(file, tell)
+    limited = Limited(file, progress)
     contents = read_pickle(limited)
     if contents.value != MAGIC_NUMBER:
-        return facts_of("pickle", contents)
+        return content_of("pickle", contents)
     for _ in ("protocol version", "system"):
         read_pickle(limited)
     contents, keys = read_pickle(limited), read_pickle(limited).value
-    of_size("torch before 1.6", size, _end_of_tensors(file, size, keys, contents.storages, tell))
-    return facts_of("torch before 1.6", contents)
+    check_size("torch before 1.6", size, _end_of_tensors(file, size, keys, contents.storages, progress))
+    return content_of("torch before 1.6", contents)
 
 
 def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """See that every entry has a place of its own in the file."""
+    """Check that every entry has a place of its own in the file."""
     if not entries:
         raise UnsoundError("damaged", "holds nothing: its directory is empty")
     for entry in entries:
@@ -119,11 +119,11 @@ def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
 
 
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Compare what stands behind the directory with what was read of that: a damaged length in it may hide entries."""
+    """Compare the end record with the directory as read: a damaged length in a directory may hide entries."""
     file.seek(archive.start_dir)
     data, start, count = file.read(), archive.start_dir, len(archive.infolist())
     end = data.rfind(b"PK\x05\x06")
-    size = end - 76 if data[end - 20 : end].startswith(b"PK\x06\x07") else end  # the longer form for large files
+    size = end - 76 if data[end - 20 : end].startswith(b"PK\x06\x07") else end  # of large files
     longer = struct.pack("<2L4Q4sLQL", 0, 0, count, count, size, start, b"PK\x06\x07", 0, start + size, 1)
     numbers = struct.unpack_from("<4H2L", data, end + 4)
     pairs = zip(numbers, (0, 0, count, count, size, start), (0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2), strict=True)
@@ -131,20 +131,20 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
         raise UnsoundError("damaged", "has a damaged directory: its end disagrees with it")
 
 
-def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], tell: Tell) -> None:
-    """Read every entry to its end, and compare the checksum: zipfile would work it out at a quarter of the speed."""
-    from isal.isal_zlib import crc32  # not above: what reads no checksum need not import it
+def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], progress: Progress) -> None:
+    """Read every entry to its end, and compare its checksum four times as fast as `zipfile` does."""
+    from isal.isal_zlib import crc32  # here, as most commands compare no checksums
 
     for entry in entries:
-        tell(0)
-        expected, entry.CRC = entry.CRC, None  # type: ignore[assignment] # so zipfile works out none
+        progress(0)
+        expected, entry.CRC = entry.CRC, None  # type: ignore[assignment] # then `zipfile` computes none
         read = checksum = 0
         try:
             with archive.open(entry) as content:
                 while chunk := content.read(CHUNK):
                     read += len(chunk)
                     checksum = crc32(chunk, checksum)
-                    tell(len(chunk))
+                    progress(len(chunk))
         except BROKEN_ZIP:
             read = -1
         if read != entry.file_size or expected not in (None, checksum):
@@ -152,13 +152,13 @@ def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], tell
             raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'", hint)
 
 
-def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], tell: Tell) -> None:
-    """See that every array of numpy has the bytes that its header speaks of."""
+def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], progress: Progress) -> None:
+    """Check that every array of numpy is as long as its header says."""
     for entry in entries:
-        tell(0)
+        progress(0)
         with open_entry(archive, entry) as content:
             try:
-                check_numpy(content, entry.file_size, tell)
+                check_numpy(content, entry.file_size, progress)
             except (UnsoundError, UnreadableError) as fault:
                 if isinstance(fault, TooLongError):
                     raise
@@ -166,11 +166,11 @@ def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], 
 
 
 def _torch_contents(
-    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], state: zipfile.ZipInfo, tell: Tell
+    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], state: zipfile.ZipInfo, progress: Progress
 ) -> Contents:
-    """Read ``data.pkl`` and see that the bytes of every tensor that it speaks of are there."""
+    """Read ``data.pkl``, and check that all tensors are there that it names."""
     with open_entry(archive, state) as content:
-        contents = read_pickle(Limited(content, tell))
+        contents = read_pickle(Limited(content, progress))
     folder = f"{state.filename.removesuffix('data.pkl')}data/"
     sizes = {e.filename.removeprefix(folder): e.file_size for e in entries if e.filename.startswith(folder)}
     for storage in contents.storages.values():
@@ -182,14 +182,16 @@ def _torch_contents(
 
 
 def _element_bytes(storage: TensorData) -> int:
-    """Return the bytes of one element, 0 where the type is not known."""
+    """Return the bytes of one element; 0 if its type is unknown."""
     return ELEMENT_BYTES.get(storage.type.rpartition(".")[2], 0)
 
 
-def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[str, TensorData], tell: Tell) -> int:
-    """Return where the file should end: behind its pickles stand for each tensor the number of its elements, and these.
+def _end_of_tensors(
+    file: BinaryIO, size: int, keys: object, storages: Mapping[str, TensorData], progress: Progress
+) -> int:
+    """Return where the file should end. The pickles are followed, for each tensor, by a count and its elements.
 
-    The number has 8 bytes, and stands in the pickle as well.
+    The count has 8 bytes, and stands in the pickle as well.
     """
     at = file.tell()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len({*keys}) != len(keys):
@@ -197,7 +199,7 @@ def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[s
     if {*keys} != storages.keys():
         raise UnsoundError("incomplete", "its list of tensors is not that of its pickle")
     for key in keys:
-        tell(0)
+        progress(0)
         if at + 8 <= size:
             file.seek(at)
             if int.from_bytes(file.read(8), "little") != storages[key].elements:

@@ -1,8 +1,8 @@
-"""The paths inside a torch file: where they stand, and the recipe for a file with others in their place.
+"""Finds the paths inside a torch file, and says how to write the file with other paths in their place.
 
-Nothing is unpickled: the strings of ``data.pkl`` are found by its opcodes. A new ``data.pkl`` and a new directory are
-written behind all other entries, none of which moves: tensors can be mapped into memory as before. Whatever reads zip
-files goes by the directory, torch too (``caffe2/serialize/inline_container.cc``).
+Nothing is unpickled: the opcodes of ``data.pkl`` show its texts. A new ``data.pkl`` and a new directory are written
+behind all other entries. None of these moves, so tensors can still be mapped into memory. All readers of zip files go
+by the directory, torch too (``caffe2/serialize/inline_container.cc``).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _DAMAGED = (*BROKEN_ZIP, LookupError, TypeError)
 
 
 class NotRewritableError(Exception):
-    """A file whose paths cannot be edited; the message is one fact."""
+    """The paths inside a file cannot be changed; the message is one fact."""
 
 
 def read_state(file: BinaryIO) -> Contents:
     """Read the pickle of a torch file, and nothing else of it.
 
     Raises:
-        UnreadableError: it is no torch zip file, or damaged, or longer than is read.
+        UnreadableError: it is no torch zip file, is damaged, or its pickle is too long.
     """
     try:
         archive = open_zip(file)
@@ -46,12 +46,12 @@ def read_state(file: BinaryIO) -> Contents:
 
 
 def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Recipe:
-    """Return how to write a torch file anew with some of its texts changed.
+    """Return how to write a torch file with some of its texts changed.
 
-    ``change`` returns what is to stand in place of a text, or None where that stays.
+    ``change`` takes a text, and returns the new one; None if it stays.
 
     Raises:
-        NotRewritableError: it is no torch zip file, or not written as torch does.
+        NotRewritableError: it is no torch zip file, or is written otherwise than torch does.
     """
     try:
         archive = open_zip(file)
@@ -69,11 +69,11 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Recipe:
 
 
 def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[str, str]]:
-    """Change texts in a pickle, and return the new one with what was changed: old → new.
+    """Change texts in a pickle; return the new pickle, and the new texts by the old ones.
 
     Raises:
-        NotRewritableError: it is framed, as no checkpoint of torch is.
-        TooLongError: it has more opcodes than are read.
+        NotRewritableError: the pickle is framed, as no checkpoint of torch is.
+        TooLongError: it has too many opcodes.
         ValueError: it is damaged.
     """
     changes: dict[str, str] = {}
@@ -97,23 +97,23 @@ def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[
 
 
 class _Behind(io.BytesIO):
-    """What is written behind so many bytes of another file: `zipfile` counts from the beginning of that."""
+    """The end of a file, from byte ``start`` on, in memory; `zipfile` sees places in the whole file."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
         self.start = start
 
     def tell(self) -> int:
-        """Return the place in the whole."""
+        """Return the place in the whole file."""
         return self.start + super().tell()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place in the whole."""
+        """Go to a place in the whole file."""
         return self.start + super().seek(offset - self.start, whence)
 
 
 def _parts(archive: zipfile.ZipFile, old: zipfile.ZipInfo, new: bytes) -> tuple[Piece, ...]:
-    """List the parts: the old file up to its directory, or to its pickle where that is last, and what is behind it."""
+    """Return the parts of the new file: the old one up to its directory, or its pickle if that is last; new bytes."""
     entries = archive.infolist()
     is_last = all(entry.header_offset <= old.header_offset for entry in entries)
     behind = _Behind(old.header_offset if is_last else archive.start_dir)
@@ -121,7 +121,7 @@ def _parts(archive: zipfile.ZipFile, old: zipfile.ZipInfo, new: bytes) -> tuple[
         whole.comment = archive.comment
         whole.writestr(zipfile.ZipInfo(old.filename, old.date_time), new)
         whole.infolist()[:] = [whole.infolist()[0] if entry is old else entry for entry in entries]
-        if old.CRC is None:  # torch was told to write none
+        if old.CRC is None:  # torch wrote no checksums
             for entry in whole.infolist():
                 entry.CRC = 0
     return (0, behind.start), behind.getvalue()

@@ -1,4 +1,4 @@
-"""Opens zip files within bounds: neither their directory nor what they unpack to may cost much more than they weigh."""
+"""Opens zip files, with limits on the length of their directory and on the bytes to which they unpack."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import BinaryIO
 from ckptrules.formats.machine import TooLongError
 
 LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
-UNPACKS_TO = 32  # times the bytes of the file; numbers that were trained hardly shrink, others do
-UNPACKS_ALWAYS = 64 * 2**20  # bytes; so much costs nothing worth a look
+UNPACKS_TO = 32  # times the bytes of the file; trained numbers hardly shrink
+UNPACKS_ALWAYS = 64 * 2**20  # bytes, however small the file is
 BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, ImportError,
 )  # fmt: skip
@@ -21,26 +21,26 @@ BROKEN_ZIP = (
 
 
 def open_zip(file: BinaryIO) -> zipfile.ZipFile:
-    """Open a zip file; its directory is read whole. Where torch was told to write no checksums, none are compared.
+    """Open a zip file and read its directory. If no entry has a checksum, as torch can write it, none are compared.
 
     Raises:
-        TooLongError: the directory is longer than is read.
-        zipfile.BadZipFile: there is none, or it is damaged; or another one of `BROKEN_ZIP`.
+        TooLongError: the directory is too long.
+        zipfile.BadZipFile: the directory is missing or damaged; or another one of `BROKEN_ZIP`.
     """
     archive = zipfile.ZipFile(_InPieces(file))
     if not any(entry.CRC for entry in archive.infolist()):
         for entry in archive.infolist():
-            entry.CRC = None  # type: ignore[assignment] # zipfile then compares none
+            entry.CRC = None  # type: ignore[assignment] # then `zipfile` compares none
     return archive
 
 
 def open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
-    """Open an entry for what reads it byte by byte."""
+    """Open an entry for a reader of many small pieces."""
     return io.BufferedReader(archive.open(entry))  # type: ignore[type-var] # readinto is there
 
 
 def state_of(archive: zipfile.ZipFile) -> zipfile.ZipInfo | None:
-    """Return the pickle of a torch file: in the folder of its first entry, which torch itself goes by."""
+    """Return the entry of the pickle in a torch file; torch takes that in the folder of the first entry."""
     names = archive.namelist() or [""]
     root, slash, _ = names[0].partition("/")
     state = f"{root}{slash}data.pkl"
@@ -48,11 +48,10 @@ def state_of(archive: zipfile.ZipFile) -> zipfile.ZipInfo | None:
 
 
 def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse what unpacks to far more than the file has, by what the entries say; none gives more than it says.
+    """Refuse a zip file whose entries unpack to far more than its bytes. No entry gives more than it announces.
 
     Raises:
-        TooLongError: it does, or it is packed as no checkpoint is: by other ways than `zipfile` lets one unpack piece
-            by piece.
+        TooLongError: it is such a file, or is packed in a way that `zipfile` does not unpack piece by piece.
     """
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise TooLongError("only what is stored or deflated is unpacked")
@@ -61,7 +60,7 @@ def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) ->
 
 
 class _InPieces:
-    """A file that is read in pieces only: `zipfile` would take a directory of any length into memory."""
+    """A file that refuses long reads: `zipfile` would take a directory of any length into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -70,7 +69,7 @@ class _InPieces:
         self.seekable = file.seekable
 
     def read(self, count: int = -1) -> bytes:
-        """Read so many bytes; all that follow only where `zipfile` looks for the end of a comment: 64 KB."""
+        """Read so many bytes. `zipfile` omits ``count`` only for the comment at the end: 64 KB."""
         if count > LONGEST_DIRECTORY:
             raise TooLongError(f"a directory of more than {LONGEST_DIRECTORY >> 20} MB is not read")
         return self._file.read(count)

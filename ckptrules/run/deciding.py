@@ -308,8 +308,8 @@ def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequ
         return
     from ckptrules.verify import memory
 
-    known = memory.known_names(job.options.outputs_dir, listing)
-    inside = {name: verified.facts.inside for name, verified in known.items()}
+    known = memory.results_by_name(job.options.outputs_dir, listing)
+    inside = {name: verified.content.inside for name, verified in known.items()}
     for members in by_series.values():
         if text := misleading(members, inside):
             yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")

@@ -288,7 +288,7 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
     if job.verified and was_verified(path, directory):
         from ckptrules.verify import memory
 
-        if memory.tells_broken(path, directory):
+        if memory.has_broken(path, directory):
             return False
     return "read" not in values or readings.holds(path, directory, values["read"])
 

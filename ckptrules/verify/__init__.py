@@ -1,1 +1,1 @@
-"""Names, structure and content of what is there, and what was verified before."""
+"""Verifies checkpoints: names, structure and content; remembers the results."""

@@ -1,4 +1,4 @@
-"""What is wrong with names and contents, and what the parts of a checkpoint come to."""
+"""Finds the problems of names and contents, and combines the results of parts into one for their checkpoint."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from ckptrules.engine.comparing import compare
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
-from ckptrules.formats.content import FileContent, together
+from ckptrules.formats.content import FileContent, combine
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Checked
+from ckptrules.verify.portion import Row
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
-    """Tell of a checkpoint that lacks something; its content is not looked at."""
+    """Make the problem of a checkpoint that is not whole; it is not read."""
     hint = "wait until the training has written it; if nothing will, bring back what it lacks, or remove it"
     return Problem("not_whole", checkpoint.names, why.text, hint)
 
 
 def unlike_others(
-    rows: Iterable[Checked], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
+    rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
 ) -> Iterator[Problem]:
-    """Yield the faults of what is in no known format, where others of its series are: its beginning was overwritten."""
+    """Yield faults of unknown format in a series with known formats: something has overwritten these files."""
     kinds = {
         part.entry.name: (one.series, part.text, os.path.splitext(part.entry.name)[1])
         for one in checkpoints
         for part in one.parts or (Part(one.entry, "", ""),)
     }
-    understood = {kinds[row.name] for row in rows if row.known and row.name in kinds}
+    understood = {kinds[row.name] for row in rows if row.result and row.name in kinds}
     yield from (one for one in faults if one.id == "unknown_format" and kinds.get(one.names[0]) in understood)
 
 
-def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> list[Problem]:
-    """Make one problem of what is wrong in the same way with several parts of a checkpoint."""
+def merge_alike(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> list[Problem]:
+    """Merge the problems that are the same for several parts of one checkpoint."""
     heads = {name: one.entry.name for one in checkpoints for name in one.names}
     alike: dict[tuple[str, ...], list[Problem]] = {}
     for fault in faults:
@@ -45,27 +45,27 @@ def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> l
     return [same[0]._replace(names=tuple(name for one in same for name in one.names)) for same in alike.values()]
 
 
-def joined(rows: Sequence[Checked], checkpoints: Iterable[Checkpoint]) -> list[Checked]:
-    """Make one row of the parts of a checkpoint; it is sound only where all of them are."""
+def join_parts(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
+    """Combine the rows of the parts of each checkpoint; the new row has a result only if all of them have."""
     of_parts = {one.entry.name: one for one in checkpoints if one.parts}
     heads = {name: head for head, one in of_parts.items() for name in one.names}
-    groups: dict[str, list[Checked]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(heads.get(row.name, row.name), []).append(row)
-    return sorted(_one_of(of_parts[head], group) if head in of_parts else group[0] for head, group in groups.items())
+    return sorted(_join(of_parts[head], group) if head in of_parts else group[0] for head, group in groups.items())
 
 
-def _one_of(checkpoint: Checkpoint, rows: Sequence[Checked]) -> Checked:
-    names, known = checkpoint.names, None
-    parts = [row.known for row in sorted(rows, key=lambda row: names.index(row.name)) if row.known]
+def _join(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
+    names, result = checkpoint.names, None
+    parts = [row.result for row in sorted(rows, key=lambda row: names.index(row.name)) if row.result]
     if len(parts) == len(names):
-        kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
+        kind = ", ".join(dict.fromkeys(part.content.kind for part in parts))
         done = frozenset.intersection(*(part.done for part in parts))
-        known = CheckResult(together(kind, (part.facts for part in parts)), done)
-    return Checked(
+        result = CheckResult(combine(kind, (part.content for part in parts)), done)
+    return Row(
         names[0],
         checkpoint.entry.size,
-        known,
+        result,
         any(row.read for row in rows),
         names[1:],
         all(row.whole for row in rows),
@@ -74,20 +74,17 @@ def _one_of(checkpoint: Checkpoint, rows: Sequence[Checked]) -> Checked:
 
 
 def name_problems(
-    found: Sorted, listing: Listing, sidecars: tuple[str, ...], known: Collection[str]
+    found: Sorted, listing: Listing, sidecars: tuple[str, ...], passed_over: Collection[str]
 ) -> Iterator[Problem]:
-    """Tell of names that are neither protected nor as they should be, and of sidecars that belong to nothing.
-
-    Of those that are ``known``, all has been said.
-    """
+    """Yield the problems of old and unknown names, and of sidecars without a checkpoint; none of ``passed_over``."""
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
-        if checkpoint.target != name and name not in known:
+        if checkpoint.target != name and name not in passed_over:
             hint = f"'doit migrate' renames it to {checkpoint.target}"
             yield Problem("not_migrated", checkpoint.names, "has an old name", hint)
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
-    for name in (row.name for row in found.skipped if row.kind == "unrecognised" and row.name not in known):
+    for name in (row.name for row in found.skipped if row.kind == "unrecognised" and row.name not in passed_over):
         suffix = suffix_of(name, sidecars)
         if not suffix:
             hint = "add its format, or list it under 'protected' or 'ignored'"
@@ -98,21 +95,21 @@ def name_problems(
 
 
 def content_problems(rows: Sequence[tuple[Checkpoint, str, FileContent]]) -> list[Problem]:
-    """Compare epoch and step inside the checkpoints of a directory, or parts of them, with what their names say.
+    """Compare epoch and step inside the checkpoints of a directory, or their parts, with the names.
 
-    Each row has a checkpoint, the name of its part, and what stands in that. Where all hold one more than they say,
-    that is how their program counts (facebookresearch/dino 7c446df5, main_dino.py).
+    Each row has a checkpoint, the name of a part, and its content. If all hold one more than their names, their
+    program counts so (facebookresearch/dino 7c446df5, main_dino.py), and there is no problem.
     """
-    compared = compare((one.fields, facts.inside) for one, _, facts in rows)
-    several = len({one.entry.name for one, _, facts in rows if compare([(one.fields, facts.inside)]).opened}) > 1
+    compared = compare((one.fields, content.inside) for one, _, content in rows)
+    several = len({one.entry.name for one, _, content in rows if compare([(one.fields, content.inside)]).opened}) > 1
     if several and compared.one_less == compared.opened:
         return []
-    return [problem for row in rows for problem in _unlike_its_name(*row)]
+    return [problem for row in rows for problem in _other_content(*row)]
 
 
-def _unlike_its_name(checkpoint: Checkpoint, name: str, facts: FileContent) -> Iterator[Problem]:
-    more = 1 if facts.counts_from_1 else 0
-    for what, said, inside in (("epoch", checkpoint.epoch, facts.epoch), ("step", checkpoint.step, facts.step)):
-        if said is not None and inside is not None and not said <= inside <= said + more:
+def _other_content(checkpoint: Checkpoint, name: str, content: FileContent) -> Iterator[Problem]:
+    more = 1 if content.counts_from_1 else 0
+    for what, named, inside in (("epoch", checkpoint.epoch, content.epoch), ("step", checkpoint.step, content.step)):
+        if named is not None and inside is not None and not named <= inside <= named + more:
             hint = "somebody renamed or overwrote it: find out which of the two is right"
-            yield Problem("other_content", (name,), f"holds {what} {inside}, not {said}", hint)
+            yield Problem("other_content", (name,), f"holds {what} {inside}, not {named}", hint)

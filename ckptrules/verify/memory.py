@@ -1,8 +1,8 @@
-"""What was verified before, by a file's identity: inode, size and time. Without its name, so it outlives a rename.
+"""Remembers the results of `doit verify` by the identity of files: inode, size and time, so renames do not matter.
 
-One file for each checkpoint directory, ``.ckptrules/verified/<directory>/files.jsonl``: a line for each checkpoint that
-was found whole or broken, written when it has been read, so that an interrupted run is not lost. The last line of an
-identity counts. It may be removed at any time.
+Each checkpoint directory has a file, ``.ckptrules/verified/<directory>/files.jsonl``, with a line for each checkpoint
+that was found whole or broken. A line is written as soon as the checkpoint is read, so an interrupted run loses little.
+The last line of an identity counts. The files may be removed at any time.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from ckptrules.storage import reading
 from ckptrules.storage.moving import COARSE_TICK_NS
 from ckptrules.storage.posix import Disk
 
-VERSION = 3  # goes up when a check finds what an earlier one did not: what that found broken is broken all the same
-LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
+VERSION = 3  # goes up when checks find more than before; then only results that say "broken" still count
+LATER = sys.maxsize  # a time at which no file is too young: results of young files were never written
 
 
 class CheckResult(NamedTuple):
-    """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``.
+    """The result for one identity.
 
-    ``broken`` says what is wrong with it; then nothing was proved, and ``done`` is what found that: who does less does
-    not take it back.
+    Attributes:
+        content: what the checkpoint holds.
+        done: the checks that it passed: ``structure``, ``checksums``, ``load``, ``unsafe load``. If it is broken, the
+            checks that found that; a run with fewer checks cannot take the result back.
+        broken: what is wrong; an empty text if the checkpoint is whole.
     """
 
-    facts: FileContent
+    content: FileContent
     done: frozenset[str]
     broken: str = ""
 
 
 def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
-    """Return what identifies a checkpoint: its own status, or that of every file inside. Its name is no part of it."""
+    """Return what identifies a checkpoint: its own status, or that of every file inside, without its name."""
     if kind == "directory":
         return parts_of(directory, name)
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -50,7 +53,7 @@ def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
 
 
 def identity(parts: Iterable[Shard], now_ns: int) -> str:
-    """Return the identity of a checkpoint; nothing where it is too young for its time to tell, or has only links."""
+    """Return the identity of a checkpoint; an empty text if it holds only links, or changed in the last seconds."""
     rows = list(parts)
     if not rows or any(now_ns - part.mtime_ns < COARSE_TICK_NS for part in rows):
         return ""
@@ -59,10 +62,10 @@ def identity(parts: Iterable[Shard], now_ns: int) -> str:
 
 
 def recall(outputs_dir: str, directory: str) -> dict[str, CheckResult]:
-    """Read what is known of a checkpoint directory, by identity; what is damaged or missing is not known.
+    """Return the remembered results of a checkpoint directory, by identity. Damaged lines are left out.
 
     Raises:
-        StateError: the file is not to be believed.
+        StateError: the file cannot be trusted.
     """
     known: dict[str, CheckResult] = {}
     try:
@@ -75,7 +78,7 @@ def recall(outputs_dir: str, directory: str) -> dict[str, CheckResult]:
                     row = json.loads(line)
                     if row.pop("version") == VERSION or row.get("broken"):
                         identity = row.pop("identity")
-                        known[identity] = _known(row)
+                        known[identity] = _parse(row)
     except reading.StateError:
         raise
     except (OSError, UnicodeDecodeError):
@@ -83,17 +86,17 @@ def recall(outputs_dir: str, directory: str) -> dict[str, CheckResult]:
     return known
 
 
-def known_names(outputs_dir: str, listing: Listing, *, broken: bool = False) -> dict[str, CheckResult]:
-    """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed.
+def results_by_name(outputs_dir: str, listing: Listing, *, broken: bool = False) -> dict[str, CheckResult]:
+    """Return the results that still hold for the checkpoints of a directory, by name; none if they cannot be trusted.
 
-    Where ``broken``, only of those that were found broken: of others nothing is looked at.
+    ``broken`` leaves out all that are whole.
     """
     known: dict[str, CheckResult] = {}
-    with contextlib.suppress(reading.StateError):  # `doit verify` tells of it
+    with contextlib.suppress(reading.StateError):  # `doit verify` reports it
         known = recall(outputs_dir, listing.directory)
     known = {identity: this for identity, this in known.items() if this.broken or not broken}
     found: dict[str, CheckResult] = {}
-    if known:
+    if known:  # else look at no checkpoint
         with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
             for entry in listing.entries:
                 with contextlib.suppress(OSError):
@@ -102,21 +105,21 @@ def known_names(outputs_dir: str, listing: Listing, *, broken: bool = False) -> 
     return found
 
 
-def tells_broken(outputs_dir: str, directory: str) -> bool:
-    """Say whether anything was found broken in a directory, be it still there or not."""
+def has_broken(outputs_dir: str, directory: str) -> bool:
+    """Say whether a directory has results of broken checkpoints, which need not be there any more."""
     with contextlib.suppress(OSError), Disk(outputs_dir).read(_memory_of(directory)) as lines:
         return any(b'"broken": ' in line for line in lines)
     return False
 
 
 def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
-    """Say what was found broken of a directory's checkpoints as they are now, by name."""
-    known = known_names(outputs_dir, listing, broken=True)
+    """Return by name why checkpoints of a directory are broken."""
+    known = results_by_name(outputs_dir, listing, broken=True)
     return {name: f"as verify found: {as_sentence(this.broken)}" for name, this in known.items()}
 
 
 def remember(outputs_dir: str, directory: str, identity: str, known: CheckResult) -> None:
-    """Add a line. Where nothing can be written, nothing is remembered."""
+    """Add a result; do nothing if it cannot be written."""
     with contextlib.suppress(OSError):
         Disk(outputs_dir).append(_memory_of(directory), f"{_line(identity, known)}\n".encode(), durable=False)
 
@@ -126,21 +129,21 @@ def _memory_of(directory: str) -> str:
 
 
 def _line(identity: str, known: CheckResult) -> str:
-    said = {"broken": known.broken} if known.broken else known.facts._asdict()
-    return json.dumps({"version": VERSION, "identity": identity, "done": sorted(known.done), **said}, sort_keys=True)
+    values = {"broken": known.broken} if known.broken else known.content._asdict()
+    return json.dumps({"version": VERSION, "identity": identity, "done": sorted(known.done), **values}, sort_keys=True)
 
 
-def _known(row: dict[str, object]) -> CheckResult:
+def _parse(row: dict[str, object]) -> CheckResult:
     broken = row.pop("broken", "")
-    done = row.pop("done", [] if broken else None)  # earlier versions noted none of what is broken
+    done = row.pop("done", [] if broken else None)  # earlier versions wrote none for broken ones
     if not isinstance(done, list):
         raise TypeError
     if isinstance(broken, str) and broken:
         return CheckResult(FileContent(""), frozenset(map(str, done)), broken)
-    facts = FileContent(**row)  # type: ignore[arg-type]
-    numbers = facts.epoch, facts.step, facts.ranks, *facts.counts
-    texts = (facts.kind, facts.lightning, *facts.names)
+    content = FileContent(**row)  # type: ignore[arg-type]
+    numbers = content.epoch, content.step, content.ranks, *content.counts
+    texts = (content.kind, content.lightning, *content.names)
     if not (all(n is None or type(n) is int for n in numbers) and all(isinstance(text, str) for text in texts)):
         raise TypeError
-    facts = facts._replace(names=tuple(facts.names), counts=tuple(facts.counts))
-    return CheckResult(facts, frozenset(map(str, done)))
+    content = content._replace(names=tuple(content.names), counts=tuple(content.counts))
+    return CheckResult(content, frozenset(map(str, done)))

@@ -1,4 +1,4 @@
-"""Reads contents, in portions that workers may take: a checkpoint, or one file of a large folder."""
+"""Reads checkpoints, in portions for workers: a checkpoint, or one file of a large folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Entry
 from ckptrules.formats import loading
-from ckptrules.formats.content import BROKEN, FileContent, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import BROKEN, FileContent, Progress, UnsoundError, errors_as_faults
 from ckptrules.formats.files import bytes_to_read, check_file, open_file
 from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, check_folder, check_shard, shards_to_read
 from ckptrules.formats.tensorflow import check_beside_index
@@ -20,12 +20,12 @@ from ckptrules.verify import memory
 from ckptrules.verify.memory import CheckResult
 from ckptrules.workers.pieces import SMALL, Lost
 
-SHARED = 4 * SMALL  # bytes of a folder of which the files are read side by side
+SHARED = 4 * SMALL  # bytes of the smallest folder whose files are portions of their own
 READ_HERE = "'doit verify executor=none' reads it in the process that you start"
 
 
-class How(NamedTuple):
-    """How much is asked for: ``quick`` leaves checksums out, ``load`` loads, ``unsafe`` may run code for that."""
+class Depth(NamedTuple):
+    """Which checks to make: ``quick`` leaves checksums out, ``load`` loads files, ``unsafe`` may run code for that."""
 
     quick: bool = False
     load: bool = False
@@ -33,43 +33,47 @@ class How(NamedTuple):
 
     @property
     def compared(self) -> Collection[str]:
-        """What is done with each but to load it, as `Known.done` has it."""
+        """The checks without loading, as in `CheckResult.done`."""
         return ("structure",) if self.quick else ("structure", "checksums")
 
-    def satisfied_by(self, known: CheckResult) -> bool:
-        """Say whether what was proved before is enough."""
-        loaded = not self.load or "load" in known.done or (self.unsafe and "unsafe load" in known.done)
-        return not known.broken and loaded and ("structure" if self.quick else "checksums") in known.done
+    def satisfied_by(self, earlier: CheckResult) -> bool:
+        """Say whether an earlier result makes another check needless."""
+        loaded = not self.load or "load" in earlier.done or (self.unsafe and "unsafe load" in earlier.done)
+        return not earlier.broken and loaded and ("structure" if self.quick else "checksums") in earlier.done
 
 
-class Checked(NamedTuple):
-    """One checkpoint of the list. ``known`` is None where it is not sound; ``read`` says that it was read just now.
+class Row(NamedTuple):
+    """A row of the report: one checkpoint.
 
-    ``unread`` is one that nobody knows yet, in a preview. ``with_it`` are its other names where it is several, and
-    ``whole`` is false where something of it is missing.
+    Attributes:
+        result: None if it is not whole, not sound or not read.
+        read: whether this run has read it.
+        other_names: the names of its other parts.
+        whole: whether all its parts are there and finished.
+        unread: whether it still has to be read.
     """
 
     name: str
     size: int
-    known: CheckResult | None
+    result: CheckResult | None
     read: bool
-    with_it: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
     whole: bool = True
     unread: bool = False
 
 
-class Desk(NamedTuple):
-    """Where and how the checkpoints of one directory are verified, and what is known of them from before."""
+class Context(NamedTuple):
+    """Where and how to verify the checkpoints of a directory, and the ``earlier`` results by identity."""
 
     outputs_dir: str
     path: str
-    how: How
-    known: Mapping[str, CheckResult]
+    depth: Depth
+    earlier: Mapping[str, CheckResult]
     now_ns: int
 
 
 class Portion(NamedTuple):
-    """What one worker reads at a time: a checkpoint, or one of the so many files of a folder that several share."""
+    """What a worker reads at a time: a checkpoint, or one ``shard`` ``of`` so many in a folder."""
 
     entry: Entry
     shard: Shard | None = None
@@ -77,50 +81,50 @@ class Portion(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """The number of bytes."""
         return self.shard.size if self.shard else self.entry.size
 
 
 class Read(NamedTuple):
-    """What came of one checkpoint that was read; it is remembered where ``known`` and ``identity`` are there."""
+    """The outcome of reading one checkpoint; it is remembered if it has a result and an identity."""
 
     entry: Entry
     identity: str
-    known: CheckResult | None
+    result: CheckResult | None
     problem: Problem | None = None
 
 
 Answer = Read | ShardAnswer | Lost
-"""What comes of a portion."""
+"""The outcome of reading a portion."""
 
 
-def portions_of(desk: Desk, entry: Entry) -> Sequence[Portion]:
-    """Cut a checkpoint that is a large folder into its files; any other is one portion."""
+def portions_of(context: Context, entry: Entry) -> Sequence[Portion]:
+    """Return the portions of a checkpoint: each file of a large folder, else the whole."""
     shards: Sequence[Shard] = ()
-    if entry.kind == "directory" and entry.size >= SHARED and size_to_read(desk, entry) >= SHARED:
-        with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
+    if entry.kind == "directory" and entry.size >= SHARED and size_to_read(context, entry) >= SHARED:
+        with contextlib.suppress(OSError), reading.open_below(context.outputs_dir, context.path) as directory:
             shards = shards_to_read(directory, entry.name)
     return [Portion(entry, shard, len(shards)) for shard in shards] if len(shards) > 1 else [Portion(entry)]
 
 
-def read_portion(desk: Desk, portion: Portion, tell: Tell) -> Answer:
-    """Read a portion; whatever is wrong with it is returned."""
+def read_portion(context: Context, portion: Portion, progress: Progress) -> Answer:
+    """Read a portion; return its faults instead of raising them."""
     if portion.shard is None:
-        return read_one(desk, portion.entry, tell)
+        return read_one(context, portion.entry, progress)
     try:
-        with reading.open_below(desk.outputs_dir, desk.path) as directory:
-            return check_shard(directory, portion.entry.name, portion.shard, tell, quick=desk.how.quick)
+        with reading.open_below(context.outputs_dir, context.path) as directory:
+            return check_shard(directory, portion.entry.name, portion.shard, progress, quick=context.depth.quick)
     except (UnsoundError, OSError) as error:
         return error
 
 
-def of_portions(desk: Desk, answers: Sequence[tuple[Portion, Answer]], tell: Tell) -> Read:
-    """Make one of what came of the portions of a checkpoint; what else there is in a folder is read now."""
+def of_portions(context: Context, answers: Sequence[tuple[Portion, Answer]], progress: Progress) -> Read:
+    """Combine the answers on the portions of a checkpoint; read the rest of a folder here."""
     (entry, whole, _), first = answers[0]
     if isinstance(first, Read):
         return first
     if whole is None and isinstance(first, Lost):
-        fact = f"was not read: {first.why}"  # though nothing is known against it
+        fact = f"was not read: {first.why}"  # whether it is whole is unknown
         return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, READ_HERE))
     shards = {
         shard: UnsoundError("unreadable", f"its part '{shard.path}' was not read: {answer.why}", READ_HERE)
@@ -129,85 +133,94 @@ def of_portions(desk: Desk, answers: Sequence[tuple[Portion, Answer]], tell: Tel
         for (_, shard, _), answer in answers
         if shard and not isinstance(answer, Read)
     }
-    return read_one(desk, entry, tell, shards)
+    return read_one(context, entry, progress, shards)
 
 
-def read_one(desk: Desk, entry: Entry, tell: Tell, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})) -> Read:
-    """Read one checkpoint, and load it if that is asked for; whatever is wrong with it is told of it.
+def read_one(
+    context: Context, entry: Entry, progress: Progress, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})
+) -> Read:
+    """Read one checkpoint, and load it if ``depth`` says so; return its faults instead of raising them.
 
-    Of a folder, ``answers`` are what came of files that were read before.
+    ``answers`` are the outcomes of files in a folder that workers have read.
     """
-    with reading.open_below(desk.outputs_dir, desk.path) as directory:
-        identity = identity_of(desk, directory, entry)
+    with reading.open_below(context.outputs_dir, context.path) as directory:
+        identity = identity_of(context, directory, entry)
         try:
-            with told_as_fault(tell) as heard:
-                known = _read_in(desk, directory, entry, identity, heard, answers)
-                return _still_broken(entry, identity, desk.known.get(identity), known) or Read(entry, identity, known)
+            with errors_as_faults(progress) as guarded:
+                result = _read_in(context, directory, entry, identity, guarded, answers)
+                return _still_broken(entry, identity, context.earlier.get(identity), result) or Read(
+                    entry, identity, result
+                )
         except (UnsoundError, OSError) as error:
-            return _faulty(desk, entry, identity, error)
+            return _faulty(context, entry, identity, error)
 
 
-def _faulty(desk: Desk, entry: Entry, identity: str, error: UnsoundError | OSError) -> Read:
-    """Tell what is wrong with a checkpoint, and remember it where that is a fault of its content, or of the disk."""
+def _faulty(context: Context, entry: Entry, identity: str, error: UnsoundError | OSError) -> Read:
+    """Return the outcome for a checkpoint with a fault. Only faults of its content or of the disk are remembered."""
     if isinstance(error, UnsoundError):
         fault, is_broken = error, error.id in BROKEN
     else:
         is_barred = isinstance(error, PermissionError)
-        is_broken = not (is_barred or isinstance(error, FileNotFoundError))  # these tell nothing of what is in it
+        is_broken = not (is_barred or isinstance(error, FileNotFoundError))  # these say nothing about the content
         hint = "look at the owner and the mode: ls -la" if is_barred else "where the disk fails, take it from a copy"
         fault = UnsoundError("unreadable", f"cannot be read: {reading.why_of(error)}", hint)
-    sought = ("load",) if fault.id == "does_not_load" else desk.how.compared
-    broken = CheckResult(FileContent(""), frozenset(sought), fault.fact) if is_broken else None
+    found_by = ("load",) if fault.id == "does_not_load" else context.depth.compared
+    broken = CheckResult(FileContent(""), frozenset(found_by), fault.fact) if is_broken else None
     return Read(entry, identity, broken, Problem(fault.id, (entry.name,), fault.fact, fault.hint))
 
 
-def size_to_read(desk: Desk, entry: Entry) -> int:
-    """Guess how much of a checkpoint is read; of one that cannot be looked at, all."""
+def size_to_read(context: Context, entry: Entry) -> int:
+    """Estimate how many bytes of a checkpoint a check reads; all, if it cannot be opened."""
     if entry.kind != "directory":
         return bytes_to_read(entry.name, entry.size)
-    with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
+    with contextlib.suppress(OSError), reading.open_below(context.outputs_dir, context.path) as directory:
         return bytes_to_read_in(directory, entry.name)
     return entry.size
 
 
 def _read_in(
-    desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell, answers: Mapping[Shard, ShardAnswer]
+    context: Context,
+    directory: int,
+    entry: Entry,
+    identity: str,
+    progress: Progress,
+    answers: Mapping[Shard, ShardAnswer],
 ) -> CheckResult:
     """Read a checkpoint of an open directory.
 
     Raises:
-        UnsoundError: it is damaged, does not load, or was changed meanwhile.
+        UnsoundError: it is damaged, does not load, or changes while it is read.
     """
     before = memory.parts(directory, entry.name, entry.kind)
     if entry.kind == "directory":
-        facts = check_folder(directory, entry.name, tell, quick=desk.how.quick, answers=answers)
+        content = check_folder(directory, entry.name, progress, quick=context.depth.quick, answers=answers)
     else:
         with open_file(directory, entry.name) as file:
-            beside = check_beside_index(directory, entry.name, before[0].size, tell)
-            facts = beside or check_file(file, before[0].size, tell, quick=desk.how.quick)
-    done = {*desk.how.compared}
-    if desk.how.load and facts.kind in loading.LOADS:
-        path = os.path.join(desk.outputs_dir, desk.path, entry.name)
-        done.add(loading.load(path, facts.kind, unsafe=desk.how.unsafe))
-    elif desk.how.load:
+            beside = check_beside_index(directory, entry.name, before[0].size, progress)
+            content = beside or check_file(file, before[0].size, progress, quick=context.depth.quick)
+    done = {*context.depth.compared}
+    if context.depth.load and content.kind in loading.LOADS:
+        path = os.path.join(context.outputs_dir, context.path, entry.name)
+        done.add(loading.load(path, content.kind, unsafe=context.depth.unsafe))
+    elif context.depth.load:
         done.add("load")
     if memory.parts(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
-    earlier = desk.known.get(identity)
-    return CheckResult(facts, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
+    earlier = context.earlier.get(identity)
+    return CheckResult(content, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
 
 
-def _still_broken(entry: Entry, identity: str, earlier: CheckResult | None, known: CheckResult) -> Read | None:
-    """Tell what an earlier look found broken, where this one did not look so closely."""
-    if not (earlier and earlier.broken) or all({what, f"unsafe {what}"} & known.done for what in earlier.done):
+def _still_broken(entry: Entry, identity: str, earlier: CheckResult | None, now: CheckResult) -> Read | None:
+    """Return the outcome of an earlier run that found a checkpoint broken by checks that this run did not make."""
+    if not (earlier and earlier.broken) or all({what, f"unsafe {what}"} & now.done for what in earlier.done):
         return None
     kind, how = ("does_not_load", "with load=1") if "load" in earlier.done else ("damaged", "without quick=1")
     hint = f"an earlier run has found that; 'doit verify' {how} looks again"
     return Read(entry, identity, earlier, Problem(kind, (entry.name,), earlier.broken, hint))
 
 
-def identity_of(desk: Desk, directory: int, entry: Entry) -> str:
-    """Return the identity of an entry; nothing where it cannot be read, which is told when it is its turn."""
-    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
-        return memory.identity(memory.parts(directory, entry.name, entry.kind), desk.now_ns)
+def identity_of(context: Context, directory: int, entry: Entry) -> str:
+    """Return the identity of an entry; an empty text if it cannot be read, which `read_one` then reports."""
+    with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None):
+        return memory.identity(memory.parts(directory, entry.name, entry.kind), context.now_ns)
     return ""

@@ -1,4 +1,4 @@
-"""What was verified → console text and JSON. Nothing is decided here."""
+"""Writes the results of `doit verify` as text and as JSON. Decides nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Checked
+from ckptrules.verify.portion import Row
 
-SIGN_WIDTH = 4  # columns of a sign, with what stands before and behind it
+SIGN_WIDTH = 4  # columns of a sign and the blanks around it
 
 
 class VerifyTally(NamedTuple):
-    """The numbers of a run, or of one experiment of it. ``failed`` counts problems; sizes are in bytes.
+    """The numbers of a run, or of one of its experiments. ``failed`` counts problems.
 
-    ``bytes_expected`` are those of ``bytes_to_read`` that are really read: of some formats a header is enough.
+    ``bytes_expected`` is how many of ``bytes_to_read`` a check reads: of some formats, only the header.
     """
 
     experiments: int = 0
@@ -56,14 +56,14 @@ def tally(report: Report) -> VerifyTally:
 
 
 def block(report: Report, style: Style) -> str:
-    """Show the list and the count of one experiment, and what fails."""
+    """Return the text on one experiment: a line for each checkpoint, the problems, and the count."""
     whole = sound(report)
     cells = [
-        (style.name(row.name) + files_of(len(row.with_it)), human_size(row.size), _told(row, style))
+        (style.name(row.name) + files_of(len(row.other_names)), human_size(row.size), _state_of(row, style))
         for row in report.rows
     ]
     signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in report.rows]
-    lines = _behind(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
+    lines = _with_signs(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
     for number, problem in enumerate(report.problems, 1):
         name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
         lines.append(f"{_sign(style, whole=False)} Problem: {said_of(name, style.name(problem.text))}")
@@ -75,15 +75,15 @@ def block(report: Report, style: Style) -> str:
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
 
 
-def _behind(signs: Sequence[str], lines: Sequence[str]) -> list[str]:
-    """Write each sign before the first line of its row; a narrow terminal has several lines to a row."""
+def _with_signs(signs: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Put each sign before the first line of its row; on a narrow terminal, a row has several lines."""
     each = len(lines) // len(signs) if signs else 1
     return [f"{' ' if number % each else signs[number // each]} {line}" for number, line in enumerate(lines)]
 
 
 def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
-    """Show the numbers of the whole run, aligned, and the notes below them."""
-    to_come = style.preview or total.to_read > 0  # what is left after Ctrl-C
+    """Return the text on the whole run: aligned numbers, and the notes below them."""
+    to_come = style.preview or total.to_read > 0  # after Ctrl-C, some are left
     rows = [
         ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
         ("checkpoints", total.checkpoints, ""),
@@ -96,7 +96,7 @@ def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
 
 
 def report_as_data(report: Report) -> dict[str, Any]:
-    """Turn one report into the JSON form that docs/verify.md describes."""
+    """Return one report in the JSON form that docs/json.md describes."""
     whole = sound(report)
     return {
         "experiment": report.experiment,
@@ -110,39 +110,39 @@ def report_as_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _told(row: Checked, style: Style) -> str:
+def _state_of(row: Row, style: Style) -> str:
     not_sound = "to be read" if row.unread else "not sound" if row.whole else "not whole"
-    return "; ".join(_said(row, row.known, style)) if row.known else not_sound
+    return "; ".join(_details(row, row.result, style)) if row.result else not_sound
 
 
-def _said(row: Checked, known: CheckResult, style: Style) -> Iterable[str]:
-    """Yield what is known of a sound file."""
-    facts, done = known.facts, known.done
-    inside = (("epoch", facts.epoch), ("step", facts.step))
-    yield ", ".join([facts.kind, *(f"{what} {number}" for what, number in inside if number is not None)])
+def _details(row: Row, result: CheckResult, style: Style) -> Iterable[str]:
+    """Yield what is known of a sound checkpoint."""
+    content, done = result.content, result.done
+    inside = (("epoch", content.epoch), ("step", content.step))
+    yield ", ".join([content.kind, *(f"{what} {number}" for what, number in inside if number is not None)])
     if "unsafe load" in done:
-        yield f"loaded by RUNNING the code it names ({style.name(', '.join(facts.names[:3]))})"
+        yield f"loaded by RUNNING the code it names ({style.name(', '.join(content.names[:3]))})"
     elif "load" in done:
         yield "loads"
     if style.verbose:
-        yield "checksums compared" if facts.checksums else "no checksums compared"
+        yield "checksums compared" if content.checksums else "no checksums compared"
         yield "read now" if row.read else "known from an earlier run"
 
 
-def _row_as_data(row: Checked, *, whole: bool) -> dict[str, Any]:
-    facts = row.known.facts if row.known else FileContent("")
+def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
+    content = row.result.content if row.result else FileContent("")
     return {
         "name": row.name,
-        "with_it": list(row.with_it),
+        "with_it": list(row.other_names),
         "bytes": row.size,
         "verified": whole,
         "read_now": row.read,
-        "format": facts.kind or None,
-        "epoch": facts.epoch,
-        "step": facts.step,
-        "checksums": facts.checksums,
-        "loaded": bool(row.known and row.known.done & {"load", "unsafe load"}),
-        "imports": list(facts.names),
+        "format": content.kind or None,
+        "epoch": content.epoch,
+        "step": content.step,
+        "checksums": content.checksums,
+        "loaded": bool(row.result and row.result.done & {"load", "unsafe load"}),
+        "imports": list(content.names),
     }
 
 

@@ -28,7 +28,7 @@ from ckptrules.formats import torchstate
 from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
-from ckptrules.formats.pickled import LONGEST_VALUE, MOST_OPCODES, TELL_EVERY
+from ckptrules.formats.pickled import LONGEST_VALUE, MOST_OPCODES, REPORT_EVERY
 from ckptrules.formats.torchfile import MAGIC_NUMBER
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
@@ -38,7 +38,7 @@ from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.stopping import StoppedError
 from ckptrules.verify.check import begin
-from ckptrules.verify.portion import How, read_one
+from ckptrules.verify.portion import Depth, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash, weights
@@ -194,13 +194,13 @@ def test_a_bomb_costs_what_it_weighs_and_is_not_verified(name: str, tmp_path: Pa
     found = cost(tmp_path / "bomb", content)
     assert found["result"] in ("not_read", "damaged")
     assert found["memory"] < 256 * MB + 2 * len(content)
-    assert found["told"] <= MOST_OPCODES // TELL_EVERY + len(content) // MB + 10
+    assert found["told"] <= MOST_OPCODES // REPORT_EVERY + len(content) // MB + 10
 
 
 @pytest.mark.parametrize("name", ["marks", "duplicates", "one in the other", "sets", "32 MB of objects of protocol 0"])
 def test_opcodes_are_counted_whatever_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up by count, long before its end, and the reader has told of it all along."""
-    monkeypatch.setattr(formats_pickled, "MOST_OPCODES", 10 * TELL_EVERY)
+    monkeypatch.setattr(formats_pickled, "MOST_OPCODES", 10 * REPORT_EVERY)
     calls: list[int] = []
     content = BOMBS[name]()
     with pytest.raises(UnsoundError, match="opcodes is not read") as caught:
@@ -602,7 +602,7 @@ NOT_EDITED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", NOT_EDITED)
 def test_no_bomb_and_no_lie_is_edited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchstate, "MOST_OPCODES", TELL_EVERY)
+    monkeypatch.setattr(torchstate, "MOST_OPCODES", REPORT_EVERY)
     with pytest.raises(NotRewritableError, match=r"\w"):
         rewrite(io.BytesIO(NOT_EDITED[name]()), lambda text: f"{text}x")
 
@@ -690,9 +690,9 @@ def test_a_wish_to_stop_ends_verify_within_a_file(project: Project, monkeypatch:
     listing = scan(str(project.outputs), found)
     asked = itertools.count()
     monkeypatch.setattr(stopping, "stopped", lambda: next(asked) > 5)
-    begun = begin(str(project.outputs), rules, listing, How(), path.stat().st_mtime_ns + 10**11)
+    begun = begin(str(project.outputs), rules, listing, Depth(), path.stat().st_mtime_ns + 10**11)
     with pytest.raises(StoppedError):
-        read_one(begun.desk, begun.new[0], lambda _: stopping.heed())
+        read_one(begun.context, begun.new[0], lambda _: stopping.heed())
     assert next(asked) == 7
     assert not (project.outputs / ".ckptrules").exists()
 

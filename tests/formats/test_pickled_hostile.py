@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
-from ckptrules.formats.machine import Made, TooLongError, UnreadableError
+from ckptrules.formats.machine import StandIn, TooLongError, UnreadableError
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import Project
 
@@ -101,7 +101,7 @@ def test_reading_imports_no_module() -> None:
     contents = read(b"\x80\x02cthis\ns\n)R}(X\x01\x00\x00\x00acantigravity\nfly\nub.")
     assert set(sys.modules) - before == set()
     assert contents.names == {"this.s", "antigravity.fly"}
-    assert isinstance(contents.value, Made)
+    assert isinstance(contents.value, StandIn)
 
 
 @pytest.mark.parametrize(

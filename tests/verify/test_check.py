@@ -17,7 +17,7 @@ from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard
 from ckptrules.verify import portion
 from ckptrules.verify.memory import CheckResult, identity
-from ckptrules.verify.portion import Desk, How, Portion, of_portions, read_one
+from ckptrules.verify.portion import Context, Depth, Portion, of_portions, read_one
 from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
 from tests.conftest import Project
@@ -64,10 +64,10 @@ def ranks(project: Project, step: int, *contents: bytes, name: str = "rank{}-ste
     return [put(project, name.format(rank, step), content) for rank, content in enumerate(contents)]
 
 
-def desk_of(project: Project, path: Path, how: How) -> tuple[Desk, Entry]:
+def context_of(project: Project, path: Path, depth: Depth) -> tuple[Context, Entry]:
     """Return where a file is verified, and what a listing has of it."""
     entry = Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns)
-    return Desk(str(project.outputs), str(path.parent.relative_to(project.outputs)), how, {}, 0), entry
+    return Context(str(project.outputs), str(path.parent.relative_to(project.outputs)), depth, {}, 0), entry
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, int, bool, int | None]]:
@@ -300,31 +300,31 @@ def test_a_fault_is_remembered_where_it_is_one_of_the_content_or_the_disk(
     if isinstance(error, OSError):
         monkeypatch.setattr(portion, "open_file", refuse)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=refuse))
-    desk, entry = desk_of(tree, path, How(load=True))
-    read = read_one(desk, entry, lambda _: None)
+    context, entry = context_of(tree, path, Depth(load=True))
+    read = read_one(context, entry, lambda _: None)
     assert read.problem
-    assert (read.known and read.known.done) == (sought and frozenset(sought))
+    assert (read.result and read.result.done) == (sought and frozenset(sought))
 
 
 def test_what_is_written_to_while_it_is_read_is_not_proved(tree: Project) -> None:
     (path,) = ranks(tree, 100, state(100))
-    read = read_one(*desk_of(tree, path, How()), lambda _: os.utime(path))
+    read = read_one(*context_of(tree, path, Depth()), lambda _: os.utime(path))
     assert read.problem
-    assert (read.problem.id, read.known) == ("changing", None)
+    assert (read.problem.id, read.result) == ("changing", None)
 
 
 @pytest.mark.parametrize(
     ("asked", "done", "is_enough"),
     [
-        (How(load=True), ["load"], True),
-        (How(load=True), ["unsafe load"], False),
-        (How(load=True), [], False),
-        (How(load=True, unsafe=True), ["unsafe load"], True),
-        (How(load=True, unsafe=True), ["load"], True),
-        (How(load=True, unsafe=True), [], False),
+        (Depth(load=True), ["load"], True),
+        (Depth(load=True), ["unsafe load"], False),
+        (Depth(load=True), [], False),
+        (Depth(load=True, unsafe=True), ["unsafe load"], True),
+        (Depth(load=True, unsafe=True), ["load"], True),
+        (Depth(load=True, unsafe=True), [], False),
     ],
 )
-def test_what_was_loaded_before_is_not_loaded_again(asked: How, done: list[str], *, is_enough: bool) -> None:
+def test_what_was_loaded_before_is_not_loaded_again(asked: Depth, done: list[str], *, is_enough: bool) -> None:
     assert asked.satisfied_by(CheckResult(FileContent("torch"), frozenset(["checksums", *done]))) == is_enough
 
 
@@ -351,8 +351,8 @@ def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
 
 def test_what_no_worker_could_read_is_read_again_by_the_command_in_its_hint(tree: Project) -> None:
     (path,) = ranks(tree, 100, state(100))
-    desk, entry = desk_of(tree, path, How())
-    problem = of_portions(desk, [(Portion(entry), Lost("3 workers died of it"))], lambda _: None).problem
+    context, entry = context_of(tree, path, Depth())
+    problem = of_portions(context, [(Portion(entry), Lost("3 workers died of it"))], lambda _: None).problem
     assert problem
     assert (problem.id, problem.text) == ("unreadable", "was not read: 3 workers died of it")
     command = problem.hint.split("'")[1].removeprefix("doit ").split()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.entries import Entry
-from ckptrules.formats.content import Tell
+from ckptrules.formats.content import Progress
 from ckptrules.stopping import StoppedError
 from ckptrules.verify import portion
-from ckptrules.verify.portion import Answer, Desk, How, Portion, of_portions, portions_of, read_one, read_portion
+from ckptrules.verify.portion import Answer, Context, Depth, Portion, of_portions, portions_of, read_one, read_portion
 from ckptrules.workers.pieces import Lost, cut
 from ckptrules.workers.workers import Workers
 from tests.commands.test_verify import torch_zip
@@ -42,24 +42,24 @@ MIXED: dict[str, tuple[Files, Files, str]] = {
 CASES = {**{name: (files, {}, "") for name, files in WHOLE.items()}, **BROKEN, **MIXED}
 
 
-def made(folder: Path, files: Files) -> tuple[Desk, Entry]:
-    """Make a checkpoint ``c`` of these files, and the desk at which it is read."""
+def made(folder: Path, files: Files) -> tuple[Context, Entry]:
+    """Make a checkpoint ``c`` of these files, and the context at which it is read."""
     said(folder / "run", files)
-    return at_desk(folder)
+    return context_for(folder)
 
 
-def at_desk(folder: Path) -> tuple[Desk, Entry]:
+def context_for(folder: Path) -> tuple[Context, Entry]:
     status = (folder / "run/c").stat()
     size = sum(path.lstat().st_size for path in (folder / "run/c").rglob("*") if path.is_file())
-    return Desk(str(folder), "run", How(), {}, status.st_mtime_ns + 10**11), Entry("c", "directory", size, 0)
+    return Context(str(folder), "run", Depth(), {}, status.st_mtime_ns + 10**11), Entry("c", "directory", size, 0)
 
 
 def tell(_: int) -> None: ...
 
 
-def answered(desk: Desk, portions: list[Portion]) -> list[tuple[Portion, Answer]]:
+def answered(context: Context, portions: list[Portion]) -> list[tuple[Portion, Answer]]:
     """Have each portion read as by another process."""
-    return [(one, pickle.loads(pickle.dumps(read_portion(desk, one, tell)))) for one in portions]
+    return [(one, pickle.loads(pickle.dumps(read_portion(context, one, tell)))) for one in portions]
 
 
 @pytest.fixture
@@ -73,17 +73,17 @@ def every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_is_shared_is_told_of_in_the_same_words(tmp_path: Path, name: str) -> None:
     files, change, expected = CASES[name]
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, {**files, **change})
-    alone = read_one(desk, entry, tell)
+    context, entry = made(tmp_path, {**files, **change})
+    alone = read_one(context, entry, tell)
     assert (alone.problem.id if alone.problem else "") == expected.partition(":")[0]
-    assert of_portions(desk, answered(desk, [*portions_of(desk, entry)]), tell) == alone
+    assert of_portions(context, answered(context, [*portions_of(context, entry)]), tell) == alone
 
 
 @pytest.mark.usefixtures("every_folder")
 def test_each_file_with_checksums_of_its_own_is_a_portion(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, BINS)
-    assert [one.shard and one.shard.path for one in portions_of(desk, entry)] == [FIRST, SECOND, THIRD]
+    context, entry = made(tmp_path, BINS)
+    assert [one.shard and one.shard.path for one in portions_of(context, entry)] == [FIRST, SECOND, THIRD]
 
 
 @pytest.mark.parametrize("ending", [".bin", ".safetensors"])
@@ -92,7 +92,7 @@ def test_a_folder_of_large_files_makes_many_pieces_where_much_is_read(tmp_path: 
     for number in range(1, 11):
         (tmp_path / f"run/c/model-{number:05}-of-00010{ending}").touch()
         os.truncate(tmp_path / f"run/c/model-{number:05}-of-00010{ending}", 10 << 30)
-    portions = portions_of(*at_desk(tmp_path))
+    portions = portions_of(*context_for(tmp_path))
     assert len([*cut(portions, 2)]) == (10 if ending == ".bin" else 1)
     assert sum(one.size for one in portions) == 100 << 30
 
@@ -108,13 +108,13 @@ def test_a_folder_of_large_files_makes_many_pieces_where_much_is_read(tmp_path: 
 )
 def test_what_has_changed_since_is_read_again(tmp_path: Path, change: Files, expected: str) -> None:
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, BINS)
-    answers = answered(desk, [*portions_of(desk, entry)])
+    context, entry = made(tmp_path, BINS)
+    answers = answered(context, [*portions_of(context, entry)])
     for path, content in change.items():
         (tmp_path / "run/c" / path).unlink(missing_ok=True)
         if isinstance(content, bytes):
             (tmp_path / "run/c" / path).write_bytes(content)
-    read = of_portions(desk, answers, tell)
+    read = of_portions(context, answers, tell)
     assert read.problem
     assert read.problem.text.startswith(expected)
 
@@ -122,10 +122,10 @@ def test_what_has_changed_since_is_read_again(tmp_path: Path, change: Files, exp
 @pytest.mark.usefixtures("every_folder")
 def test_what_is_repaired_meanwhile_is_not_called_broken(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, {**BINS, SECOND: CUT})
-    answers = answered(desk, [*portions_of(desk, entry)])
+    context, entry = made(tmp_path, {**BINS, SECOND: CUT})
+    answers = answered(context, [*portions_of(context, entry)])
     (tmp_path / "run/c" / SECOND).write_bytes(BINS[SECOND])
-    assert of_portions(desk, answers, tell) == read_one(desk, entry, tell)
+    assert of_portions(context, answers, tell) == read_one(context, entry, tell)
 
 
 @pytest.mark.usefixtures("every_folder")
@@ -141,10 +141,10 @@ def test_a_file_that_nobody_could_read_is_held_against_its_checkpoint(
     tmp_path: Path, answer: Answer, text: str, broken: str
 ) -> None:
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, BINS)
-    first, (second, _), third = answered(desk, [*portions_of(desk, entry)])
-    read = of_portions(desk, [first, (second, answer), third], tell)
-    assert (read.known.broken if read.known else "") == broken
+    context, entry = made(tmp_path, BINS)
+    first, (second, _), third = answered(context, [*portions_of(context, entry)])
+    read = of_portions(context, [first, (second, answer), third], tell)
+    assert (read.result.broken if read.result else "") == broken
     assert read.identity
     assert read.problem
     assert (read.problem.id, read.problem.names, read.problem.text) == ("unreadable", ("c",), text)
@@ -153,13 +153,13 @@ def test_a_file_that_nobody_could_read_is_held_against_its_checkpoint(
 @pytest.mark.usefixtures("every_folder")
 def test_a_wish_to_stop_ends_the_reading_of_the_rest(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    desk, entry = made(tmp_path, SHARDED)
+    context, entry = made(tmp_path, SHARDED)
 
     def stop(_: int) -> None:
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        of_portions(desk, answered(desk, [*portions_of(desk, entry)]), stop)
+        of_portions(context, answered(context, [*portions_of(context, entry)]), stop)
 
 
 # --- whole runs, and workers that die --------------------------------------------------------------------------------
@@ -185,30 +185,30 @@ def large(project: Project) -> Project:
     return project
 
 
-def die(path: str, desk: Desk, portion: Portion, progress: Tell) -> Answer:
+def die(path: str, context: Context, portion: Portion, progress: Progress) -> Answer:
     """Read a portion, but die of one."""
     if portion.shard and portion.shard.path == path:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_portion(desk, portion, progress)
+    return read_portion(context, portion, progress)
 
 
 @pytest.mark.whole
 def test_a_worker_that_dies_of_a_file_costs_its_checkpoint_and_no_other(tmp_path: Path) -> None:
     for path in (FIRST, SECOND, THIRD):
         write_large(tmp_path / "run/c" / path, {}, LARGE)
-    desk, entry = at_desk(tmp_path)
-    portions = portions_of(desk, entry)
+    context, entry = context_for(tmp_path)
+    portions = portions_of(context, entry)
     workers = Workers({}, asked=2)
     workers.executor = "processes"
     try:
-        answers = [*workers.each(partial(die, SECOND, desk), portions, tell)]
-        others = [*workers.each(partial(die, "none", desk), portions, tell)]
+        answers = [*workers.each(partial(die, SECOND, context), portions, tell)]
+        others = [*workers.each(partial(die, "none", context), portions, tell)]
     finally:
         workers.end(killed=False)
-    read = of_portions(desk, [*zip(portions, answers, strict=True)], tell)
+    read = of_portions(context, [*zip(portions, answers, strict=True)], tell)
     assert read.problem
     assert read.problem.text.startswith(f"its part '{SECOND}' was not read: 3 workers died of it")
-    assert of_portions(desk, [*zip(portions, others, strict=True)], tell) == read_one(desk, entry, tell)
+    assert of_portions(context, [*zip(portions, others, strict=True)], tell) == read_one(context, entry, tell)
 
 
 EXPECTED = f"""\
