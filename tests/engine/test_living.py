@@ -46,6 +46,7 @@ def ranks(*minutes: int) -> dict[str, int]:
 FIRST = "ep0-ba00-rank0.pt ep0-ba00-rank1.pt"
 LIVE = "is left alone: its newest file changed {} ago, so a run may go on, and it removes"
 QUEUE = "is left alone: its newest file changed {} ago, so a run may go on, and with -keep_checkpoint it removes"
+IGNITE = "is left alone: its newest file changed {} ago, so a run may go on, and with n_saved it removes"
 CONTROLLER = "is left alone: its newest file changed {} ago, so a run may go on, and its controller goes back"
 CASES = {
     "composer: changed a minute ago": Case(ranks(90, 1), "", LIVE.format("1m")),
@@ -62,6 +63,10 @@ CASES = {
     ),
     "opennmt: of old": Case(
         {"m_acc_1.0_ppl_2.0_e1.pt": 90, "m_acc_1.0_ppl_2.0_e2.pt": 1}, "", QUEUE.format("1m"), rules="packs: [opennmt]\n"
+    ),
+    "ignite": Case({"checkpoint_3.pt": 90, "checkpoint_6.pt": 1}, "", IGNITE.format("1m"), rules="packs: [ignite]\n"),
+    "ignite: over": Case(
+        {"checkpoint_3.pt": 90, "checkpoint_6.pt": 61}, "checkpoint_3.pt", rules="packs: [ignite]\n"
     ),
     "ray": Case(
         {"checkpoint_000000": 90, "checkpoint_000001": 1}, "", CONTROLLER.format("1m"),

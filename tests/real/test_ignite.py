@@ -1,17 +1,20 @@
 """PyTorch-Ignite: ``Checkpoint.load_objects`` on what a Checkpoint, a ModelCheckpoint and a DiskSaver write."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.real.resumes import prune, stand_ins
+from tests.real.resumes import prune, run, stand_ins
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[real]'")
 with stand_ins():
     pytest.importorskip("ignite", reason="needs PyTorch-Ignite: pip install -e '.[real]'")
-    from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
+    from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
     from ignite.handlers import Checkpoint, DiskSaver, ModelCheckpoint, global_step_from_engine
     from ignite.metrics import Loss
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -59,6 +62,30 @@ def start(folder: Path, count: Callable[[Any], Any] | None) -> Run:
     return Run(objects, loader)
 
 
+def over(folder: Path) -> None:
+    """Date the files two hours back: the run that wrote them is over."""
+    for path in folder.iterdir():
+        os.utime(path, (path.stat().st_mtime - 7200,) * 2)
+
+
+def test_a_run_that_removes_by_its_own_list_goes_on(tmp_path: Path) -> None:
+    """Ignite stops with an error where a file that it wants to remove is gone, so nothing goes while it runs."""
+    trainer = Engine(lambda *_: None)
+    saver = DiskSaver(str(tmp_path / "runs/one"), create_dir=True)
+    objects = {"model": torch.nn.Linear(1, 1), "trainer": trainer}
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, Checkpoint(objects, saver, n_saved=3))
+
+    @trainer.on(Events.EPOCH_COMPLETED(once=4))  # type: ignore[untyped-decorator]
+    def clean() -> None:
+        run(tmp_path, "ckptrules", "init", "runs")
+        command = [sys.executable, "-m", "doit", "migrate", "delete_old=1"]
+        said = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+        assert said.returncode == 1
+        assert "a run may go on, and with n_saved it removes old ones by name" in said.stdout
+
+    assert trainer.run(range(LENGTH), max_epochs=7).epoch == 7
+
+
 @pytest.mark.parametrize(
     ("count", "unit"), [(global_step_from_engine, 1), (None, LENGTH)], ids=["epochs", "iterations"]
 )
@@ -70,6 +97,7 @@ def test_a_run_loads_the_newest_that_is_left_and_goes_on(
     whole.go(7)
     start(tmp_path / "runs/one", count).go(5)
     best = [path.name for path in (tmp_path / "runs/one").glob("best_*")]
+    over(tmp_path / "runs/one")
 
     pruned = prune(tmp_path)
     assert pruned.packs == ["ignite"]
