@@ -116,18 +116,23 @@ def _unit(head: Action, followers: Sequence[Action], entries: Mapping[str, Entry
         folder, base = in_part_folder(name)
         here = f"{directory}/{folder}" if folder else directory
         place, new = (trash_folder(run, here), trash_name(base)) if goes else (here, to)
-        steps.append(Step("move", here, base, place, new, "", _identity(entries[name])))
-    for action in followers:
-        place = action.directory or directory
-        step = Step(action.kind, place, action.name, place, action.to, action.was)
-        steps.append(KINDS[action.kind].in_trash_of(step, run))
+        steps.append(Step("move", here, base, place, new, "", identity_of(entries[name])))
+    steps += [follower_step(action, directory, run) for action in followers]
     if head.leaves_link:
         pairs = [(head.name, head.to), *head.with_it[: head.parts]]
         steps += [Step("link", directory, name, directory, to) for name, to in pairs]
     return Unit(head.kind, head.size, tuple(steps), head.parts)
 
 
-def _identity(entry: Entry) -> Identity:
+def follower_step(action: Action, directory: str, run: str) -> Step:
+    """Return the step of a link or pointer file that follows a rename in a directory."""
+    place = action.directory or directory
+    step = Step(action.kind, place, action.name, place, action.to, action.was)
+    return KINDS[action.kind].in_trash_of(step, run)
+
+
+def identity_of(entry: Entry) -> Identity:
+    """Return what an entry is known by."""
     own = Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
     return entry.known_by or own
 

@@ -15,7 +15,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.engine.entries import Entry, Identity, Item, lies_in
+from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.in_use import in_use
@@ -296,14 +296,10 @@ def refuse_linked(options: Options, place: Packing) -> None:
     Raises:
         ArchiveError: with one of the links, or with a folder that could not be searched for links.
     """
-    outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
-    links = Links(outputs)
-    for real, leading in links.leading().links.items():
-        for folder, entry in leading:
-            leads_there = lies_in(f"{real}/{entry.sibling}", top)
-            if leads_there and not lies_in(folder, place.experiment):
-                link = f"{folder}/{entry.name}".lstrip("/")
-                raise ArchiveError(f"{link} leads into it: re-point or remove it, or say keep_source=1")
+    links = Links(options.outputs_dir)
+    for folder, entry in links.below(place.experiment):
+        link = f"{folder}/{entry.name}".lstrip("/")
+        raise ArchiveError(f"{link} leads into it: re-point or remove it, or say keep_source=1")
     for folder, why in links.unsearched.items():
         fact = f"{folder} could not be searched for links that lead into it: {why}"
         raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")

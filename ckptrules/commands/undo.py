@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import stopping
 from ckptrules.changes.doing import is_done
+from ckptrules.changes.following import NO_RULES, Followers
 from ckptrules.changes.history import (
     Run,
     TakeBack,
@@ -25,33 +24,37 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, after, head_of, parts_of
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
-from ckptrules.engine.entries import lies_in
+from ckptrules.engine.entries import Directory, lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
+from ckptrules.engine.ruleset import RuleError, RuleSet
 from ckptrules.engine.state_folder import TRASH
-from ckptrules.outputs.listing import read_names
+from ckptrules.outputs.links import Links
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Several, Tally, experiment_block, tally
-from ckptrules.run import pinning, records
+from ckptrules.run import finding, pinning, records
 from ckptrules.run.command_line import params_of
+from ckptrules.run.experiments import unsearched_notes
 from ckptrules.run.hints import command
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
-from ckptrules.run.outcome import Done, Output, RunContext
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
+from ckptrules.run.outcome import FAULTS, Done, Output, RunContext, untouched
 from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, chosen_of, hand_over
 from ckptrules.run.words import encode_task
-from ckptrules.storage import reading
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 from ckptrules.storage.trash import trash_items
+from ckptrules.workers.workers import is_alone
 
 if TYPE_CHECKING:
     from doit.exceptions import TaskFailed
     from doit.task import Task
+
+BROKEN_RULES = "The rules are broken, see 'doit check': what is taken back, only links follow, no file that names it."
 
 
 class Options(Common):
@@ -83,7 +86,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         job.style,
         header,
         trash_days(session, options),
-        came_to=functools.partial(came_to, options, run, backs, job.style, waits, rest),
+        notes=(BROKEN_RULES,) * bool(backs and job.rules is NO_RULES),
+        came_to=functools.partial(came_to, job, run, backs, waits, rest),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
         summarise=None if backs else notes_alone,
     )
@@ -111,8 +115,17 @@ def undo_job(session: Session, options: Options, header: Mapping[str, Any]) -> U
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     return UndoJob(
         options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
-        records.journals_of(session), session.style(options), pinned
+        records.journals_of(session), session.style(options), pinned, rules_or_none(session, options),
+        Links(options.outputs_dir)
     )  # fmt: skip
+
+
+def rules_or_none(session: Session, options: Options) -> RuleSet:
+    """Load the rules; what was done can be taken back also where they are broken."""
+    try:
+        return finding.load(session, options)
+    except (RuleError, OptionError, OSError):
+        return NO_RULES
 
 
 @once
@@ -151,7 +164,9 @@ def newest_known(runs: Sequence[Run]) -> Run | None:
 def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back what a run did in one checkpoint directory, in a worker. This is the action of a task."""
     pinned = [found for found in job.pinned if lies_in(found.path, back.directory)]
-    return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=pinned), back), task)
+    links = job.links if is_alone() else job.links.only_below(back.directory)
+    job = job._replace(pinned=pinned, links=links)
+    return hand_over(lambda: session.workers.do(work_on, job, back), task)
 
 
 def notes_alone(_: Tally, __: Style, notes: Iterable[str]) -> str:
@@ -180,10 +195,9 @@ def later_than(run: Run, outputs_dir: str) -> Run | None:
 
 
 def came_to(
-    options: Options,
+    job: UndoJob,
     run: Run | None,
     backs: Sequence[TakeBack],
-    style: Style,
     waits: Sequence[str],
     rest: int,
     total: Tally,
@@ -193,6 +207,7 @@ def came_to(
     ``waits`` are the sentences on the trash, if there is nothing to take back. ``rest`` is the number of units of the
     run that still stand and were not selected.
     """
+    style = job.style
     if run and backs:
         is_part = total.problems or rest or total.experiments < len(backs)
         verb = "Taken back in part" if is_part else "Taken back"
@@ -201,7 +216,7 @@ def came_to(
         elif not total.changes:
             verb = "Not taken back"
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
-        if total.problems and (later := later_than(run, options.outputs_dir)):
+        if total.problems and (later := later_than(run, job.options.outputs_dir)):
             first = f"{command('undo', run=later.id)}, then this again"
             yield f"Run {later.id}, {style.name(command_of(later))}, has changed the same names since: {first}."
     else:
@@ -218,6 +233,7 @@ def came_to(
     if run and run.barred:
         texts = count_of(len(run.barred), "text stays as it is", "texts stay as they are")
         yield f"Not taken back: {texts}: the record lies where others can write."
+    yield from unsearched_notes(job.links, style)
 
 
 # --- the work on one directory, in any process ------------------------------------------------------------------------
@@ -233,17 +249,21 @@ class UndoJob(NamedTuple):
     journals: Journals
     style: Style
     pinned: Sequence[Found]
+    rules: RuleSet
+    links: Links
 
 
 def work_on(job: UndoJob, back: TakeBack) -> Done:
     """Take back what a run did in one checkpoint directory; in a dry run, only report it."""
     if stopping.stopped():
         return Done(Output(""), failed=True)
-    leading = leading_in(job.options.outputs_dir, back.directory)
-    back, held = without_held(inverted(back, job.run), job.pinned, leading)
+    back, held = without_pinned(inverted(back, job.run), job.pinned)
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
+        if not back.own:
+            back, more = with_followers(job, folders, back)
+            held += more
     plan, outcome = as_plan(back)._replace(problems=tuple(held)), Transacted({})
     if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
@@ -262,39 +282,27 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     return Done(output, failed=bool(done.problems))
 
 
-def leading_in(outputs_dir: str, directory: str) -> Mapping[str, Sequence[str]]:
-    """Return the links of a directory, by the name in it that they lead to; none if it cannot be read."""
-    links: dict[str, list[str]] = defaultdict(list)
-    with contextlib.suppress(OSError), reading.open_below(outputs_dir, directory) as here, os.scandir(here) as entries:
-        for link in read_names(here, [entry.name for entry in entries if entry.is_symlink()]):
-            links[link.sibling or ""].append(link.name)
-    return links
-
-
-def without_held(
-    back: TakeBack, pinned: Sequence[Found], leading: Mapping[str, Sequence[str]]
-) -> tuple[TakeBack, list[Problem]]:
-    """Leave out the units that must not be undone; return a problem for each checkpoint that holds them up.
-
-    Such a unit would move a pinned checkpoint to the trash, or rename a file to which a link leads that is newer than
-    the run.
-    """
+def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
+    """Leave out the units that would move a pinned checkpoint to the trash; return a problem for each."""
 
     def obstacle(unit: Unit) -> Problem | None:
         deleted = [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
-        if holder := pinning.first_in(pinned, deleted):
-            return pinning.refused(holder)
-        own = {step.name for step in unit.steps}
-        moved = (step.name for step in unit.steps if KINDS[step.kind].moves and step.directory == back.directory)
-        if link := next((link for name in moved for link in leading.get(name, ()) if link not in own), ""):
-            hint = "re-point or remove that link, then undo this again"
-            return Problem("refused", (head_of(unit).name,), f"stays as it is: {link} points to it", hint)
-        return None
+        holder = pinning.first_in(pinned, deleted)
+        return pinning.refused(holder) if holder else None
 
     obstacles = [obstacle(unit) for unit in back.units]
     free = [problem is None for problem in obstacles]
     rest = back._replace(units=tuple(compress(back.units, free)), undoes=tuple(compress(back.undoes, free)))
     return rest, list(dict.fromkeys(filter(None, obstacles)))
+
+
+def with_followers(job: UndoJob, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem]]:
+    """Add what leads to the names by now; a directory in which nobody can see that is left as it is."""
+    try:
+        return Followers(job.options.outputs_dir, job.rules, job.links, job.run).add(folders, back)
+    except FAULTS as fault:
+        plan = untouched(Directory(back.experiment, back.directory), fault)
+        return back._replace(units=(), undoes=()), list(plan.problems)
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:

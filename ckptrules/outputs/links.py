@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -67,6 +68,18 @@ class Links:
         every = self.leading().links
         return every.get(self._real(directory), ()) if every else ()
 
+    def below(self, path: str) -> list[OutsideLink]:
+        """Return the links that lead to a path below ``outputs_dir``, or to something in there, from outside of it."""
+        folder, top = os.path.dirname(path), self._real(path)
+        leading = self.leading().links.items()
+        found = [link for real, links in leading for link in links if _leads_below(real, link, top)]
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with reading.open_below(self.outputs_dir, folder) as here, os.scandir(here) as entries:
+                names = [entry.name for entry in entries if entry.is_symlink()]
+            beside = (name for name in names if lies_in(self._real(os.path.join(folder, name)), top))
+            found += [OutsideLink(folder, Entry(name, "link", 0, 0)) for name in beside]
+        return [link for link in found if not lies_in(link.directory, path)]
+
     def above(self, directory: str) -> tuple[str, ...]:
         """Return the trackers in the folders above a directory, up to ``outputs_dir``, as paths from the directory."""
         trackers, folders = self.leading().trackers, _folders_around(directory)
@@ -77,6 +90,19 @@ class Links:
         links, trackers = self.into(directory), self.leading().trackers
         around = {folder: trackers[folder] for folder in _folders_around(directory) if folder in trackers}
         return Links(self.outputs_dir, Leading({self._real(directory): links} if links else {}, around))
+
+    def only_below(self, directory: str) -> Links:
+        """Return the links and trackers that concern a directory, and all below it, for another process."""
+        every, top = self.leading(), self._real(directory)
+        links = {
+            real: tuple(link for link in found if lies_in(real, top) or _leads_below(real, link, top))
+            for real, found in every.links.items()
+        }
+        around = {*_folders_around(directory)}
+        trackers = {
+            folder: names for folder, names in every.trackers.items() if lies_in(folder, directory) or folder in around
+        }
+        return Links(self.outputs_dir, Leading({real: found for real, found in links.items() if found}, trackers))
 
     def _real(self, directory: str) -> str:
         return os.path.realpath(os.path.join(self.outputs_dir, directory))
@@ -147,6 +173,10 @@ class Links:
         ends = [text, *("/".join(parts[number:]) for number in range(1, len(parts) - 1))]
         ways = ((os.path.join(self.outputs_dir, place), end) for end in ends for place in _folders_around(path))
         return list(islice((way for way in ways if os.path.lexists(os.path.join(*way))), 1))
+
+
+def _leads_below(real: str, link: OutsideLink, top: str) -> bool:
+    return lies_in(f"{real}/{link.entry.sibling}", top)
 
 
 def _folders_around(path: str) -> list[str]:

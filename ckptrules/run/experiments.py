@@ -13,8 +13,9 @@ from ckptrules.engine.measures import NS
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.ruleset import MaxDelete
 from ckptrules.outputs import find as outputs_find
+from ckptrules.outputs.links import Links
 from ckptrules.outputs.mounts import shared_kind
-from ckptrules.report.style import count_of
+from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
 from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
@@ -193,8 +194,13 @@ def notes_after(
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
         yield uncovered(session, base, job.options)
-    for path, why in sorted(job.links.unsearched.items()):
-        yield f"Not searched for links: {job.style.name(path)}: {why}. A link in there may come to lead nowhere."
+    yield from unsearched_notes(job.links, job.style)
+
+
+def unsearched_notes(links: Links, style: Style) -> Iterator[str]:
+    """Yield a note on each folder that could not be searched for links."""
+    for path, why in sorted(links.unsearched.items()):
+        yield f"Not searched for links: {style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
 def backups_first(session: Session) -> list[str]:

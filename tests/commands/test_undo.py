@@ -255,11 +255,6 @@ def test_the_run_that_must_be_taken_back_before_an_older_one_is_named(project: P
     assert (project.tree() == start) == (last != "brought back")  # then the first run is the one that deleted
 
 
-def change_the_link(folder: Path) -> None:
-    (folder / "last.ckpt").unlink()
-    (folder / "last.ckpt").symlink_to("elsewhere")
-
-
 LOOK_AT_IT = "look at it: it is left as it is"
 CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the new name is gone": (
@@ -277,7 +272,6 @@ CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "has changed since it was looked at",
         LOOK_AT_IT,
     ),
-    "the link was changed": (change_the_link, "last.ckpt: is no longer the link that it was", LOOK_AT_IT),
 }
 
 
@@ -303,25 +297,6 @@ def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
     assert left == {path: text for path, text in before.items() if path.startswith("one")}
     assert EARLY in project.names("one")
     assert project.names("two") == ["epoch_30_step_7.ckpt"]
-
-
-@pytest.mark.parametrize("before", ["", "epoch=1-step=1.ckpt"])
-def test_what_a_link_points_to_since_keeps_its_name(project: Project, before: str) -> None:
-    """It led nowhere then, and nothing was told."""
-    project.make({f"one/checkpoints/epoch={n}-step={n}.ckpt": n for n in (1, 2)})
-    link = project.outputs / "one/checkpoints/last.ckpt"
-    if before:
-        link.symlink_to(before)
-    project.doit("migrate")
-    link.unlink(missing_ok=True)
-    link.symlink_to("epoch-02_step-000002.ckpt")
-    for more in ("dry_run=1", "dry_run=0"):
-        told = "Problem: epoch-02_step-000002.ckpt stays as it is: last.ckpt points to it"
-        assert told in project.doit("undo", more, check=1)
-    assert link.stat().st_size == 2
-    link.unlink()
-    project.doit("undo", "run=" + runs(project)[0], check=1 if before else 0)
-    assert "epoch=2-step=2.ckpt" in project.names("one")
 
 
 @pytest.mark.parametrize("case", ["absolute", "upwards", "through a link"])

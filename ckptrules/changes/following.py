@@ -1,0 +1,248 @@
+"""Find what leads to the names that an undo changes, as a migrate does: it follows a rename, or holds the name."""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import NamedTuple
+
+from ckptrules.changes.history import TakeBack
+from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.units import follower_step, head_of, identity_of
+from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
+from ckptrules.engine.checkpoints import Mention
+from ckptrules.engine.entries import Directory, Entry, OutsideLink, Spot, folders_above, lies_in
+from ckptrules.engine.naming import reader, stem_of
+from ckptrules.engine.pointers import by_name, cannot_follow
+from ckptrules.engine.rows import relink_actions, repoint_actions
+from ckptrules.engine.ruleset import RuleSet
+from ckptrules.outputs import facts
+from ckptrules.outputs.evidence import Looks
+from ckptrules.outputs.links import Links
+from ckptrules.outputs.listing import into_part_folders, read_directory
+from ckptrules.outputs.picking import Tree, rules_here
+from ckptrules.storage import reading
+from ckptrules.storage.looking import LEADS_NOWHERE
+from ckptrules.storage.state import Folders
+
+NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does
+Moves = Mapping[str, str]  # of one unit, old and new names in its checkpoint directory, the head first
+
+
+class Around(NamedTuple):
+    """What leads to the names of one checkpoint directory, as it is now.
+
+    ``looks`` is what was seen there, ``outside`` are the links of other directories, and ``pointers`` the files that
+    name something.
+    """
+
+    looks: Looks
+    outside: Sequence[OutsideLink]
+    pointers: Mapping[str, tuple[Mention, ...]]
+
+    @property
+    def links(self) -> Iterator[Entry]:
+        """The links of the directory itself."""
+        return (entry for entry in self.looks.listing.entries if entry.kind == "link")
+
+
+class Holder(NamedTuple):
+    """What leads to a name: its ``path`` below ``outputs_dir``, and how it does."""
+
+    path: str
+    does: str
+
+
+class Followers:
+    """Adds to the units of an undo what follows their renames, and holds what may not go.
+
+    Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo.
+    """
+
+    def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str) -> None:
+        self._outputs_dir, self._links, self._run = outputs_dir, links, run
+        self._rules, self._tree = rules, Tree(outputs_dir)
+        self._home = cache(self._find_home)
+        self._around = cache(self._look)
+        self._holders = cache(self._look_for_holders)
+
+    def add(self, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem]]:
+        """Return what can be taken back, with what follows, and a problem for each checkpoint that cannot.
+
+        Raises:
+            OSError: nobody can see what leads to a name.
+            SlowRuleError: a rule takes too long for a name.
+        """
+        rows: list[Unit | Problem] = [
+            self._renamed(folders, unit) if unit.kind == "rename" else unit for unit in back.units
+        ]
+        deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
+        while held := self._held(deletes, back.directory):  # what leads there may go as well, unless it is held
+            for number, problem in held.items():
+                rows[number] = problem
+                del deletes[number]
+        free = [(row, ref) for row, ref in zip(rows, back.undoes, strict=True) if isinstance(row, Unit)]
+        problems = [row for row in rows if isinstance(row, Problem)]
+        return back._replace(units=tuple(row for row, _ in free), undoes=tuple(ref for _, ref in free)), problems
+
+    def _find_home(self, directory: str) -> str:
+        """Return the checkpoint directory of what lies in a directory, which may be a part folder of it."""
+        above, _, folder = directory.rpartition("/")
+        rules = (self._rules, *(pack.rules for pack in self._rules.packs))
+        if not any(fnmatchcase(folder, pattern) for one in rules for pattern in one.part_folders):
+            return directory
+        around = self._around(above)
+        return above if around and folder in around.looks.listing.part_folders else directory
+
+    def _look(self, home: str) -> Around | None:
+        """Look at a checkpoint directory; None where there is none now."""
+        path = self._outputs_dir
+        try:
+            with reading.open_below(path, home) as directory:  # first, as a journal may hold any path
+                rules = rules_here(self._tree, self._rules, home)
+                listing = read_directory(directory, Directory(home, home, part_folders=rules.part_folders))
+                looks = Looks(directory, listing, rules, self._links, 0)
+                pointers = {**self._best(looks), **looks.pointers[0]}
+                _ = looks.foreign  # while the directory is open
+                return Around(looks, into_part_folders(self._links.into(home), listing), pointers)
+        except OSError as error:
+            if error.errno in (*LEADS_NOWHERE, errno.EINVAL):
+                return None
+            raise
+
+    def _best(self, looks: Looks) -> Mapping[str, tuple[Mention, ...]]:
+        """Return what files of facts call the best."""
+        named = [fact for fact in looks.rules.facts if fact.best and not fact.inside]
+        if not named:
+            return {}
+        names = facts.names_of(looks.listing, looks.rules)
+        sources = facts.find_sources(self._outputs_dir, looks.listing, named, names)
+        return facts.read_facts(self._outputs_dir, looks.listing, sources, names, metrics=False)[0].pointers
+
+    # --- renames ------------------------------------------------------------------------------------------------------
+
+    def _renamed(self, folders: Folders, unit: Unit) -> Unit | Problem:
+        """Return the unit with the sidecars, links and pointer files that there are by now."""
+        head = head_of(unit)
+        home = self._home(head.directory)
+        around = self._around(home)
+        if around is None:
+            return unit  # to do it will tell why
+        sidecars = _sidecars(unit, home, around)
+        moves = {_below(home, step.here.path): _below(home, step.there.path) for step in (*_moves(unit), *sidecars)}
+        if held := _cannot_follow(unit, moves, around):
+            return _stays(unit, held)
+        (old, new), *with_it = moves.items()
+        action = Action("rename", old, new, 0, (), tuple(with_it))
+        links = [link for link in around.links if link.name not in moves.values()]
+        relinks = relink_actions([action], links, around.outside, around.looks.rules)
+        followers = [*relinks, *repoint_actions([action], around.pointers)]
+        now = {_key(step): step for step in (follower_step(one, home, self._run) for one in followers)}
+        kept = [s for s in unit.steps if not KINDS[s.kind].follows or _key(s) in now or _may_begin(folders, s)]
+        since = [step for key, step in now.items() if key not in map(_key, kept)]
+        place = kept.index(head) + 1  # the other parts of a checkpoint come last where it is taken back
+        return unit._replace(steps=(*kept[:place], *sidecars, *since, *kept[place:]))
+
+    # --- deletions ----------------------------------------------------------------------------------------------------
+
+    def _held(self, units: Mapping[int, Unit], directory: str) -> dict[int, Problem]:
+        """Return a problem for each unit that would delete what something leads to that stays."""
+        steps = [step for unit in units.values() for step in _moves(unit)]
+        going = {step.here.path for step in steps}
+        wholes = {step.here.path for step in steps if step.identity.size}  # not folders that must be empty by then
+        found = {}
+        for number, unit in units.items():
+            holders = (holder for step in _moves(unit) for holder in self._holders_of(step, directory))
+            staying = (one for one in holders if one.path not in going and wholes.isdisjoint(folders_above(one.path)))
+            if holder := next(staying, None):
+                found[number] = _stays(unit, holder._replace(path=_below(directory, holder.path)))
+        return found
+
+    def _holders_of(self, step: Step, directory: str) -> Iterator[Holder]:
+        """Yield what leads to a name, or into the folder of that name."""
+        path = step.here.path
+        if step.identity.kind == "directory":
+            yield from (Holder(Spot(place, link.name).path, "points to it") for place, link in self._links.below(path))
+        if not lies_in(directory, path):  # else an experiment goes as a whole
+            home = self._home(step.directory)
+            yield from self._holders(home).get(_below(home, path), ())
+
+    def _look_for_holders(self, home: str) -> Mapping[str, Sequence[Holder]]:
+        """Return what leads to the names in a checkpoint directory."""
+        holders: dict[str, list[Holder]] = defaultdict(list)
+        around = self._around(home)
+        for place, link in (*((home, link) for link in around.links), *around.outside) if around else ():
+            holders[link.sibling or ""].append(Holder(Spot(place, link.name).path, "points to it"))
+        for pointer, mentions in around.pointers.items() if around else ():
+            for mention in (mention for mention in mentions if mention.protects):
+                holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
+        return holders
+
+
+def _moves(unit: Unit) -> list[Step]:
+    """List the steps that move something, the head first."""
+    head = head_of(unit)
+    return [head, *(step for step in unit.steps if step is not head and KINDS[step.kind].moves)]
+
+
+def _sidecars(unit: Unit, home: str, around: Around) -> list[Step]:
+    """Return the moves of the sidecars that a checkpoint got since it was renamed; a shared one stays."""
+    looks = around.looks
+    if not any(entry.name.endswith(looks.rules.sidecars) for entry in looks.listing.entries):
+        return []
+    head = head_of(unit)
+    to = {_below(home, step.here.path): step.to for step in _moves(unit)}
+    own = looks.found.sidecars.get(_below(home, head.here.path), ())
+    since = [one for one in own if one.suffix and not one.shared and one.name not in to]
+    return [
+        Step(
+            "move", home, one.name, home, stem_of(to.get(one.owner, head.to)) + one.suffix,
+            identity=identity_of(looks.entries[one.name]),
+        )
+        for one in since
+    ]  # fmt: skip
+
+
+def _cannot_follow(unit: Unit, moves: Moves, around: Around) -> Holder | None:
+    """Return what leads to a renamed checkpoint and could not follow it."""
+    own, foreign = {step.name for step in unit.steps}, around.looks.foreign
+    for place, link in around.outside:
+        if link.sibling in moves and not link.link_text:  # it leads here through a link that is not ours
+            return Holder(Spot(place, link.name).path, "points to it")
+    for link in around.links:
+        if link.sibling in moves and link.name in moves.values() and link.name not in own:
+            return Holder(link.name, "points to it")
+    fields = reader(around.looks.rules)(head_of(unit).name, None).claim.fields
+    if pointer := cannot_follow(by_name(around.pointers), moves, fields):
+        return Holder(pointer, "names it, and could not follow")
+    for pointer, owner in foreign.items():
+        if any(one.name in moves and not one.text.isdigit() for one in around.pointers[pointer]):
+            return Holder(pointer, f"names it, and belongs to {owner}")
+    return None
+
+
+def _stays(unit: Unit, holder: Holder) -> Problem:
+    what = "re-point or remove that link" if holder.does == "points to it" else "change that file, or move it away"
+    text = f"stays as it is: {holder.path} {holder.does}"
+    return Problem("refused", (head_of(unit).name,), text, f"{what}, then undo this again")
+
+
+def _key(step: Step) -> tuple[str, Spot, str]:
+    """Return what a step of a follower changes."""
+    return step.kind, step.here, step.was
+
+
+def _may_begin(folders: Folders, step: Step) -> bool:
+    """Say whether a link or pointer file still names what the run has renamed; else it has nothing to follow."""
+    try:
+        return KINDS[step.kind].begins(folders, step)
+    except OSError as error:
+        return error.errno not in LEADS_NOWHERE
+
+
+def _below(folder: str, path: str) -> str:
+    """Return a path from a folder, where it lies in it."""
+    return path.removeprefix(f"{folder}/") if folder else path

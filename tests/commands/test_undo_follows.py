@@ -1,0 +1,195 @@
+"""What names a checkpoint by now follows it through an undo, as through a migrate, or the undo leaves it as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.support import nobody
+
+OLD, NEW, OTHER = "epoch=2-step=2.ckpt", "epoch-02_step-000002.ckpt", "epoch-01_step-000001.ckpt"
+TREE: dict[str, int | str] = {f"one/checkpoints/epoch={n}-step={n}.ckpt": n for n in (1, 2)}
+HERE = "one/checkpoints"
+
+
+def migrated(project: Project, **more: int | str) -> Path:
+    """Rename the checkpoints of a tree, and return their directory."""
+    project.make({**TREE, "two/checkpoints/epoch=1-step=1.ckpt": 1, **more})
+    project.doit("migrate")
+    return project.outputs / HERE
+
+
+def newest(project: Project) -> str:
+    run = re.search(r"\d{8}T\d{6}Z-\d+", project.doit("history"))
+    assert run
+    return run[0]
+
+
+@pytest.mark.parametrize("before", ["", "epoch=2-step=2.ckpt", "epoch=1-step=1.ckpt"])
+def test_a_link_beside_it_follows(project: Project, before: str) -> None:
+    """It led nowhere; later, what it pointed to kept its name."""
+    here = migrated(project, **{f"{HERE}/last.ckpt": f"-> {before}"} if before else {})
+    (here / "last.ckpt").unlink(missing_ok=True)
+    (here / "last.ckpt").symlink_to(NEW)
+    assert "Would relink: last.ckpt" in project.doit("undo", "dry_run=1")
+    project.doit("undo")
+    assert os.readlink(here / "last.ckpt") == OLD
+    project.doit("undo", f"run={newest(project)}")
+    assert os.readlink(here / "last.ckpt") == NEW
+    assert (here / "last.ckpt").stat().st_size == 2
+
+
+def test_a_link_that_leads_elsewhere_by_now_holds_nothing(project: Project) -> None:
+    """The checkpoint that it had pointed to was not renamed, though nothing led there any more."""
+    here = migrated(project, **{f"{HERE}/last.ckpt": f"-> {OLD}"})
+    (here / "last.ckpt").unlink()
+    (here / "last.ckpt").symlink_to("elsewhere")
+    project.doit("undo")
+    assert project.names("one") == sorted([OLD, "epoch=1-step=1.ckpt", "last.ckpt"])
+    assert os.readlink(here / "last.ckpt") == "elsewhere"
+
+
+@pytest.mark.parametrize("text", ["../../one/checkpoints/{}", "{absolute}/{}"])
+def test_a_link_elsewhere_follows(project: Project, text: str) -> None:
+    here = migrated(project)
+    link = project.outputs / "two/checkpoints/init.ckpt"
+    link.symlink_to(text.format(NEW, absolute=here))
+    out = project.doit("undo", "dry_run=1")
+    assert "Would relink: two/checkpoints/init.ckpt" in out
+    project.doit("undo")
+    assert os.readlink(link) == text.format(OLD, absolute=here)
+    assert link.stat().st_size == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("latest", "{}\n"), ("last_checkpoint", "outputs/one/checkpoints/{}"), ("latest", "{stem}")]
+)
+def test_a_pointer_file_follows(project: Project, name: str, text: str) -> None:
+    here = migrated(project)
+    (here / name).write_text(text.format(NEW, stem=Path(NEW).stem))
+    assert f"Would repoint: {name}" in project.doit("undo", "dry_run=1")
+    project.doit("undo")
+    assert (here / name).read_text() == text.format(OLD, stem=Path(OLD).stem)
+    project.doit("undo", f"run={newest(project)}")
+    assert (here / name).read_text() == text.format(NEW, stem=Path(NEW).stem)
+
+
+def test_a_pointer_that_names_another_by_now_stays_as_it_is(project: Project) -> None:
+    """The undo was refused, as the pointer did not name what it had named."""
+    project.make(TREE)
+    (project.outputs / HERE / "latest").write_text("epoch=1-step=1.ckpt")
+    project.doit("migrate")
+    (project.outputs / HERE / "latest").write_text(NEW)
+    project.doit("undo")
+    assert (project.outputs / HERE / "latest").read_text() == OLD
+
+
+@pytest.mark.parametrize("where", [HERE, "one"])
+def test_what_a_file_names_that_cannot_follow_keeps_its_name(project: Project, where: str) -> None:
+    here = migrated(project)
+    tracker = project.outputs / where / "best.json"
+    tracker.write_text(json.dumps({"best": f"checkpoints/{NEW}"}))
+    for more in ("dry_run=1", "dry_run=0"):
+        out = project.doit("undo", more, check=1)
+        assert re.search(rf"Problem: {NEW} stays as it is: (\.\./)?best\.json names it, and could not follow", out)
+    assert project.names("one") == sorted(["epoch=1-step=1.ckpt", NEW, *(["best.json"] if where == HERE else [])])
+    tracker.unlink()
+    project.doit("undo")
+    assert (here / OLD).exists()
+
+
+def test_a_sidecar_follows(project: Project) -> None:
+    rules = project.folder / "rules/naming.yaml"
+    rules.write_text(re.sub(r"(?m)^sidecars:.*$", "sidecars: [.yaml]", rules.read_text()))
+    here = migrated(project)
+    (here / Path(NEW).with_suffix(".yaml")).write_text("a: 1")
+    project.doit("undo")
+    assert (here / Path(OLD).with_suffix(".yaml")).read_text() == "a: 1"
+    project.doit("undo", f"run={newest(project)}")
+    assert (here / Path(NEW).with_suffix(".yaml")).read_text() == "a: 1"
+
+
+def test_with_broken_rules_links_follow_and_the_run_says_that_texts_do_not(project: Project) -> None:
+    here = migrated(project)
+    (here / "last.ckpt").symlink_to(NEW)
+    (here / "latest").write_text(OTHER)
+    (project.folder / "rules/naming.yaml").write_text("legacy: 5")
+    out = project.doit("undo", check=1)
+    assert "The rules are broken, see 'doit check': what is taken back, only links follow" in out
+    assert os.readlink(here / "last.ckpt") == OLD
+    assert "latest names it, and could not follow" in out
+
+
+# --- what is deleted again --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holder", ["a link", "a link elsewhere", "a pointer", "a tracker above"])
+def test_what_something_leads_to_is_not_deleted_again(project: Project, holder: str) -> None:
+    project.make({f"one/checkpoints/epoch-{n:02}_step-{n:06}.ckpt": n for n in range(1, 30)})
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    goes = OTHER
+    assert goes in project.names("one")
+    if holder == "a link":
+        (project.outputs / HERE / "mine.ckpt").symlink_to(goes)
+    elif holder == "a link elsewhere":
+        (project.outputs / "mine").mkdir()
+        (project.outputs / "mine/x.ckpt").symlink_to(f"../{HERE}/{goes}")
+    elif holder == "a pointer":
+        (project.outputs / HERE / "latest").write_text(goes)
+    else:
+        (project.outputs / "one/best.json").write_text(f'"checkpoints/{goes}"')
+    redo = f"run={newest(project)}"
+    for more in ("dry_run=1", "dry_run=0"):
+        assert f"Problem: {goes} stays as it is: " in project.doit("undo", redo, more, check=1)
+    assert goes in project.names("one")
+
+
+@pytest.mark.parametrize("link", ["current", "two/init"])
+def test_an_experiment_to_which_a_link_leads_stays(project: Project, link: str) -> None:
+    """The link led nowhere, after `archive` and after the undo of `unarchive`."""
+    project.make({**TREE, "two/checkpoints/epoch=1-step=1.ckpt": 1})
+    (project.folder / "arch").mkdir()
+    project.doit("archive", "experiments=one", "archive_dir=arch", "format=gz")
+    project.doit("unarchive", "archive=arch/one.tar.gz")
+    (project.outputs / link).symlink_to("one" if link == "current" else "../one")
+    for more in ("dry_run=1", "dry_run=0"):
+        assert f"Problem: one stays as it is: {link} points to it" in project.doit("undo", more, check=1)
+    shutil.rmtree(project.folder / "arch")
+    (project.folder / "arch").mkdir()
+    words = ("archive", "experiments=one", "archive_dir=arch", "format=gz")
+    assert f"{link} leads into it" in project.doit(*words, check=1)
+    assert (project.outputs / HERE).exists()
+    (project.outputs / link).unlink()
+    project.doit("undo")
+    assert not (project.outputs / "one").exists()
+
+
+def test_what_a_restore_brought_goes_again_with_what_leads_to_it(project: Project) -> None:
+    """A link that goes as well holds nothing; one that stays does."""
+    project.make({**TREE, f"{HERE}/last.ckpt": f"-> {OLD}"})
+    (project.folder / "saved").mkdir()
+    backup = re.search(r"saved/outputs_backup_\d+_\d+", project.doit("backup", "to=saved"))
+    assert backup
+    shutil.rmtree(project.outputs / "one")
+    project.doit("restore", f"backup={backup[0]}")
+    (project.outputs / HERE / "mine.ckpt").symlink_to("epoch=1-step=1.ckpt")
+    out = project.doit("undo", check=1)
+    assert "stays as it is: checkpoints/mine.ckpt points to it" in out
+    assert project.names("one") == sorted(["epoch=1-step=1.ckpt", "mine.ckpt"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as nobody")
+def test_a_folder_that_cannot_be_searched_for_links_is_told() -> None:
+    with nobody.project() as project:
+        migrated(project)
+        nobody.give(project.folder)
+        (project.outputs / "closed").mkdir(mode=0o700)
+        ended = nobody.run(project.folder, "undo")
+        assert (ended.code, "Not searched for links: closed: Permission denied." in ended.output) == (0, True)
