@@ -1,4 +1,4 @@
-"""Gives two files each other's name, and knows them again by their marks."""
+"""Exchanges the names of two files, and recognises the files by their marks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ SPARE = ".spare"
 
 
 def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
-    """Give two files each other's name, in one step where the system can.
+    """Exchange the names of two files, in one step if the system can.
 
-    Elsewhere the first gets a second name, then the other takes its first one, then the second becomes the other's.
+    Otherwise the first file gets a second name (`SPARE`), the other file takes its first name, and the second name is
+    renamed to that of the other.
 
-    ``marks`` are those of both (`mark`), with a space between: what does not bear them is left as it is (`Changed`).
+    ``marks`` are those of both files (`mark`), with a space between.
+
+    Raises:
+        Changed: a file has another mark; nothing is changed.
     """
     directory = folders.descriptor(here.directory)
     target = folders.descriptor(there.directory, create=True)
@@ -35,7 +39,7 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
 
 
 def finish_exchange(folders: Folders, there: Spot) -> None:
-    """Put in order what a crash left of the way without exchange."""
+    """Finish an exchange of three steps, or undo its first, after a crash."""
     target = folders.descriptor(there.directory)
     spare = there.name + SPARE
     if status_of(target, spare):
@@ -46,9 +50,9 @@ def finish_exchange(folders: Folders, there: Spot) -> None:
 
 
 def mark(folders: Folders, here: Spot) -> str:
-    """Return what tells a file from another one that takes its name, also where both were copied elsewhere.
+    """Return the mark of a file: inode, size in bytes, time in nanoseconds and `_edges`, with dots between.
 
-    That is inode, size in bytes, time in nanoseconds and `_edges`, with dots between.
+    It tells the file from another one that takes its name, even after both were copied elsewhere.
     """
     with reading.open_file_in(folders.descriptor(here.directory), here.name) as file:
         status = os.fstat(file)
@@ -56,15 +60,15 @@ def mark(folders: Folders, here: Spot) -> str:
 
 
 def other_way_round(marks: str) -> str:
-    """Return the marks of two files that have each other's name."""
+    """Return the marks of two files in the order after an exchange."""
     return " ".join(reversed(marks.split(" ")))
 
 
 def is_marked(folders: Folders, here: Spot, there: Spot, marks: str) -> bool:
-    """Say whether two files stand where they stood when they were marked.
+    """Return whether two files have these marks.
 
-    A file is known by inode, size and time. Where the inode is another one, as in a copy of the tree, it is known by
-    size, time and its edges; earlier journals have no edges, and there the two files must differ in size or time.
+    A file is recognised by inode, size and time. With another inode, as in a copy of the tree, it is recognised by
+    size, time and edges. Marks in earlier journals have no edges: there the two files must differ in size or time.
     """
     one, other = (_Mark(*text.split(".")) for text in marks.split(" "))
     alike = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
@@ -96,7 +100,7 @@ def _has_mark(directory: int, name: str, seen: _Mark, *, alike: bool) -> bool:
 def _edges(file: int, size: int) -> str:
     """Return a checksum of the first and the last MiB of a file.
 
-    At the end of a zip file stands its directory, with the checksum of every entry (APPNOTE.TXT 6.3.10, 4.3.12).
+    A zip file ends with its directory, which has the checksum of every entry (APPNOTE.TXT 6.3.10, 4.3.12).
     """
     ends = os.pread(file, streams.CHUNK, 0), os.pread(file, streams.CHUNK, max(0, size - streams.CHUNK))
     return hashlib.sha256(b"".join(ends)).hexdigest()[:32]

@@ -29,7 +29,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Say
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.moving import link_exclusively, rename
-from ckptrules.storage.state import made, open_directory, open_own
+from ckptrules.storage.state import make_file, open_directory, open_own
 from ckptrules.storage.writing import TEMPORARY, write
 
 NAME = "lock.host"
@@ -244,7 +244,7 @@ class HostLock:
                 if error.errno != errno.ENOTSUP:
                     raise
                 try:  # no hard links here (FAT, some stores behind FUSE): it is made in place, and empty for a moment
-                    self._write(made(state, NAME, self._place, os.O_WRONLY))
+                    self._write(make_file(state, NAME, self._place, os.O_WRONLY))
                 except FileExistsError:
                     return False
             sign = self._look(state)
@@ -272,7 +272,7 @@ class HostLock:
                 return open_own(state, name, self._place, os.O_WRONLY)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=state)
-        return made(state, name, self._place, os.O_WRONLY)
+        return make_file(state, name, self._place, os.O_WRONLY)
 
     def _write(self, file: int) -> None:
         """Write the content, durably, and close the file: NFS shows it to others only then.

@@ -1,4 +1,4 @@
-"""Looks at what stands under a name, and tells it from whatever may stand there later."""
+"""Looks at files and folders, and recognises them later."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ WEIGHTS = tuple(
 SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
-NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
-LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # of what a link leads to
-NO_FILE = -1  # the newest time of the files in a directory that has none
+NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # others may be empty marks
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
+NO_FILE = -1  # the newest time in a directory without files
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
 def identify(directory: int, name: str, without: Container[str] = ()) -> Identity:
-    """Find out what tells whether a name in an open directory still stands for what it stood for.
+    """Return by what a name in an open directory is recognised later (`stands_for`).
 
-    Of a directory, what is ``without`` does not count: paths below the open one.
+    If it is a directory, the paths ``without``, which begin with the name, do not count.
 
     Raises:
-        OSError: nothing is there, or it cannot be looked at.
+        OSError: the name is free, or cannot be looked at.
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
@@ -44,22 +44,22 @@ def identify(directory: int, name: str, without: Container[str] = ()) -> Identit
 
 
 def stands_for(directory: int, name: str, identity: Identity, without: Container[str] = ()) -> bool:
-    """Say whether a name in an open directory still stands for what was identified; OSError where nothing is there."""
+    """Return whether a name in an open directory still has this identity; as `identify`."""
     return is_known_by(identify(directory, name, without), identity)
 
 
 def identity_of(status: os.stat_result) -> Identity:
-    """Turn what ``lstat`` says of anything but a directory into what is remembered of it."""
+    """Turn a result of ``lstat`` of anything but a directory into its identity."""
     if stat.S_ISREG(status.st_mode):
         return Identity("file", status.st_size, status.st_mtime_ns)
     return Identity("link" if stat.S_ISLNK(status.st_mode) else "other", 0, 0)
 
 
 def look(root: str, path: str) -> Item | None:
-    """Say what is at a path below a folder, or None where nothing is.
+    """Return the file, directory or link at a path below a folder; None if the path is free.
 
     Raises:
-        OSError: a part of the path is no directory (a link, say), or may not be looked into.
+        OSError: a part of the path is no directory (a link, say), or may not be read.
     """
     try:
         with open_below(root, os.path.dirname(path)) as directory:
@@ -69,9 +69,9 @@ def look(root: str, path: str) -> Item | None:
 
 
 def read_tree(root: str, top: str = "") -> tuple[list[Item], dict[str, OSError]]:
-    """Read everything below a path in a folder, sorted, so that a directory stands before what is in it.
+    """List all below a path in a folder but our state, each directory before its contents.
 
-    Our state is left out. The second value tells which directories could not be read, and why.
+    The second value maps the directories that could not be read to the reasons.
     """
     found: list[Item] = []
     unreadable: dict[str, OSError] = {}
@@ -104,20 +104,20 @@ def _item(path: str, directory: int) -> Item | None:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """Turn what ``stat`` says of a directory into what is remembered of it."""
+    """Turn a result of ``stat`` of a directory into its stamp."""
     return Stamp(status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
-    """Pick out the files with several names, each once, with the number of names that are among what was found."""
+    """Return the files with several names, each once, with the number of its names that are in ``found``."""
     several = [(s.st_dev, s.st_ino, s.st_size, s.st_nlink) for s in found if s.st_nlink > 1 and stat.S_ISREG(s.st_mode)]
     return tuple(HardLinks(*file, count) for file, count in Counter(several).items()) if several else ()
 
 
 class Inside(NamedTuple):
-    """What a walk through a checkpoint directory finds; the other fields are those of an `Entry`.
+    """What a walk through a checkpoint directory finds.
 
-    ``holds_something`` says whether there is a file in it, or a link that leads to what can be looked at.
+    ``holds_something`` says whether that holds a file, or a link that leads somewhere. See `Entry` for the others.
     """
 
     identity: Identity
@@ -130,12 +130,12 @@ class Inside(NamedTuple):
 
 
 def look_inside(directory: int, name: str, without: Container[str] = ()) -> Inside:
-    """Add up the bytes of all files in a directory, and find the newest of their times (`NO_FILE` where there is none).
+    """Walk through a directory: its size is the bytes of all files, its time the newest of theirs (or `NO_FILE`).
 
-    A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
-    What is ``without`` is passed over: paths below the open directory.
+    A link counts as one byte and has no time: when it gets another text, the directory is still the same checkpoint.
+    The paths ``without``, which begin with the name, are passed over.
     """
-    # Not above: who looks into no folder needs none.
+    # Not above: a run that looks into no folder does not need them.
     from ckptrules.engine.counted import OF_A_MODEL_PART, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
@@ -148,7 +148,7 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     several: list[os.stat_result] = []
     failed: list[OSError] = []
     ahead = {name}  # folders to be walked through
-    gone: list[str] = []  # while we looked
+    gone: list[str] = []  # names that were removed during the walk
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
         ahead.remove(folder)
         for some in (directories, names) if without else ():
@@ -192,18 +192,18 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:
-    """Say whether a file of weights may have 0 bytes: a process that has nothing to save leaves such a shard.
+    """Return whether a file of weights may have 0 bytes: a process with nothing to save writes such a shard.
 
-    pytorch 0140b62d, torch/distributed/checkpoint/filesystem.py, write_data; ``.metadata`` comes last, and says what is
+    pytorch 0140b62d, torch/distributed/checkpoint/filesystem.py, write_data; ``.metadata``, written last, lists what is
     in each.
     """
     return name.endswith(".distcp") and ".metadata" in beside
 
 
 def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
-    """Say which of the folders in a checkpoint nobody could walk through, and why; nothing where none failed.
+    """Return which folder in a checkpoint could not be read, and why; an empty text if all were.
 
-    It may hold what makes the checkpoint whole, or not.
+    Nobody knows whether a checkpoint with such a folder is whole.
     """
     paths = sorted(path.partition("/")[2] for path in folders)
     if not (errors and paths):
@@ -213,7 +213,7 @@ def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
 
 
 def why_not_there(directory: int, link: str) -> int:
-    """Return the number of the error why what a link leads to is not there, or cannot be looked at; 0 where it is."""
+    """Return the number of the error that one gets by following a link; 0 if there is none."""
     try:
         os.stat(link, dir_fd=directory)
     except OSError as error:
@@ -222,7 +222,7 @@ def why_not_there(directory: int, link: str) -> int:
 
 
 def holds_something(directory: int, path: str) -> bool:
-    """Say whether a path in an open directory is more than a name: no link that leads nowhere, no JSON of 0 bytes."""
+    """Return whether a path in an open directory is more than a name: no broken link, no JSON of 0 bytes."""
     try:
         status = os.lstat(path, dir_fd=directory)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Moves names without ever overwriting one."""
+"""Renames files and folders, and exchanges them, without ever overwriting one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ from ckptrules.storage.looking import stamp_of
 from ckptrules.storage.reading import why_of
 
 TICK_NS = 20_000_000
-COARSE_TICK_NS = 2 * NS  # of a file system whose times have no fractions
+COARSE_TICK_NS = 2 * NS  # of file systems whose times have no fractions of seconds
 LINK_CHANGED = "is no longer the link that it was"
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
-FILE_NAMES = (
-    sys.getfilesystemencoding(),
-    sys.getfilesystemencodeerrors(),
-)  # as `os.fsencode`, which takes thrice as long
+ENCODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())  # as `os.fsencode`, in a third of its time
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -52,17 +49,17 @@ def rename(directory: int, name: str, to: str, to_directory: int | None = None) 
 
 
 def stamp_to_remember(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
-    """Return the stamp to remember a finished directory by, or None where the next run must look again.
+    """Return the stamp by which the next run sees that a directory has not changed; None if that run must look again.
 
-    A directory's time stands still within one tick of the clock, so a change in the same tick as the last look
-    would be missed for ever (git calls this "racily clean"). A directory that we have just changed is therefore dated
-    back by two seconds: any later change gives it another time. One that somebody else changed
-    within the tick, or that does not hold what the plan left, is not remembered.
+    A directory's time stands still within one tick of the clock, so a change in the same tick as the last look would
+    never be seen (git: "racily clean"). So the time of a directory that this run has changed is set back by two
+    seconds: any later change gives it another time. A directory that somebody else changed within the tick, or that
+    holds other names than the plan left, gets no stamp.
 
     Args:
         directory: its descriptor.
-        names: what the plan left in it.
-        plain: whether all of them are files, none a link that could lead somewhere.
+        names: the names that the plan left in it.
+        plain: whether all of them are files, and no links.
         changed: whether the plan has changed it.
     """
     status = os.fstat(directory)
@@ -81,15 +78,15 @@ def stamp_to_remember(directory: int, names: set[str], *, plain: bool, changed: 
 
 
 def is_young(time_ns: int, now_ns: int) -> bool:
-    """Say whether a time is of this tick of the clock: a change that is still to come may leave it as it is."""
+    """Return whether a time is of the current tick of the clock, so that a change yet to come may not alter it."""
     return now_ns - time_ns < (TICK_NS if time_ns % NS else COARSE_TICK_NS)
 
 
 @functools.cache
 def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
-    """Find the system's rename that takes flags: ``renameat2`` on Linux, ``renameatx_np`` on macOS.
+    """Return the system's rename with flags: ``renameat2`` of Linux, ``renameatx_np`` of macOS.
 
-    What is returned gives 0 or the number of an error; ENOSYS where the system knows no such call.
+    The function returns 0 or the number of an error: ENOSYS if the system has neither.
     """
     import ctypes
 
@@ -101,15 +98,15 @@ def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
 
 
 def _rename_with(flag: int, from_fd: int, old: str, to_fd: int, new: str) -> None:
-    """Rename with a flag; ENOSYS where the system knows no such call."""
-    if code := _system_rename()(from_fd, old.encode(*FILE_NAMES), to_fd, new.encode(*FILE_NAMES), flag):
+    """Rename with a flag; ENOSYS if the system cannot."""
+    if code := _system_rename()(from_fd, old.encode(*ENCODING), to_fd, new.encode(*ENCODING), flag):
         raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
 
 
 def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
-    """Rename where the file system knows no exclusive rename: both ways fail on a taken name by themselves.
+    """Rename where the file system has no exclusive rename. Both ways fail if the new name is taken.
 
-    A file gets its second name before it loses the first. A directory replaces an empty one made for it.
+    A file gets its second name before it loses the first. A directory replaces an empty one that is made for it.
     """
     is_directory = stat.S_ISDIR(os.lstat(old, dir_fd=from_fd).st_mode)
     if is_directory:
@@ -122,7 +119,7 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
         else:
             os.unlink(old, dir_fd=from_fd)
     except OSError:
-        if status_of(from_fd, old) is None:  # it was done: the answer of a server was lost
+        if status_of(from_fd, old) is None:  # it was done, and the server's answer was lost
             return
         with contextlib.suppress(OSError):
             (os.rmdir if is_directory else os.unlink)(new, dir_fd=to_fd)
@@ -130,15 +127,15 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
 
 
 def finish_rename(directory: int, name: str, target: int, to: str) -> bool:
-    """Finish what a crash left between the two steps of a rename, and say whether there was anything to finish.
+    """Finish a rename that a crash interrupted between its two steps; return whether it is done by that.
 
-    The empty directory of a first step is removed.
+    The empty directory of a first step is removed: that rename is not done.
     """
     old, new = status_of(directory, name), status_of(target, to)
     if not old or not new or name not in os.listdir(directory) or to not in os.listdir(target):
         return False  # where case is ignored, one file answers to both names
     if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
-        with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
+        with contextlib.suppress(OSError):  # it is not empty, so we did not make it
             os.rmdir(to, dir_fd=target)
         return False
     if os.path.samestat(old, new):
@@ -152,22 +149,22 @@ def link_exclusively(from_fd: int, old: str, to_fd: int, new: str) -> None:
 
     Raises:
         FileExistsError: the name is taken.
-        OSError: ENOTSUP where the file system knows no second names either (FAT, many stores behind FUSE).
+        OSError: ENOTSUP, as the file system has no hard links either (FAT, many stores behind FUSE).
     """
     try:
         os.link(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
     except OSError as error:
-        ours = os.geteuid() in (0, os.lstat(old, dir_fd=from_fd).st_uid)  # Linux refuses links to what is not ours
+        ours = os.geteuid() in (0, os.lstat(old, dir_fd=from_fd).st_uid)  # Linux refuses links to files of others
         if error.errno in (*UNSUPPORTED, errno.EOPNOTSUPP) or (error.errno == errno.EPERM and ours):
             raise OSError(errno.ENOTSUP, NEITHER, old) from None
         raise
 
 
 def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:
-    """Say whether a taken name is the old one itself, on a file system that ignores case.
+    """Return whether a taken name is the old name itself, on a file system that ignores case.
 
-    There it is found, but not listed. An inode number is no proof alone: file systems behind FUSE give each look
-    at a file its own, and two hard links of one file share theirs.
+    Such a name is found, but not listed. The inode alone proves nothing: file systems behind FUSE return another for
+    each look at a file, and two hard links share one.
     """
     if from_fd != to_fd or old.casefold() != new.casefold():
         return False
@@ -179,7 +176,7 @@ def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:
 
 
 def status_of(directory: int, name: str) -> os.stat_result | None:
-    """Return the status of a name, or None where nothing stands under it."""
+    """Return the status of a name, or None if it is free."""
     try:
         return os.lstat(name, dir_fd=directory)
     except FileNotFoundError:
@@ -189,13 +186,13 @@ def status_of(directory: int, name: str) -> os.stat_result | None:
 def swap(
     spare_directory: int, spare: str, directory: int, name: str, as_expected: Callable[[], bool], fact: str = CHANGED
 ) -> bool:
-    """Give two names each other's content, in one step, and look at what came out; False: the system cannot.
+    """Exchange two names in one step, then check the result; return False if the system has no such step.
 
-    If that is not what was expected, or cannot be looked at, the two go back.
+    If ``as_expected`` returns False or fails, the two are exchanged back.
 
     Raises:
-        Changed: they went back, or could not; ``fact`` says why.
-        OSError: they went back, or the system refuses.
+        Changed: the result was not as expected; ``fact`` says so, and whether it could not be exchanged back.
+        OSError: the system refuses, or ``as_expected`` failed.
     """
     try:
         _rename_with(EXCHANGE, spare_directory, spare, directory, name)

@@ -1,4 +1,4 @@
-"""Opens directories below a root; makes and writes the files of the state, and its folders."""
+"""Opens directories below a root; makes the files and folders of the state."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from ckptrules.storage.reading import NO_TRICKS, open_below
 from ckptrules.storage.writing import remove, temporary_name
 
 WORK = f"{STATE}/work"
-
-NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
+NEW_LINK = "link-"  # begins the name in the workplace of a new link that is to be exchanged with an old one
 
 
 def open_directory(root: str, path: str, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
-    """Open a directory below a root, through no link; in the state, one that is to be believed. Give its descriptor.
+    """Open a directory below a root, through no link, and give its descriptor.
 
-    ``make`` makes what is missing of one in the state.
+    With ``make``, missing folders of the state are made.
 
     Raises:
-        StateError: a part of it in the state is no folder, not to be believed, or not ours to write to.
-        OSError: it is not there, cannot be made, or a part of its path is no directory or leads upwards.
+        StateError: a part of it in the state is no folder, is not believed, or cannot be written.
+        OSError: a part is missing, cannot be made, is no directory, or leads upwards.
     """
     if is_state(path):
         return believing.open_state(root, path, _open_or_make if make else reading.open_folder)
@@ -37,11 +36,10 @@ def open_directory(root: str, path: str, *, make: bool = False) -> contextlib.Ab
 
 
 class Folders(contextlib.ExitStack):
-    """Descriptors of the directories that a piece of work needs, each opened once, all closed at its end.
+    """The open directories of a piece of work: each is opened once, all are closed at the end.
 
-    Every part of a path is opened without following links, so a directory that is swapped for a link cannot
-    lead the work out of ``outputs_dir``. ``texts`` says that texts elsewhere may be rewritten: only by what lies in
-    the user's own state.
+    Every part of a path is opened without following links, so a directory that is swapped for a link cannot lead out
+    of ``outputs_dir``. ``texts`` allows to rewrite texts elsewhere: only the user's own state may do that.
     """
 
     def __init__(self, outputs_dir: str, *, texts: bool = False) -> None:
@@ -51,36 +49,32 @@ class Folders(contextlib.ExitStack):
         self._open: dict[str, int] = {}
 
     def descriptor(self, path: str, *, create: bool = False) -> int:
-        """Return the descriptor of a directory; ``create`` makes what is missing of a folder of the state.
-
-        Raises:
-            OSError: it is not there, or a part of its path is a link or leads upwards.
-        """
+        """Return the descriptor of a directory; ``create`` makes missing folders of the state. As `open_directory`."""
         if path not in self._open:
             self._open[path] = self.enter_context(open_directory(self.outputs_dir, path, make=create))
         return self._open[path]
 
     def is_free(self, spot: Spot) -> bool:
-        """Say whether nothing stands under a name; OSError where its directory is not there."""
+        """Return whether a name is free; OSError if its directory is missing."""
         return status_of(self.descriptor(spot.directory), spot.name) is None
 
 
 def is_state(path: str) -> bool:
-    """Say whether a path below a root is the state folder, or below it."""
+    """Return whether a path below a root is the state folder, or below it."""
     return lies_in(path, STATE)
 
 
 def open_own(directory: int, name: str, place: str, flags: int) -> int:
-    """Open a file of the state for writing, or make it, in an open directory that is called ``place``.
+    """Open a file of the state for writing, or make it; ``place`` is the path of its directory, for messages.
 
     Raises:
-        StateError: it is no plain file of its own, not to be believed, or not ours to write to.
+        StateError: it is no plain file, has several names, is not believed, or cannot be written.
     """
     try:
         file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
     except FileNotFoundError:
         try:
-            return made(directory, name, place, flags)
+            return make_file(directory, name, place, flags)
         except FileExistsError:  # another process has just made it
             return open_own(directory, name, place, flags)
     except OSError as error:
@@ -91,13 +85,13 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
 
 
 def make_own(outputs_dir: str, name: str) -> None:
-    """Make an empty file in the state, where it is missing, so that those who share the folder may write to it."""
+    """Make an empty file in the state, if it is missing, with rights for those with whom the folder is shared."""
     with open_directory(outputs_dir, STATE, make=True) as directory:
         os.close(open_own(directory, name, os.path.join(outputs_dir, STATE), os.O_RDWR))
 
 
 def keeps_modes(outputs_dir: str) -> bool:
-    """Find out by trying whether the state lies where a file has a mode of its own (not so on FAT, say)."""
+    """Return whether the file system of the state keeps the mode of a file (FAT does not): try it."""
     name = temporary_name("mode-")
     with contextlib.suppress(OSError), open_below(outputs_dir, STATE) as directory:
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
@@ -110,9 +104,9 @@ def keeps_modes(outputs_dir: str) -> bool:
 
 
 def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -> str:
-    """Give a database of the state that nobody can use another name, and return that.
+    """Give a damaged database of the state another name, and return that.
 
-    So is what SQLite left beside it, called by its name and one of the ``companions``.
+    The files of SQLite beside it, whose names end in one of the ``companions``, are renamed with it.
     """
     with open_directory(outputs_dir, STATE, make=True) as directory:
         taken = set(os.listdir(directory))
@@ -126,7 +120,7 @@ def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -
 
 
 def _open_or_make(directory: int, name: str, path: str) -> int:
-    """Open a folder of the state, and make it where it is missing."""
+    """Open a folder of the state, or make it."""
     is_new = False
     try:
         folder = reading.open_folder(directory, name, path)
@@ -138,7 +132,7 @@ def _open_or_make(directory: int, name: str, path: str) -> int:
 
 
 def _made_folder(directory: int, name: str, path: str) -> bool:
-    """Make a folder of the state and say so; another process may be faster."""
+    """Make a folder of the state; return False if another process has just made it."""
     try:
         os.mkdir(name, PRIVATE, dir_fd=directory)
     except FileExistsError:
@@ -152,8 +146,8 @@ def _not_shared(error: OSError, folder: str) -> reading.StateError:
     return reading.StateError(folder, f"cannot be written: {reading.why_of(error)}", believing.SHARE)
 
 
-def made(directory: int, name: str, place: str, flags: int) -> int:
-    """Make a file of the state.
+def make_file(directory: int, name: str, place: str, flags: int) -> int:
+    """Make a file of the state, and return its descriptor; as `open_own`.
 
     Raises:
         FileExistsError: the name is taken.
@@ -167,10 +161,10 @@ def made(directory: int, name: str, place: str, flags: int) -> int:
 
 
 def share(file: int, directory: int, *, is_new: bool) -> None:
-    """Give an open file or folder of the state to those with whom the folder is shared that it lies in.
+    """Share an open file or folder of the state with those with whom ``directory``, in which it lies, is shared.
 
-    A new one gets the group of that folder (by root, its owner as well) and its modes for others, whatever the umask
-    says; but not everybody may write to it. An older one of ours lets the group in where it does not yet.
+    A new one gets the group of the directory (from root, its owner as well) and its modes for group and others,
+    whatever the umask; but others never get the right to write. An older one of ours gets the rights of the group.
     """
     status, folder = os.fstat(file), os.fstat(directory)
     is_folder = stat.S_ISDIR(status.st_mode)
@@ -184,19 +178,19 @@ def share(file: int, directory: int, *, is_new: bool) -> None:
     if (owner, folder.st_gid) != (status.st_uid, status.st_gid):
         with contextlib.suppress(OSError):
             os.fchown(file, owner, folder.st_gid)
-    if os.fstat(file).st_gid != folder.st_gid:  # we are not in it, and another group is not meant
+    if os.fstat(file).st_gid != folder.st_gid:  # we are not in that group, and no other one gets its rights
         may &= ~0o070
-    with contextlib.suppress(OSError):  # FAT, say, knows no modes
+    with contextlib.suppress(OSError):  # FAT, say, has no modes
         os.fchmod(file, mode | may)
     if is_new and os.fstat(file).st_mode & stat.S_IWOTH:
         believing.NO_MODES.add(status.st_dev)
 
 
 def clear_work(outputs_dir: str) -> None:
-    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock.
+    """Remove what an interrupted run left in the workplace. The caller holds the lock.
 
-    A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
-    somebody's, and stays.
+    A file with the name of a new link (`NEW_LINK`) stays: just before the crash it was exchanged with that link, so it
+    is somebody's.
     """
     with contextlib.suppress(OSError), open_directory(outputs_dir, WORK) as work:
         for name in os.listdir(work):
@@ -206,7 +200,7 @@ def clear_work(outputs_dir: str) -> None:
 
 
 def make_own_state(path: str) -> None:
-    """Make a folder in the user's own state, and those above it, for nobody else."""
+    """Make a folder in the user's own state, and those above it, with rights for nobody else."""
     os.makedirs(os.path.dirname(os.path.dirname(path)), PRIVATE, exist_ok=True)
     for folder in (os.path.dirname(path), path):
         with contextlib.suppress(FileExistsError):
@@ -215,10 +209,10 @@ def make_own_state(path: str) -> None:
 
 @contextlib.contextmanager
 def token(outputs_dir: str) -> Iterator[str]:
-    """Lay an empty file that nobody can guess into the workplace, and give its path; take it away again.
+    """Make an empty file with a secret name in the workplace, and give its path; remove it at the end.
 
-    Who sees it sees the same folder as this process. What had to be made for it goes as well. Under the lock, another
-    run clears the workplace: it may be gone before.
+    A process that sees it sees the same folder as this one. The folders that were made for it are removed as well.
+    Another run, which clears the workplace, may remove it earlier.
     """
     made = [path for path in (WORK, STATE) if not os.path.lexists(os.path.join(outputs_dir, path))]
     name = f"token-{os.urandom(16).hex()}"
@@ -230,5 +224,5 @@ def token(outputs_dir: str) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=folder)
             for path in made:
-                with contextlib.suppress(OSError):  # it holds something by now
+                with contextlib.suppress(OSError):  # it is no longer empty
                     os.rmdir(os.path.join(outputs_dir, path))

@@ -1,7 +1,4 @@
-"""Reads the bytes of files: pieces and holes, checksums, the texts of pointer files.
-
-A checksum names its algorithm: BLAKE3, or SHA-256 where an earlier version wrote it.
-"""
+"""Reads the bytes of files: pieces and holes, checksums, the texts of pointer files."""
 
 from __future__ import annotations
 
@@ -17,16 +14,16 @@ from ckptrules.storage.reading import Progress, SourceError, open_file, open_fil
 
 CHUNK = 1 << 20
 STREAM = 256 << 10  # bytes of a stream at once: for more, Python asks the system for new memory each time
-BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
+BLOCK = 512  # bytes, the unit of st_blocks on every file system
 _ZEROS = bytes(CHUNK)
-ALGORITHMS = ("blake3", "sha256")  # what is new has the first; each has 256 bits
+ALGORITHMS = ("blake3", "sha256")  # new checksums have the first, those of earlier versions the second
 _TEXT = re.compile(rf"({'|'.join(ALGORITHMS)}):[0-9a-f]{{64}}")
 
 
 class Checksum:
-    """The checksum of what was handed to it; its text is ``blake3:…``.
+    """The checksum of the bytes given to ``update``; its text is ``blake3:…``.
 
-    It takes the algorithm of the one that it is to be compared ``with``.
+    ``with_`` is a checksum that it is to be compared with: it uses the same algorithm.
     """
 
     def __init__(self, with_: str = "") -> None:
@@ -39,25 +36,25 @@ class Checksum:
 
 
 def algorithm_of(checksum: str) -> str:
-    """Return the algorithm that a checksum names, or that of new ones where there is none."""
+    """Return the algorithm that a checksum names; of an empty text, that of new checksums."""
     return checksum.partition(":")[0] or ALGORITHMS[0]
 
 
 def is_checksum(checksum: object) -> bool:
-    """Say whether something is the text of a checksum that can be compared here."""
+    """Return whether this is the text of a checksum, with an algorithm that we have."""
     return isinstance(checksum, str) and bool(_TEXT.fullmatch(checksum))
 
 
 def _new(algorithm: str) -> Any:
     if algorithm != "blake3":
         return hashlib.new(algorithm)
-    from blake3 import blake3  # what hashes nothing need not import it
+    from blake3 import blake3  # not above: many runs hash nothing
 
-    return blake3()  # in one thread: its pool of threads does not outlive a fork, and files are hashed side by side
+    return blake3()  # in one thread: its pool of threads breaks in a forked process, and workers hash side by side
 
 
 def read_pointer(directory: int, name: str) -> bytes | None:
-    """Read a pointer file whole; None where it is none: longer than some kB, or no text.
+    """Read a pointer file; None if it is none: longer than some kB, or no text.
 
     Raises:
         OSError: it cannot be read, or is no plain file.
@@ -67,7 +64,7 @@ def read_pointer(directory: int, name: str) -> bytes | None:
 
 
 def read_text_behind(directory: int, link: str) -> bytes | None:
-    """Read the pointer file that a link leads to; None where that is none. What it names is left alone, no more."""
+    """Read the pointer file that a link leads to; None if that is none. Such a file is only read, never changed."""
     file = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         return read_text(file) if stat.S_ISREG(os.fstat(file).st_mode) else None
@@ -76,8 +73,8 @@ def read_text_behind(directory: int, link: str) -> bytes | None:
 
 
 def read_text(file: int) -> bytes | None:
-    """Read an open pointer file whole, as `read_pointer` does."""
-    from ckptrules.engine.pointers import LONGEST_LIST, is_text  # not above: a run that has nothing to do reads none
+    """Read an open pointer file, as `read_pointer`."""
+    from ckptrules.engine.pointers import LONGEST_LIST, is_text  # not above: a run with nothing to do reads none
 
     content = b"".join(chunks(file, LONGEST_LIST + 1))
     return content if is_text(content) else None
@@ -101,12 +98,12 @@ def chunks(file: int, size: int) -> Iterator[bytes]:
 
 
 def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
-    """Yield a part of an open file chunk by chunk, and whether the chunk is a hole: its zeros are not read.
+    """Yield the chunks of a part of an open file, and whether each is a hole, whose zeros are not read.
 
-    It is the part up to the byte before ``end``; less is yielded where the file is shorter.
+    The part ends before the byte ``end``, or where the file ends.
 
     Raises:
-        SourceError: they cannot be read.
+        SourceError: the bytes cannot be read.
     """
     for first, behind, is_hole in extents(file, start, end):
         if is_hole:
@@ -116,14 +113,14 @@ def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
         for chunk in chunks(file, behind - first):
             at += len(chunk)
             yield chunk, False
-        if at < behind:  # cut off meanwhile
+        if at < behind:  # the file was truncated meanwhile
             return
 
 
 def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield the data and the holes of a part of an open file, in order: where each begins and ends, and whether a hole.
+    """Yield the data and holes of a part of an open file, in order: start, end, and whether it is a hole.
 
-    What was cut off meanwhile may be yielded as data.
+    Where the file is truncated meanwhile, missing bytes may be yielded as data.
     """
     if not holes_of(os.fstat(file)):
         yield start, end, False
@@ -134,13 +131,13 @@ def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
             yield start, data, True
         if data < hole:
             yield data, hole, False
-        if hole == start:  # cut off meanwhile
+        if hole == start:  # the file was truncated meanwhile
             return
         start = hole
 
 
 def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Progress) -> int:
-    """Hand a part of an open file to a checksum; return how many bytes there were.
+    """Update a checksum with a part of an open file; return how many bytes there were.
 
     Raises:
         SourceError: they cannot be read.
@@ -154,12 +151,12 @@ def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Pro
 
 
 def holes_of(status: os.stat_result) -> int:
-    """Return how many bytes of a file take no space on its disk."""
+    """Return how many bytes of a file take no space on the disk."""
     return max(0, status.st_size - status.st_blocks * BLOCK) if stat.S_ISREG(status.st_mode) else 0
 
 
 def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
-    """Return the checksum of a file below a folder, of the algorithm of the one that it is to be compared ``with``.
+    """Return the checksum of a file below a folder, by the algorithm of the checksum ``with_``.
 
     Raises:
         SourceError: it cannot be read.
@@ -171,7 +168,7 @@ def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
 
 
 def _extent(file: int, start: int, end: int) -> tuple[int, int]:
-    """Find the next data of a file: where they begin and end. A file system without holes says that all is data."""
+    """Return where the next data of a file begin and end; on a file system without holes, all is data."""
     try:
         data = min(end, os.lseek(file, start, os.SEEK_DATA))
         return data, min(end, os.lseek(file, data, os.SEEK_HOLE))

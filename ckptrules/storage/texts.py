@@ -1,4 +1,4 @@
-"""Gives text files other content: a pointer below the root, or a text of the user anywhere."""
+"""Replaces the content of text files: pointers below the root, and texts of the user anywhere."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ REFS = f"{STATE}/refs"
 NO_TEXTS = "what lies where others can write has no power over texts"
 
 
-def pointer(folders: Folders, here: Spot) -> bytes | None:
-    """Return what a pointer file holds, or None where it can be none."""
+def pointer_content(folders: Folders, here: Spot) -> bytes | None:
+    """Return the content of a pointer file; None if it cannot be one."""
     return read_pointer(folders.descriptor(here.directory), here.name)
 
 
 def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[bytes], bytes]) -> None:
-    """Replace a pointer file by one with other content; all but that stays as it is.
+    """Replace a pointer file by one with other content and the same metadata and time.
 
-    What it held before goes to the trash: the new file is written there, and the two exchange their places.
+    The new file is written in the trash, and the two are exchanged: so the old one is in the trash then.
 
-    ``change`` makes the new content of the old, or raises an OSError.
+    ``change`` turns the old content into the new, or raises an OSError.
     """
     directory, name = folders.descriptor(here.directory), here.name
     if not trash.startswith(f"{TRASH}/"):
@@ -51,7 +51,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
         try:
             is_swapped = swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content)
         except OSError:
-            if read_pointer(target, spare) == changed:  # else it could not go back
+            if read_pointer(target, spare) == changed:  # else this is the old file, which could not be exchanged back
                 os.unlink(spare, dir_fd=target)
             raise
         if not is_swapped:
@@ -60,7 +60,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
 
 
 def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
-    """Write a text of a pointer file in the trash, with all else that the open file has, and return its name."""
+    """Write a content of a pointer file in the trash, with metadata and time of the open file; return its name."""
     names = (old_text_name(pointer, number) for number in itertools.count(1))
     name = next(name for name in names if status_of(directory, name) is None)
     with new_file(directory, name) as file:
@@ -73,34 +73,32 @@ def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
 
 
 def keep_content(own_state: str, content: bytes) -> str:
-    """Keep a text in the user's own state, under its checksum, and return that."""
+    """Write a text into the user's own state, under its checksum as name, and return that."""
     name = hashlib.sha256(content).hexdigest()
     Disk(own_state).replace(f"{REFS}/{name}", [content])
     return name
 
 
 def text_checksum(here: Spot) -> str:
-    """Return the checksum of what stands in a text file now; its directory is an absolute path, through no link."""
+    """Return the checksum of a text file; its directory is an absolute path, without links."""
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as file:
         return hashlib.sha256(b"".join(streams.chunks(file, os.fstat(file).st_size))).hexdigest()
 
 
 def _text_folder(here: Spot) -> contextlib.AbstractContextManager[int]:
-    """Open the folder of a text file, through no link."""
     if not here.directory.startswith("/"):
         raise OSError(errno.EINVAL, "is no absolute path", here.directory)
     return open_below("/", here.directory.strip("/"))
 
 
 def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
-    """Replace a text file in one step; all but text and time stays as it is.
+    """Replace the content of a text file in one step; its metadata stays.
 
-    ``was`` and ``to`` are the checksums of what it holds and of what was kept for it in the user's own state, from
-    which ``folders`` must come.
+    ``was`` is the checksum of its content, ``to`` that of the new one (`keep_content`).
 
     Raises:
-        Changed: something else stands in the file.
-        OSError: EPERM where they do not, or the new file would not keep what the old one has.
+        Changed: the file has another content.
+        OSError: EPERM, as ``folders`` are not of the user's own state, or metadata would be lost.
     """
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, here.name)
@@ -114,13 +112,13 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
             write(file, content)
             copy_metadata_or_refuse(file, origin, here.name)
             os.fsync(file)
-            if text_checksum(here) != was:  # last: an editor may save it meanwhile
+            if text_checksum(here) != was:  # looked at last: an editor may have saved the file meanwhile
                 raise Changed(here.name)
             os.replace(temporary, here.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _name_beside(folder: int, name: str, content: bytes) -> str:
-    """Return a free name beside a text; a file that an interrupted run left there half written is removed."""
+    """Return a free name beside a text; remove the file that an interrupted run has left there half written."""
     temporary = f".{name[:200]}.ckptrules.tmp"
     if status_of(folder, temporary):
         if not _is_begun(folder, temporary, content):

@@ -1,4 +1,4 @@
-"""The trash: what waits in it, and how it is freed. A folder of the state, on any storage."""
+"""Lists and empties the trash, a folder of the state, on any storage."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 
 
 class TrashUse(NamedTuple):
-    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes.
+    """How many names (checkpoints and the files that go with them) are in the trash, or were freed, and their bytes.
 
-    The bytes are those that freeing it frees: a file counts once, and not at all while it has another name elsewhere.
+    Bytes are those that are freed: a file with several names counts once, and not at all if one of them is elsewhere.
     """
 
     items: int
@@ -31,9 +31,9 @@ class TrashUse(NamedTuple):
 
 
 class TrashItem(NamedTuple):
-    """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes.
+    """A name in the trash: the run that put it there, the directory it was in, its name there, and its bytes.
 
-    A file with several names counts with the first of them, and with none while it has another name elsewhere.
+    The bytes of a file with several names count with the last of them, and not at all if one of them is elsewhere.
     """
 
     run: str
@@ -48,14 +48,14 @@ class TrashItem(NamedTuple):
 
 
 class Emptied(NamedTuple):
-    """What was freed from the trash, and what could not be: paths below the root of the storage, and why."""
+    """What was freed from the trash; ``left`` maps paths below the root that could not be freed to the reasons."""
 
     freed: TrashUse
     left: Mapping[str, OSError]
 
 
 def trash_runs(storage: Storage) -> list[str]:
-    """List the runs that have something in the trash, oldest first. Names that are not ours are left out."""
+    """List the runs that have something in the trash, oldest first; leave out names that are not ours (`strangers`)."""
     try:
         return sorted(name for name, _ in storage.list(TRASH) if _is_of_a_run(name))
     except (FileNotFoundError, NotADirectoryError):
@@ -63,14 +63,14 @@ def trash_runs(storage: Storage) -> list[str]:
 
 
 def strangers(storage: Storage) -> list[str]:
-    """List the paths of what lies in the trash and is of no run: nothing of ours lists or frees it."""
+    """List the paths in the trash that no run of ours has made. No other function lists them, and none frees them."""
     with contextlib.suppress(OSError):
         return sorted(f"{TRASH}/{name}" for name, _ in storage.list(TRASH) if not _is_of_a_run(name))
     return []
 
 
 def _is_of_a_run(name: str) -> bool:
-    """Say whether a name in the trash is the id of a run, which begins with a time: by that it waits."""
+    """Return whether a name in the trash is the id of a run, with a sound time, from which its age is counted."""
     try:
         run_started(name)
     except ValueError:
@@ -79,18 +79,14 @@ def _is_of_a_run(name: str) -> bool:
 
 
 def run_started(run: str) -> float:
-    """Return when a run started, in seconds since 1970.
-
-    Raises:
-        ValueError: its id begins with no time.
-    """
+    """Return when a run started by its id, in seconds since 1970; ValueError if that begins with no time."""
     return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:
-    """Count what waits in the trash: of some runs, or of all. What is not there, or cannot be read, is nothing.
+    """Count names and bytes in the trash, of some runs or of all; what cannot be read counts as nothing.
 
-    The old text of a pointer file is nothing that was trashed, and takes its bytes.
+    The old text of a pointer file counts with its bytes, but not as a name.
     """
     found: list[tuple[TrashItem, Sequence[HardLinks]]] = []
     for run in trash_runs(storage) if runs is None else runs:
@@ -101,18 +97,14 @@ def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:
 
 
 def trash_items(storage: Storage) -> list[TrashItem]:
-    """List what waits in the trash, oldest run first.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """List what is in the trash, oldest run first."""
     return list(_each_once(one for run in trash_runs(storage) for one in _found(storage, run)))
 
 
 def empty_trash(storage: Storage, runs: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Emptied:
-    """Remove what some runs left in the trash. What cannot be removed stays, and the rest goes all the same.
+    """Remove what some runs have in the trash, as far as it can be removed.
 
-    ``stopped`` is asked before each item: where it says so, that one and those behind it stay.
+    ``stopped`` is called before each item; once it returns True, nothing more is removed.
     """
     gone = TrashUse(0, 0)
     left: dict[str, OSError] = {}
@@ -125,12 +117,7 @@ def empty_trash(storage: Storage, runs: Sequence[str], stopped: Callable[[], boo
 
 
 def free_at_once(storage: Storage, step: Step) -> None:
-    """Remove what a step has just moved to the trash.
-
-    Raises:
-        Changed: it has changed on its way.
-        OSError: it could not be removed.
-    """
+    """Remove what a step has just moved to the trash; `Changed` if it is something else by now."""
     if not step.to_directory.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
     path = step.there.path
@@ -140,7 +127,7 @@ def free_at_once(storage: Storage, step: Step) -> None:
 
 
 def _found(storage: Storage, run: str) -> Iterator[tuple[TrashItem, Sequence[HardLinks]]]:
-    """Yield what a run left in the trash, each with the files of it that have several names."""
+    """Yield what a run has in the trash, each with those of its files that have several names."""
     top = f"{TRASH}/{run}"
     for folder, name, stat in _walk(storage, top):
         directory = os.path.relpath(folder, top)
@@ -148,12 +135,12 @@ def _found(storage: Storage, run: str) -> Iterator[tuple[TrashItem, Sequence[Har
 
 
 def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, str, Stat]]:
-    """Yield what was put below a folder of the trash, folder by folder: the folder, the name, and what stands there."""
+    """Yield what was moved to a folder of the trash, or below it: its folder, its name, and its `Stat`."""
     here = sorted(storage.list(folder))
     for name, stat in here:
         if name.endswith(TRASH_SUFFIX):
-            if stat.kind == "directory":  # it was put there as a whole
-                with contextlib.suppress(OSError):  # of a locked folder nobody knows the bytes
+            if stat.kind == "directory":  # it was moved as a whole
+                with contextlib.suppress(OSError):  # the bytes of a folder that we may not read stay unknown
                     stat = storage.stat(f"{folder}/{name}")  # noqa: PLW2901
             yield folder, name, stat
     for name, stat in here:
@@ -162,7 +149,7 @@ def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, str, Stat]]:
 
 
 def _empty(storage: Storage, folder: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
-    """Remove a folder of the trash, item by item; return those that could not be removed whole, and why."""
+    """Remove a folder of the trash, item by item; return those that are left, and why."""
     left: dict[str, OSError] = {}
     try:
         for name, stat in list(storage.list(folder)):
@@ -180,10 +167,10 @@ def _empty(storage: Storage, folder: str, stopped: Callable[[], bool]) -> dict[s
 
 
 def _removed(storage: Storage, path: str) -> dict[str, OSError]:
-    """Remove what can be removed of a path; return it, and why not all could."""
+    """Remove a path, as far as it can be removed; return it, and why, if something is left."""
     try:
         storage.remove(path)
-    except FileNotFoundError:  # a folder goes with the last that is in it, where the storage has no folders
+    except FileNotFoundError:  # in a storage without folders, a folder is gone when the last file in it is
         return {}
     except OSError as error:
         return {path: error}
@@ -191,7 +178,7 @@ def _removed(storage: Storage, path: str) -> dict[str, OSError]:
 
 
 def _each_once(items: Iterable[tuple[TrashItem, Sequence[HardLinks]]]) -> Iterator[TrashItem]:
-    """Give each item the bytes that are freed when it and those before it are: they add up to what all of them free."""
+    """Give each item the bytes that are freed by removing it after those before it: so all add up to what is freed."""
     gone = Counter[tuple[int, int]]()
     for item, shared in items:
         size = item.size

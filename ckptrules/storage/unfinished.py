@@ -1,4 +1,4 @@
-"""What is not whole yet: under hidden names, archives, backups and folders in which work waits for its place."""
+"""Makes archives, backups and copies under hidden or temporary names, until they are whole."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
 from ckptrules.storage.writing import NEW, new_file, remove, skip, temporary_name, undo_on_error, write, write_file
 
-PARTIAL = ".{}.partial"  # what an archive is called until it is proved
-TRIES = 5  # to remove a folder into which somebody has just written
+PARTIAL = ".{}.partial"  # the name of an archive or backup until it is whole
+TRIES = 5  # to remove a folder while somebody writes into it
 
 
 @contextlib.contextmanager
 def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
-    """Give a file to write an archive to, and its hidden path; at the end it gets its name, or is gone.
+    """Give a file to write an archive to, and its hidden path; rename it to ``path`` at the end, or remove it on error.
 
     Raises:
         FileExistsError: the name is taken.
-        BlockingIOError: another run is writing it.
+        BlockingIOError: another run is writing the archive.
     """
     folder, name = os.path.split(os.path.abspath(path))
     partial = PARTIAL.format(name)
@@ -50,7 +50,7 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def drop_partial(path: str) -> None:
-    """Remove what one who was killed has left of an archive; where that cannot be, the next run tries again."""
+    """Remove what a killed process has left of an archive; if that fails, the next run tries again."""
     folder, name = os.path.split(os.path.abspath(path))
     with contextlib.suppress(OSError), open_below(folder, "") as directory:
         _remove_partial(directory, PARTIAL.format(name), folder)
@@ -61,7 +61,7 @@ def _remove_partial(directory: int, name: str, folder: str) -> None:
 
     Raises:
         BlockingIOError: another run is writing it.
-        OSError: something else stands there, or it cannot be removed.
+        OSError: it is no plain file, or cannot be removed.
     """
     try:
         file = os.open(name, os.O_RDWR | NO_TRICKS, dir_fd=directory)
@@ -86,24 +86,20 @@ def _lock(file: int) -> None:
 
 @contextlib.contextmanager
 def staging(outputs_dir: str, start: str = "unarchive-") -> Iterator[str]:
-    """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
+    """Make a folder in the workplace, give its path below ``outputs_dir``, and remove it at the end."""
     name = temporary_name(start)
     with open_directory(outputs_dir, WORK, make=True) as work:
         os.mkdir(name, PRIVATE, dir_fd=work)
         try:
             yield f"{WORK}/{name}"
         finally:
-            with contextlib.suppress(OSError):  # the next run clears the workplace
+            with contextlib.suppress(OSError):  # the next run removes it
                 _remove_in_use(work, name)
 
 
 @contextlib.contextmanager
-def waiting(root: str, path: str) -> Iterator[None]:
-    """Make a folder in which copies wait for their places; at the end it is removed, with what is left in it.
-
-    Raises:
-        OSError: it cannot be made, or removed.
-    """
+def temporary_folder(root: str, path: str) -> Iterator[None]:
+    """Make a folder below a root, and remove it at the end, with all that is in it."""
     folder, name = os.path.split(path)
     with open_below(root, folder) as directory:
         os.mkdir(name, PRIVATE, dir_fd=directory)
@@ -113,7 +109,7 @@ def waiting(root: str, path: str) -> Iterator[None]:
 
 
 def _remove_in_use(directory: int, name: str) -> None:
-    """Remove a folder into which others may still write: under another name none of them finds it."""
+    """Remove a folder into which other processes may still write: renamed first, so that they do not find it."""
     gone = f"{name}.gone"
     rename(directory, name, gone)
     for _ in range(TRIES):
@@ -123,12 +119,9 @@ def _remove_in_use(directory: int, name: str) -> None:
 
 
 def place_copy(root: str, path: str, to: str) -> None:
-    """Move a copy to its place below a folder in which this process alone gives names, a backup that is being made.
+    """Rename a copy within a backup that this process alone is making; FileExistsError if the name is taken.
 
-    So it need not be the system that finds the place free: not every disk that takes a backup can (FAT behind FUSE).
-
-    Raises:
-        FileExistsError: the place is not free.
+    As nobody else makes names there, no exclusive rename is needed, which some disks do not have (FAT behind FUSE).
     """
     (folder, name), (to_folder, to_name) = os.path.split(path), os.path.split(to)
     with open_below(root, folder) as directory, open_below(root, to_folder) as target:
@@ -138,21 +131,21 @@ def place_copy(root: str, path: str, to: str) -> None:
 
 
 def write_manifest(folder: str, path: str, text: str) -> None:
-    """Write the manifest of a backup; it is the old or the new one at every moment."""
+    """Write or replace the manifest of a backup."""
     place = os.path.join(folder, path)
     os.makedirs(os.path.dirname(place), 0o775, exist_ok=True)
     write_file(place, text)
 
 
 def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:
-    """Give a finished backup its name. Its folder is dressed like the one that it is a backup of; return what it lost.
+    """Give a backup the metadata of the folder ``like``, and its final name; return what metadata is lost.
 
     Raises:
         FileExistsError: the name was taken meanwhile.
     """
     with open_below(like, "") as origin, open_below(partial, "") as copy:
         lost = copy_metadata(copy, origin)
-        os.fsync(copy)  # the names in it
+        os.fsync(copy)  # makes the names in it durable
     with open_below(os.path.dirname(path) or ".", "") as folder:
         rename(folder, os.path.basename(partial), os.path.basename(path))
         os.fsync(folder)
@@ -160,7 +153,7 @@ def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:
 
 
 def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -> None:
-    """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
+    """Remove a backup, renamed to ``hidden`` first. Its manifest goes last, so the next run knows what is left of it.
 
     ``progress`` is called before each name that is removed.
     """
@@ -170,15 +163,15 @@ def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -
         remove(folder, os.path.basename(hidden), progress)
 
 
-# --- new content of a checkpoint: written in the workplace, laid where it is exchanged --------------------------------
+# --- new content of a checkpoint: written in the workplace, then moved to the trash, where it is exchanged ------------
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Recipe, progress: Progress) -> str:
-    """Write a file anew into the workplace, dressed like it, with its time and its holes, and return its name there.
+    """Write a file anew into the workplace, with its metadata, time and holes; return its name there.
 
     Raises:
-        SourceError: the file cannot be read, or was written to meanwhile.
-        OSError: the copy cannot be written, or would not keep what the file has; nothing is left of it.
+        SourceError: the file cannot be read, or was changed meanwhile.
+        OSError: the copy cannot be written, or would lose metadata; nothing is left of it.
     """
     name = temporary_name("state-")
     with reading.open_file(outputs_dir, path) as origin, open_directory(outputs_dir, WORK, make=True) as work:
@@ -195,26 +188,22 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Recipe, progress: Progres
 
 
 def lay_in_trash(outputs_dir: str, staged: str, folder: str, name: str) -> None:
-    """Move a staged file into the trash, where it waits to be exchanged.
-
-    Raises:
-        FileExistsError: the name is taken there.
-    """
+    """Move a staged file into the trash, to be exchanged there; FileExistsError if the name is taken."""
     with Folders(outputs_dir) as folders:
         work, trash = folders.descriptor(WORK), folders.descriptor(folder, create=True)
         rename(work, staged, name, trash)
 
 
 def drop_staged(outputs_dir: str, staged: str, folder: str = WORK) -> None:
-    """Remove what was staged and is of no use; it may have left the workplace, and the next run clears that."""
+    """Remove what was staged, if it is still there; if that fails, the next run does it."""
     with contextlib.suppress(OSError), open_directory(outputs_dir, folder) as work:
         remove(work, staged)
 
 
 def _write_parts(origin: int, copy: int, parts: Sequence[Piece], progress: Progress, *, cloned: bool) -> None:
-    """Write the parts one behind the other; what a clone holds at its place already is left as it is.
+    """Write the parts one after the other, but keep what a clone holds at the right place already.
 
-    From where a part has another place than in the clone, what the clone holds is cut off: holes are only skipped.
+    At the first part that comes from another place, the clone is truncated, since holes are skipped and not written.
     """
     at = 0
     for part in parts:

@@ -104,7 +104,7 @@ def _fill(
         check_space(items, order.path)
     held = _directories(order.outputs_dir, items, hidden, problems)
     work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
-    with unfinished.waiting(hidden, COPIES), each(work, apart(items)) as answers:
+    with unfinished.temporary_folder(hidden, COPIES), each(work, apart(items)) as answers:
         modes = _place_all(hidden, items, answers, held, problems, tell)
     held.sort()
     for item in reversed(held):

@@ -241,7 +241,7 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
         removed(directory, name)
 
     monkeypatch.setattr("ckptrules.storage.unfinished.remove", remove)
-    with unfinished.waiting(str(tmp_path), "copies"):
+    with unfinished.temporary_folder(str(tmp_path), "copies"):
         first, second = copies.copy_apart(way, item), copies.copy_apart(way, item)
         assert isinstance(first, copies.Copied)
         assert isinstance(second, copies.Copied)

@@ -24,10 +24,10 @@ class Repoint(Kind):
     follows = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        return not self._fault(texts.pointer(folders, step.here), step)
+        return not self._fault(texts.pointer_content(folders, step.here), step)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        return "" if step.here in ahead.altered else self._fault(texts.pointer(folders, step.here), step)
+        return "" if step.here in ahead.altered else self._fault(texts.pointer_content(folders, step.here), step)
 
     def do(self, folders: Folders, step: Step) -> None:
 
@@ -39,7 +39,7 @@ class Repoint(Kind):
         texts.replace_pointer(folders, step.here, step.to_directory, change)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
-        content = texts.pointer(folders, step.here) or b""
+        content = texts.pointer_content(folders, step.here) or b""
         return mentions(content, step.to) and not mentions(content, step.was)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
