@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, or a lost lock: the step at hand is finished, nothing new is begun, and what was done is told."""
+"""Stops a run on Ctrl-C, SIGTERM or a lost lock: the current step is finished, nothing new begins."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ EXIT_CODE = 130
 FAILED = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SILENT = "this run could give no sign of life for so long that another host may be at work by now"
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # they count on while the machine sleeps
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts on while the machine sleeps
 
 _asked = False
 WISH, UNTIL = 0, 1
 ASKED, LOST = 1, 2
-_run: Any = [0, 0]  # the wish to stop, and until when the locks are held (0: none is), in the memory of all processes
-_locks: dict[object, float] = {}  # until when each is held; of the main process, like the next
-_why = ""
+_run: Any = [0, 0]  # whether to stop, and until when the locks are held (0: there are none); shared by all processes
+_locks: dict[object, float] = {}  # until when each is held; in the main process only
+_why = ""  # why a lock was lost; in the main process only
 
 
 def install() -> None:
-    """From now on, take signals as a wish to stop soon. A second one ends the process at once; the next run repairs."""
+    """From now on, stop the run on a signal. A second one ends the process at once; the next run repairs."""
     for number in SIGNALS:
         signal.signal(number, _note)
 
 
 def share(run: Any) -> None:
-    """Let the processes of a run know of the wish of one another: of the main process, which alone hears signals.
+    """Share the request to stop with the other processes of a run; only the main process receives signals.
 
     Args:
-        run: two numbers in the memory of all, first 0.
+        run: two numbers in shared memory, at first 0.
     """
     global _run
     before, _run = _run, run
@@ -51,13 +51,13 @@ def now() -> float:
 
 
 def hold(lock: object, until: float) -> None:
-    """Let the run end where a lock is not held anew until then (by `now`): another host may have it by that time."""
+    """Stop the run at a time (by `now`) unless the lock is held anew before: another host may have it by then."""
     _locks[lock] = until
     _run[UNTIL] = min(_locks.values())
 
 
 def let_go(lock: object) -> bool:
-    """Hold a lock no longer; say whether it was held up to now."""
+    """Release a lock; say whether it was held up to now."""
     was_held = lock in _locks and not is_lost()
     _locks.pop(lock, None)
     _run[UNTIL] = min(_locks.values(), default=0)
@@ -65,21 +65,21 @@ def let_go(lock: object) -> bool:
 
 
 def lose(why: str) -> None:
-    """Let the run end, as it no longer has its lock, and note the fact that is told of it."""
-    global _why  # noqa: PLW0603 - what is to stop has no other way to hear of it
+    """Stop the run, as it no longer has its lock, and note why."""
+    global _why  # noqa: PLW0603 - as `_run`
     _why = why
     _run[WISH] = LOST
 
 
 def is_lost() -> bool:
-    """Say whether the run is to end as it may have lost its lock."""
+    """Say whether the run is to end because it may have lost its lock."""
     if _run[UNTIL] and now() > _run[UNTIL]:
         _run[WISH] = LOST
     return bool(_run[WISH] == LOST)
 
 
 def why_lost() -> str:
-    """Say why the lock may be lost; nothing where it is not."""
+    """Return why the lock may be lost; an empty text if it is not."""
     return (_why or SILENT) if is_lost() else ""
 
 
@@ -89,7 +89,7 @@ def exit_code() -> int:
 
 
 def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
-    global _asked  # noqa: PLW0603 - a signal has no other way to tell
+    global _asked  # noqa: PLW0603 - a signal handler returns nothing
     if _asked:
         os._exit(EXIT_CODE)
     _asked = True
@@ -97,18 +97,18 @@ def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
 
 
 class StoppedError(Exception):
-    """The run is to end: what was begun is let go, what was finished before stands."""
+    """The run is to stop: work that has begun is given up, work that was finished stays."""
 
 
 def heed() -> None:
-    """Let go of the work at hand where that is wished.
+    """Raise an error if the run is to stop.
 
     Raises:
-        StoppedError: the run is to end.
+        StoppedError: it is.
     """
     if stopped():
         raise StoppedError
 
 
 class KilledError(Exception):
-    """A process at work was killed, or there are no workers any more: then it says why, and what helps."""
+    """A worker process was killed, or there are no workers; the latter says why, with a hint."""

@@ -48,7 +48,7 @@ from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 from ckptrules.storage.trash import trash_items
-from ckptrules.workers.workers import is_alone
+from ckptrules.workers.workers import in_main_thread
 
 if TYPE_CHECKING:
     from doit.exceptions import TaskFailed
@@ -164,7 +164,7 @@ def newest_known(runs: Sequence[Run]) -> Run | None:
 def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back what a run did in one checkpoint directory, in a worker. This is the action of a task."""
     pinned = [found for found in job.pinned if lies_in(found.path, back.directory)]
-    links = job.links if is_alone() else job.links.only_below(back.directory)
+    links = job.links if in_main_thread() else job.links.only_below(back.directory)
     job = job._replace(pinned=pinned, links=links)
     return hand_over(lambda: session.workers.do(work_on, job, back), task)
 

@@ -32,7 +32,7 @@ from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.trash import run_started
 from ckptrules.workers.pieces import Lost
-from ckptrules.workers.workers import is_alone
+from ckptrules.workers.workers import in_main_thread
 
 if TYPE_CHECKING:  # processes at work import the file of a command, for its options
     from doit.exceptions import TaskFailed
@@ -275,7 +275,7 @@ def do(
     task: Task,
 ) -> TaskFailed | None:
     """Do the work on one directory, here or in a worker, and hand the outcome to doit. This is the action of a task."""
-    links = packed.job.links if is_alone() else packed.job.links.only(found.directory)
+    links = packed.job.links if in_main_thread() else packed.job.links.only(found.directory)
     return hand_over(lambda: _finished(session, session.workers.do(packed.apply, work, links, found)), task)
 
 

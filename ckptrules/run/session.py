@@ -90,7 +90,7 @@ class Session:
             StoppedError: Ctrl-C or SIGTERM came.
         """
         with self.bar.work(total) as work:
-            yield self.workers.held(work)
+            yield self.workers.limited(work)
 
     @contextlib.contextmanager
     def each(

@@ -1,1 +1,1 @@
-"""Where work is done: by threads of this process, by processes of this machine, or on other machines."""
+"""Does work in threads, in processes of this machine, and in workers of Dask."""

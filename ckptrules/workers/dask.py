@@ -1,4 +1,4 @@
-"""Dask workers, of this machine or of others. They read, and what they make of it comes back as values."""
+"""Does work in workers of Dask, on this machine or on others. They read files; answers come back as values."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.storage import believing
 from ckptrules.storage.state import token
 from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Terms, UnfitError, do_files, do_whole, join, stop
-from ckptrules.workers.here_first import DEAF, HereFirst
+from ckptrules.workers.here_first import BLOCKED, HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, Answer, File, Lost, Work
-from ckptrules.workers.pool import no_word_of_semaphores
+from ckptrules.workers.pool import quiet_resource_tracker
 from ckptrules.workers.where import Cluster, is_private
 
-if TYPE_CHECKING:  # it takes a second, and a run that has nothing to do asks no worker
+if TYPE_CHECKING:  # the import takes a second, and a run with nothing to do needs no worker
     from distributed import Client
 
-PATIENCE = 2.0  # seconds that a run is alone at work: as long as workers of this machine take to start
-LOOK = 2.0  # seconds between two looks at who is there
-LONELY = 10.0  # seconds without any worker, after which that is said
-GOING = 3.0  # seconds that workers have to end when the run is to stop
+PATIENCE = 2.0  # seconds of work in this process before workers are started: as long as their start takes
+LOOK = 2.0  # seconds between two looks at the workers that are there
+LONELY = 10.0  # seconds without any worker, after which a message says so
+GOING = 3.0  # seconds for workers to end when the run is to stop
 CALL = 15.0  # seconds for a scheduler to answer
-TIMEOUT = "12s"  # until a link that does not answer is given up; by Dask's own settings, 30; it takes no less than 11
+TIMEOUT = "12s"  # for a connection that does not answer; Dask's default is 30, and the least that it takes 11
 SILENT = logging.CRITICAL + 1
 QUIETLY = {
     "distributed.scheduler.allowed-failures": 0,  # deaths are counted by `pieces`
-    "distributed.deploy.lost-worker-timeout": "5s",  # then a new one may take its place
-    "distributed.scheduler.http.routes": [],  # all users of this machine could read there
+    "distributed.deploy.lost-worker-timeout": "5s",  # then a new worker may be started
+    "distributed.scheduler.http.routes": [],  # all users of this machine could read them
     "distributed.worker.http.routes": [],
 }
 
 
 class Dask(HereFirst["Client"]):
-    """Does work, each piece wholly in one worker, which has one thread. It is a `pieces.Place`, too.
+    """Does each piece of work in one worker, which has one thread. It is a `pieces.Backend`, too.
 
     Args:
         cluster: the workers.
-        name: what the user calls them.
-        folders: what they must see.
+        name: the value of ``executor=``.
+        folders: those that the workers must see as this process does.
         say: writes a line for the user.
-        rate: bytes a second for all of them together, if that is limited.
+        rate: bytes a second for all workers together, or None.
     """
 
-    deaths = (Exception,)  # of whatever kind: what fails with a file comes back as an answer
+    deaths = (Exception,)  # any: what fails with a file comes back as an answer
 
     def __init__(
         self, cluster: Cluster, name: str, folders: Sequence[str], say: Callable[[str], object], rate: float | None
@@ -67,7 +67,7 @@ class Dask(HereFirst["Client"]):
         self._client: Any = None
         self._local: Any = None
         self._ends = contextlib.ExitStack()
-        self._lock, self._bytes = threading.Lock(), 0
+        self._lock, self._reported = threading.Lock(), 0
         self._fit: frozenset[str] = frozenset()
         self._look_at, self._lonely_at = 0.0, time.monotonic() + LONELY
         self._looking: Future[None] = Future()
@@ -76,52 +76,52 @@ class Dask(HereFirst["Client"]):
 
     @property
     def slots(self) -> int:
-        """As `pieces.Place`. The first question starts the workers, or waits for one.
+        """As `pieces.Backend`. The first call waits until there is a worker.
 
         Raises:
-            KilledError: none can be had.
-            StoppedError: it is wished that all ends.
+            KilledError: no worker can be had.
+            StoppedError: the run is to stop.
         """
-        self._reached()
+        self._wait_for_workers()
         return max(1, len(self._fit))
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
-        """As `pieces.Place`."""
-        share = self._rate and self._rate / max(1, len(self._fit))  # of what all may do, what one worker may
+        """As `pieces.Backend`."""
+        share = self._rate and self._rate / max(1, len(self._fit))
         return self._submit(do_files, self._terms, share, work, files)
 
     def done(self) -> int:
-        """As `pieces.Place`.
+        """As `pieces.Backend`.
 
         Raises:
             KilledError: the scheduler is gone.
         """
         self._look_after()
         with self._lock:
-            count, self._bytes = self._bytes, 0
+            count, self._reported = self._reported, 0
         return count
 
-    def end(self, *, killed: bool) -> None:  # noqa: ARG002 - as `pool.Pool.end`; those that are left still listen
-        """Let the workers go; what is still at work is told to stop."""
+    def end(self, *, killed: bool) -> None:  # noqa: ARG002 - as `pool.Pool.end`; other workers still listen
+        """Stop what is still at work, and disconnect from the workers."""
         if self._start and not self._start.exception():
             with self._lock:
                 self._stop()
             self._stopper.join(GOING)
-        with contextlib.suppress(Exception):  # what is gone already need not be ended
+        with contextlib.suppress(Exception):  # some may be gone already
             self._ends.close()
 
-    def _reached(self) -> Client:
+    def _wait_for_workers(self) -> Client:
         start = self._others()
         while not wait([start], TICK).done:
             heed()
         return start.result()
 
     def _submit(self, function: Callable[..., Answer], *values: Any) -> Future[Answer]:
-        """Have a function called by a worker. Its answer is forgotten there with the future: else a death redoes it."""
-        asked: Future[Answer] = self._reached().get_executor(pure=False).submit(function, *values)
+        """Have a worker call a function. When the future goes, the worker forgets the answer: nothing is done twice."""
+        asked: Future[Answer] = self._wait_for_workers().get_executor(pure=False).submit(function, *values)
         return asked
 
-    def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
+    def _do_elsewhere(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
         from distributed import KilledWorker
 
         for _ in range(DEATHS):
@@ -131,11 +131,11 @@ class Dask(HereFirst["Client"]):
         return Lost(f"{DEATHS} workers died of it")
 
     def _answer(self, future: Future[Answer]) -> Answer:
-        """Wait for an answer; where the run is to stop, not for long.
+        """Wait for an answer; if the run is to stop, only `GOING` seconds.
 
         Raises:
-            StoppedError: the worker did not hear of it.
-            BaseException: what the work raised.
+            StoppedError: the run is to stop, and the worker has not ended.
+            BaseException: one that the work raised.
         """
         left = GOING
         while not wait([future], TICK).done:
@@ -148,26 +148,26 @@ class Dask(HereFirst["Client"]):
 
     def _start_others(self) -> Client:
         try:
-            return self._started()
+            return self._connect_all()
         except (KilledError, StoppedError):
             raise
-        except Exception as error:  # noqa: BLE001 - of Dask, of TLS, of the network: for that reason there are none
+        except Exception as error:  # noqa: BLE001 - of Dask, TLS or the network
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise self._no_workers(why, "docs/cluster.md says what is needed") from None
 
-    def _started(self) -> Client:
+    def _connect_all(self) -> Client:
         import dask
 
-        with no_word_of_semaphores():
-            resource_tracker.ensure_running()  # not below: it unblocks signals
-        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)  # inherited by the threads and processes begun from here
+        with quiet_resource_tracker():
+            resource_tracker.ensure_running()  # first, as it unblocks signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # threads and processes that start from here inherit this
         dask.config.set({f"distributed.comm.timeouts.{what}": TIMEOUT for what in ("connect", "tcp")})
         for handler in logging.getLogger("distributed").handlers:
             handler.setLevel(SILENT)
         self._renew_tokens()
-        self._client = self._connected()
+        self._client = self._connect()
         self._ends.callback(self._client.close)
-        self._client.subscribe_topic(TOPIC, self._hear)
+        self._client.subscribe_topic(TOPIC, self._count)
         if why := self._open_to_all(self._client.scheduler_info()["address"]):
             raise self._no_workers(f"its scheduler {why}")
         while not (there := self._look()):
@@ -180,7 +180,7 @@ class Dask(HereFirst["Client"]):
         client: Client = self._client
         return client
 
-    def _connected(self) -> Client:
+    def _connect(self) -> Client:
         import dask
         from distributed import Client, LocalCluster
 
@@ -204,7 +204,7 @@ class Dask(HereFirst["Client"]):
         self._terms = self._terms._replace(tokens=tokens, no_modes=no_modes)
 
     def _look_after(self) -> None:
-        """See to the workers, now and then: tell them to stop, and look who has come.
+        """Tell the workers to stop if the run is to; now and then, look whether there are new ones.
 
         Raises:
             KilledError: the scheduler is gone.
@@ -216,10 +216,10 @@ class Dask(HereFirst["Client"]):
                 self._stop()
             elif self._looking.done() and time.monotonic() > self._look_at:
                 self._look_at = time.monotonic() + LOOK
-                self._looking = self._starter.submit(self._send_away)
+                self._looking = self._starter.submit(self._renew_workers)
 
     def _look(self) -> dict[str, int]:
-        """Return the workers that are there, with the threads of each; where none is for a while, say so once."""
+        """Return the workers that are there, with their numbers of threads; after long without any, say so once."""
         there: dict[str, int] = self._client.nthreads()
         if there:
             self._lonely_at = time.monotonic() + LONELY
@@ -228,8 +228,8 @@ class Dask(HereFirst["Client"]):
             self._say(f"Waiting for a worker: executor={self._name} has none.")
         return there
 
-    def _send_away(self) -> None:
-        """Send workers away that came later and do not fit; start those that are missing and nobody starts again."""
+    def _renew_workers(self) -> None:
+        """Send away new workers that do not fit; on this machine, start workers in place of those that died."""
         there = self._look()
         if len(there) < self._cluster.workers:
             self._local.scale(self._cluster.workers)
@@ -241,20 +241,20 @@ class Dask(HereFirst["Client"]):
             self._client.retire_workers([worker])
 
     def _unfit(self, there: Mapping[str, int]) -> dict[str, str]:
-        """Say of workers why they do not fit, with what helps. From now on the others do, but for those gone by now."""
+        """Return why workers do not fit, with hints; note the others as fit, but for those that are gone by now."""
         ask = partial(self._client.run, on_error="return")
         versions = ask(pkgutil.resolve_name, "ckptrules:__version__", workers=[*there]) if there else {}
         alike = [one for one, version in versions.items() if version == self._terms.version]
         joined = ask(join, self._terms, workers=alike) if alike else {}
         answers = {**versions, **joined}
-        said = {
+        reasons = {
             one: self._complaint(one, there[one], answer, is_alike=one in joined) for one, answer in answers.items()
         }
-        self._fit |= {one for one, why in said.items() if why == ""}
-        return {one: why for one, why in said.items() if why}
+        self._fit |= {one for one, why in reasons.items() if why == ""}
+        return {one: why for one, why in reasons.items() if why}
 
     def _complaint(self, worker: str, threads: int, answer: str | Exception, *, is_alike: bool) -> str | None:
-        """Say why a worker does not fit, or nothing; None where it did not answer."""
+        """Return why a worker does not fit: an empty text if it fits, None if it did not answer."""
         if isinstance(answer, OSError):
             return None
         if why := self._open_to_all(worker):
@@ -263,35 +263,36 @@ class Dask(HereFirst["Client"]):
             return f"has {threads} threads, which would share one folder\n    hint: start it with --nthreads 1"
         if is_alike:
             return str(answer)
-        said = f"cannot take part: {answer}" if isinstance(answer, Exception) else f"has ckptrules {answer}"
-        return f"{said}; here is {self._terms.version}{SAME}"
+        fact = f"cannot take part: {answer}" if isinstance(answer, Exception) else f"has ckptrules {answer}"
+        return f"{fact}; here is {self._terms.version}{SAME}"
 
     def _open_to_all(self, address: str) -> str:
+        """Return why an address is open to strangers; an empty text if it is not, or is trusted."""
         if self._cluster.is_trusted or is_private(address):
             return ""
         trust = f"where you trust all who do: executor=dask:insecure:{self._cluster.url}"
         return f"{address} has no TLS: whoever reaches it runs code as you\n    hint: {trust}"
 
-    def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        _, told = event
-        if told["run"] == self._terms.run:
+    def _count(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        _, report = event
+        if report["run"] == self._terms.run:
             with self._lock:
-                self._bytes += told["done"]
+                self._reported += report["done"]
 
     def _stop(self) -> None:
         if not self._stopper.ident:
             self._stopper.start()
 
     def _tell_to_stop(self) -> None:
-        with contextlib.suppress(Exception):  # who cannot be told is gone
+        with contextlib.suppress(Exception):  # workers that cannot be reached are gone
             self._client.run(stop, self._terms.run, on_error="ignore")
 
 
 def _call(url: str) -> Client:
-    """Call a scheduler. What listens there and is none may never answer, and Dask would wait for ever.
+    """Connect to a scheduler. Another program on that port may never answer, and Dask would wait for ever.
 
     Raises:
-        Exception: why it cannot be had.
+        Exception: there is no scheduler, or it refuses the connection.
     """
     from distributed import Client
 

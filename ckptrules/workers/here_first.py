@@ -1,4 +1,4 @@
-"""Work that is done here until others have started: what soon ends starts none."""
+"""Does work in this process until others have started, so that short runs start none."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Generic, TypeVar
 from ckptrules import stopping
 from ckptrules.workers.pieces import Answer, Lost
 
-DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end this process where a worker has gone that is written to
+BLOCKED = (*stopping.SIGNALS, signal.SIGPIPE)  # SIGPIPE would end a process that writes to a worker that is gone
 Others = TypeVar("Others")
 
 
 class HereFirst(ABC, Generic[Others]):
-    """Does pieces of work, each wholly in one process: one after the other in this one, until others have started.
+    """Does each piece of work in one process: one after the other in this one, until others have started.
 
     Args:
-        patience: seconds that a run is alone at work; nothing is done here where that is None.
+        patience: seconds of work before others are started; None if all work is for the others.
     """
 
     def __init__(self, patience: float | None) -> None:
@@ -31,10 +31,10 @@ class HereFirst(ABC, Generic[Others]):
         self._start: Future[Others] | None = None
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer | Lost:
-        """Do a piece of work somewhere, and return what comes of it.
+        """Do a piece of work, here or in another process, and return its answer.
 
         Raises:
-            KilledError: the process that did it, or another, was killed, or no others can be had.
+            KilledError: a process was killed, or no other can be started.
         """
         if self._here:
             turn = self._here.submit(work, *values)
@@ -44,7 +44,7 @@ class HereFirst(ABC, Generic[Others]):
                 wait(either, return_when=FIRST_COMPLETED)
             if not turn.cancel():
                 return turn.result()
-        return self._there(work, values)
+        return self._do_elsewhere(work, values)
 
     def _others(self) -> Future[Others]:
         with self._once:
@@ -54,8 +54,8 @@ class HereFirst(ABC, Generic[Others]):
 
     @abstractmethod
     def _start_others(self) -> Others:
-        """Start the others, and return what hands work to them."""
+        """Start other processes, and return the object that hands work to them."""
 
     @abstractmethod
-    def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
-        """Have a piece of work done by them."""
+    def _do_elsewhere(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
+        """Have a piece of work done by another process."""

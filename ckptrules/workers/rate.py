@@ -1,4 +1,4 @@
-"""Holds work back to so many bytes a second, for all that share one moment: threads, or processes of one machine."""
+"""Limits the bytes a second that several threads, or processes of one machine, read or write together."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Protocol
 
 from ckptrules.storage.reading import Progress
 
-CREDIT = 1.0  # seconds: what was not used of them is made up for, since a disk stalls and goes on
-STEP = 0.1  # seconds between two looks at the wish to stop
+CREDIT = 1.0  # seconds without work that may be made up for, as disks stall now and then
+STEP = 0.1  # seconds between two checks whether the run is to stop
 
 
 class Moment(Protocol):
-    """A time that can be set, of `time.monotonic`: all processes of a machine have the same."""
+    """A time by `time.monotonic`, which is the same in all processes of a machine; it can be set."""
 
     value: float
 
 
 class Limiter:
-    """Lets so many bytes pass a second. It can be sent to a process that is started, if its moment can.
+    """Limits work to so many bytes a second.
 
-    Two that take in the same microsecond may count as one: nobody holds a lock, since who holds it may be killed.
+    A new process can get one, if ``paid`` lies in shared memory. Two calls of `take` in the same microsecond may count
+    as one: there is no lock, as a process that holds it may be killed.
 
     Args:
         rate: bytes a second.
-        paid: up to when all that has passed is paid for; 0 as long as nothing has.
+        paid: the time at which all work so far is within the rate; 0 before any work.
         clock: in seconds.
         sleep: waits for so many seconds.
     """
@@ -39,11 +40,11 @@ class Limiter:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.rate = rate
-        self._paid: Moment = SimpleNamespace(value=0.0) if paid is None else paid  # one of ctypes is false at 0
+        self._paid: Moment = SimpleNamespace(value=0.0) if paid is None else paid  # a ctypes value of 0 is false
         self._clock, self._sleep = clock, sleep
 
     def take(self, count: int, progress: Progress) -> None:
-        """Wait until so many bytes more, which are done, are paid for; meanwhile call ``progress`` with 0.
+        """Wait until ``count`` more bytes, which are done, are within the rate; meanwhile call ``progress`` with 0.
 
         Raises:
             Exception: one that ``progress`` raised.
@@ -55,8 +56,8 @@ class Limiter:
             progress(0)
             self._sleep(min(left, STEP))
 
-    def held(self, progress: Progress) -> Progress:
-        """Return progress that waits after each call until what was done is paid for."""
+    def limited(self, progress: Progress) -> Progress:
+        """Return a `Progress` that calls another, and then waits as `take` does."""
 
         def step(count: int) -> None:
             progress(count)

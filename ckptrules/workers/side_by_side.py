@@ -1,4 +1,4 @@
-"""Works on files side by side, by a few threads: what copies, hashes or waits for a disk lets others go on."""
+"""Works on files in a few threads of this process: while one copies, hashes or waits for a disk, others go on."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from math import inf
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL, Answer, File, Work, weight
 
-AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
-PIECES = 16  # of a stream that a thread hands over at once
-BATCHES = 2  # of such pieces that are read before they are asked for
+AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # threads: one waits for the disk while another copies
+PIECES = 16  # pieces of a stream in a batch
+BATCHES = 2  # batches that are read ahead
 AHEAD = 1000  # files that may be done before an earlier one is
 
 
 def each(
     work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
 ) -> Generator[Answer, None, None]:
-    """Yield what ``work`` makes of each file, as `Workers.each`. ``progress`` is called by one thread at a time.
+    """Yield the answer on each file, in order. ``progress`` is called by one thread at a time.
 
     Raises:
-        Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what
-            was at work was ended by its next call of the ``progress`` that it was given.
+        Exception: one that ``work`` or ``progress`` raised. All work has ended then: no other begins, and each that
+            has begun ends at its next call of its ``progress``.
     """
-    if weight(files) < SMALL:  # they are done before threads have begun
+    if weight(files) < SMALL:  # done before threads would start
         yield from (work(file, progress) for file in files)
         return
     ended: list[BaseException] = []
@@ -60,10 +60,10 @@ def each(
 
 
 def ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Yield pieces; a thread goes on with them, several at once, while the caller is at work.
+    """Yield the pieces of a stream; a thread reads on while the caller is at work.
 
     Raises:
-        Exception: one that came with a piece, where that would have come, or a few before.
+        Exception: one that the stream raised, up to a batch too early.
     """
     with ThreadPoolExecutor(1) as pool:
         begun = deque(pool.submit(_some, pieces) for _ in range(BATCHES))

@@ -1,14 +1,15 @@
-"""Where the work is to be done, as it is typed, and whether that can be had."""
+"""Parses where the work is to be done (``executor=``), and checks whether workers can be had there."""
 
 from __future__ import annotations
 
-import os
 import re
 from typing import NamedTuple
 
+from ckptrules.storage.reading import why_of
+
 NONE, PROCESSES, DASK = "none", "processes", "dask:"
 HERE = (NONE, PROCESSES)
-PATIENCE = 3  # seconds for a scheduler to take a call
+PATIENCE = 3  # seconds in which a scheduler must accept a connection
 CLUSTER = re.compile(
     r"dask:(?:local:(?P<workers>[1-9]\d{0,2})"
     r"|(?P<trust>insecure:)?(?P<url>(?P<scheme>tcp|tls)://(?P<host>[^\s/:@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})))"
@@ -17,7 +18,7 @@ FORMS = f"{NONE}, {PROCESSES}, dask:local:N, dask:tls://HOST:PORT or dask:tcp://
 
 
 class Cluster(NamedTuple):
-    """Dask workers: so many on this machine, or those of the scheduler at ``url``, however it is reached if trusted."""
+    """Workers of Dask: so many on this machine, or those of the scheduler at ``url``, without TLS if it is trusted."""
 
     workers: int = 0
     url: str = ""
@@ -25,10 +26,10 @@ class Cluster(NamedTuple):
 
 
 def read_executor(text: str) -> Cluster | None:
-    """Read where the work is to be done; only Dask has more to it than a word.
+    """Parse the value of ``executor=``; return the cluster, or None for work on this machine without Dask.
 
     Raises:
-        ValueError: what it must be.
+        ValueError: the value is none of `FORMS`.
     """
     found = CLUSTER.fullmatch(text)
     if text in HERE:
@@ -50,10 +51,10 @@ def host_of(url: str) -> str:
 
 
 def is_private(url: str) -> bool:
-    """Say whether nobody else can take part: it is on this machine, or all show certificates to one another."""
+    """Say whether no stranger can reach a scheduler: it is on this machine, or uses TLS."""
     if url.startswith("tls://") or host_of(url) == "localhost":
         return True
-    import ipaddress  # not above: at every start
+    import ipaddress  # here, as few runs need it
 
     try:
         return ipaddress.ip_address(host_of(url)).is_loopback
@@ -62,7 +63,7 @@ def is_private(url: str) -> bool:
 
 
 def why_not(cluster: Cluster) -> str:
-    """Say why a cluster cannot be had, with what helps; nothing where it probably can. Dask is not imported for it."""
+    """Return why a cluster cannot be used, with a hint; empty if it probably can. Does not import Dask."""
     import importlib.util
     import socket
 
@@ -72,6 +73,6 @@ def why_not(cluster: Cluster) -> str:
         try:
             socket.create_connection((host_of(cluster.url), int(cluster.url.rpartition(":")[2])), PATIENCE).close()
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            why = why_of(error)
             return f"nobody answers there: {why}\n    hint: is 'dask scheduler' at work, and is that its address?"
     return ""

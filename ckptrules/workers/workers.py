@@ -1,4 +1,4 @@
-"""Where the work of one session is done: here, by threads or processes that share it, or on other machines."""
+"""Does the work of one session: in this process, in processes of this machine, or in workers of Dask."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from ckptrules.workers.pieces import SMALL, Answer, File, Lost, Work, spread, we
 from ckptrules.workers.rate import Limiter
 from ckptrules.workers.where import NONE, read_executor
 
-if TYPE_CHECKING:  # what only a large tree needs is imported for it
+if TYPE_CHECKING:  # only large trees need these
     from ckptrules.workers.dask import Dask
     from ckptrules.workers.pool import Pool
 
 
 class Workers:
-    """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
+    """Does work for doit: in this process, or in others if doit has made threads that wait for them.
 
-    ``executor`` is what the user has chosen, if anything; ``limiter`` holds all of them back, if there is one.
-    ``folders`` are those that workers of other machines must see as this one does, ``needed`` the modules that
-    processes of this machine need.
+    Attributes:
+        executor: what the user chose (``executor=``), or None.
+        folders: the folders that workers of Dask must see as this process does.
+        needed: the modules that processes of this machine need.
+        limiter: holds all workers back, if there is one.
 
     Args:
-        locks: descriptors by folder; a lock is held until the last process at work is gone.
-        asked: for how many processes the user asked (``-n``), or 0.
-        say: writes a line for the user, on whom workers have come or gone.
+        locks: descriptors of locks, by folder; each lock is held until the last process is gone.
+        asked: the number of processes that the user asked for (``-n``), or 0.
+        say: writes a line for the user: which workers have come or gone.
     """
 
     def __init__(self, locks: Mapping[str, int], *, asked: int = 0, say: Callable[[str], object] = print) -> None:
@@ -43,66 +45,66 @@ class Workers:
         self._pool: Pool | Dask | None = None
 
     def limit(self, rate: int) -> None:
-        """Let no more than so many bytes a second pass, of all workers together."""
+        """Limit all workers together to so many bytes a second."""
         from multiprocessing import RawValue
 
         self.limiter = Limiter(rate, RawValue("d", 0))
 
-    def held(self, progress: Progress) -> Progress:
-        """Return what does as ``progress``, and waits where that is asked for: for work that is done here."""
-        return self.limiter.held(progress) if self.limiter else progress
+    def limited(self, progress: Progress) -> Progress:
+        """Return a `Progress` for work in this process that also waits, if there is a limit."""
+        return self.limiter.limited(progress) if self.limiter else progress
 
     def pay(self, count: int) -> None:
-        """Wait for what was done without progress, where that is asked for; a wish to stop ends the waiting."""
+        """Wait for ``count`` bytes that were done without progress, if there is a limit, or until the run stops."""
         with contextlib.suppress(stopping.StoppedError):
-            self.held(lambda _: stopping.heed())(count)
+            self.limited(lambda _: stopping.heed())(count)
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer | Lost:
-        """Do a piece of work somewhere, and return what comes of it.
+        """Do a piece of work, here or in another process, and return its answer.
 
         Raises:
-            KilledError: the process that did it, or another, was killed, or there are no workers.
-            StoppedError: it is wished that all ends.
+            KilledError: a process was killed, or there are no workers.
+            StoppedError: the run is to stop.
         """
-        return work(*values) if is_alone() else self._shared().do(work, *values)
+        return work(*values) if in_main_thread() else self._shared().do(work, *values)
 
     def each(
         self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
     ) -> Generator[Answer | Lost, None, None]:
-        """Yield what comes of many files, as `pieces.Each`. ``progress`` is told the bytes that are done.
+        """Yield the answers on many files, as `pieces.Each`.
 
         Raises:
-            Exception: as of `pieces.Each`; likewise one that ``progress`` raised.
+            Exception: those of `pieces.Each`, and those of ``progress``.
         """
-        if self.executor == NONE or (not self.executor and is_alone()) or weight(files) < SMALL:
+        if self.executor == NONE or (not self.executor and in_main_thread()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
-            return each(work, files, self.held(progress), room=room)
+            return each(work, files, self.limited(progress), room=room)
         return spread(self._shared(), work, files, progress, room=room)
 
     def prepare(self) -> None:
-        """Have processes of this machine read what they need, as long as nobody is ready to begin any."""
+        """Start the fork server, so that it imports modules while this process gets ready."""
         from ckptrules.workers.pool import start_server
 
-        with contextlib.suppress(OSError):  # who begins them learns of it
+        with contextlib.suppress(OSError):  # the start of the processes raises it again
             start_server(self.needed)
 
     def begin(self) -> None:
-        """Have the processes that the user asked for start, while tasks are made."""
+        """Start the processes that the user asked for, while tasks are made."""
         self._shared()
 
     def end(self, *, killed: bool) -> None:
-        """End the other processes, if there are any; ``killed`` says that one was killed."""
+        """End the other processes, if there are any; ``killed`` says that one of them was killed."""
         if self._pool:
             self._pool.end(killed=killed)
 
     def _shared(self) -> Pool | Dask:
         with self._once:
             if self._pool is None:
-                self._pool = self._made()
+                self._pool = self._make_pool()
             return self._pool
 
-    def _made(self) -> Pool | Dask:
+    def _make_pool(self) -> Pool | Dask:
         if self.executor and (cluster := read_executor(self.executor)):
             from ckptrules.workers.dask import Dask
 
@@ -110,13 +112,12 @@ class Workers:
             return Dask(cluster, self.executor, self.folders, self.say, rate)
         from ckptrules.workers.pool import Pool
 
-        chosen = bool(self._asked or self.executor)
-        slots = self._asked or cores()
-        return Pool([*self._locks.values()], slots, asked=chosen, limiter=self.limiter, needed=self.needed)
+        asked, slots = bool(self._asked or self.executor), self._asked or cores()
+        return Pool([*self._locks.values()], slots, asked=asked, limiter=self.limiter, needed=self.needed)
 
 
-def is_alone() -> bool:
-    """Say whether doit has made no threads: all is done one after the other, in the thread that asks."""
+def in_main_thread() -> bool:
+    """Say whether doit has made no threads, so that all work is done one after the other in this one."""
     return threading.current_thread() is threading.main_thread()
 
 

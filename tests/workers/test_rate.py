@@ -51,7 +51,7 @@ def limiter(clock: Clock, paid: Moment | None = None) -> Limiter:
 )  # fmt: skip
 def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], expected: float) -> None:
     clock = Clock()
-    held = limiter(clock).held(lambda _: None)
+    held = limiter(clock).limited(lambda _: None)
     for seconds, count in steps:
         clock.now += seconds
         held(count)
@@ -76,7 +76,7 @@ def test_who_waits_hears_of_the_wish_to_stop() -> None:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        limiter(clock).held(progress)(1_000_000)
+        limiter(clock).limited(progress)(1_000_000)
     assert heard == [1_000_000, 0, 0, 0]
     assert clock.now - 1000 == pytest.approx(2 * STEP)
 
