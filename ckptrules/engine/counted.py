@@ -29,6 +29,7 @@ OF_A_WORLD = re.compile(r"(?:.*/)?\w+_world_size_(?P<world>\d+)_rank_(\d+)\.pt",
 ONE_OF_SEVERAL = (OF_A_PROCESS, OF_A_MODEL_PART, OF_A_WORLD)
 NOT_OF_EACH = "metadata.json"  # of Megatron: beside this file, some processes may have written no .distcp
 
+_NUMBER = re.compile(r"[-_.]?\d+(?:-of-\d+)?", re.ASCII)
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 
 
@@ -48,6 +49,11 @@ def why_too_few(texts: Iterable[str]) -> str:
 def families(texts: Iterable[str]) -> set[str]:
     """Return the texts of parts, with ``00001-of-00003`` as one pattern: a resumed training may have another count."""
     return {_NTH.sub(r"\1*\3*\5", text) for text in texts}
+
+
+def kind_of(path: str) -> str:
+    """Return a path in a folder without its numbers: of a step, a rank or a shard. A part of a model keeps its own."""
+    return path[path.rindex("mp_rank_") :] if OF_A_MODEL_PART.fullmatch(path) else _NUMBER.sub("", path)
 
 
 def why_ranks_lack(paths: Collection[str]) -> str:

@@ -6,10 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 
 from ckptrules.engine.checkpoints import Checkpoint, order_of
-from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.counted import kind_of
+from ckptrules.engine.ruleset import Reason, is_told_all
 from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
@@ -19,6 +20,8 @@ ROLES = frozenset(
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
+Order = tuple[int, int]  # of a save, as `order_of` returns it
+Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -28,19 +31,19 @@ def cut_short(
     """Return why the newest save of a training is not whole, and why the saves before it stay that show it.
 
     The newest save is cut short if it lacks a file (``netD_epoch_5.pth``) and the two saves before it each have one
-    like it. Those saves stay, since without them the newest would count as whole. Where only one earlier save has
-    more files than all others, nobody knows which are cut short: it stays until the next save. A training that saves
-    less on purpose is recognised as soon as it saves again.
+    like it. Those saves stay, since without them the newest would count as whole. Where only the last save before it
+    has all its files and more, nobody knows which is cut short: that one stays until the next save. A training that
+    saves less on purpose is recognised as soon as it saves again.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
-    endings, or lie in a folder, one for each part of the model. ``unwhole`` are the names of checkpoints that are not
-    whole for another reason. They still show which files are saved together: if one of the newest save is among them,
-    and an earlier save had all these files whole, the rest of the newest save does not count either.
+    endings, or lie in a folder. ``unwhole`` are the names of checkpoints that are not whole for another reason. They
+    still show which files are saved together: if one of the newest save is among them, and an earlier save had all
+    these files whole, the rest of the newest save does not count either.
     """
     orders = [order_of(one.fields) for one in checkpoints]
-    if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
+    if len(set(orders)) == len(orders) and not any(one.parts or one.entry.files for one in checkpoints):
         return {}, {}  # every save is one file
-    trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
+    trainings: dict[tuple[object, ...], dict[Order, list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
         trainings[_training(run), kind].setdefault(order, []).append(one)
@@ -54,51 +57,68 @@ def cut_short(
 
 
 def _of_newest(
-    saves: Mapping[tuple[int, int], Sequence[Checkpoint]], unwhole: Collection[str]
+    saves: Mapping[Order, Sequence[Checkpoint]], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
     """Return `cut_short` for the saves of one training."""
     whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
     newest = next((order for order in reversed(whole) if whole[order]), None)
     if newest is None:
         return {}, {}
-
-    def keys(order: tuple[int, int]) -> KeysView[tuple[str, ...]]:
-        return _files(saves[order]).keys()
-
-    before = [order for order in reversed(whole) if order < newest]
-    all_whole = [order for order in before if len(whole[order]) == len(saves[order])]
+    files = {order: _files(saves[order]) for order in whole if order < newest}
+    all_whole = [order for order in reversed(files) if len(whole[order]) == len(saves[order])]
     has, own = _files(whole[newest]), _files(saves[newest])
-    by_itself = has.keys() < own.keys() and any(keys(order) == own.keys() for order in all_whole)
-    expected = own if by_itself else _files(saves[(all_whole or before)[0]]) if before else {}
-    if not has.keys() < expected.keys():
-        return {}, {}
-    lacks = min(expected[role] for role in expected.keys() - has.keys())
-    # An earlier save that is not all whole counts where it has every file; where it lacks one, it proves nothing.
-    telling = (order for order in before if keys(order) == expected.keys() or (order in all_whole and not by_itself))
-    last = [*islice(telling, LAST - 1)]
-    if any(keys(order) != expected.keys() for order in last):  # not every save has these files
-        once = all(keys(order) <= has.keys() for order in before if order != all_whole[0])
-        return {}, _names(saves, all_whole[:1] * once, f"nothing like {lacks} was saved before it, nor since")
-    why = f"{lacks}, saved with it, is not" if by_itself else f"nothing like {lacks} was saved with it"
+    like_own = [order for order in reversed(files) if files[order].keys() >= own.keys()]
+    by_itself = has.keys() < own.keys() and not set(like_own).isdisjoint(all_whole)
+    if by_itself:
+        lost = dict.fromkeys(own.keys() - has.keys(), like_own[: LAST - 1])
+    else:
+        lost = _lost(has.keys(), files, all_whole)
+    if not lost:
+        alike = (order for order in all_whole if files[order].keys() & has.keys())
+        more = [order for order in islice(alike, 1) if files[order].keys() > has.keys()]
+        only = min((path for order in more for role, path in files[order].items() if role not in has), default="")
+        return {}, _names(saves, more, f"nothing like {only} was saved since")
+    path, last = min((own.get(role) or files[last[0]][role], last) for role, last in lost.items())
+    before = f"the {len(last)} saves" if last[1:] else "the save"
+    like = f"nothing like {path} was saved with it, as in {before} before it"
+    why = f"{path}, saved with it, is not" if by_itself else like
     short = {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole[newest]}
-    last += islice((order for order in all_whole if keys(order) == expected.keys()), 1)
-    return short, _names(saves, last, f"it shows what {min(short)} lacks")
+    needed = lost.keys() | (has.keys() & {role for roles in files.values() for role in roles})
+    full = [order for order in all_whole if files[order].keys() >= needed][:1]
+    return short, _names(saves, {*full, *chain(*lost.values())}, f"it shows what {min(short)} lacks")
 
 
-def _names(
-    saves: Mapping[tuple[int, int], Sequence[Checkpoint]], orders: Iterable[tuple[int, int]], why: str
-) -> dict[str, Reason]:
+def _lost(
+    has: KeysView[Role], files: dict[Order, dict[Role, str]], all_whole: Collection[Order]
+) -> dict[Role, list[Order]]:
+    """Return the roles of files that the newest save lacks, each with the last saves before it, which all have one.
+
+    Where a save that is not all whole lacks such a file, it proves nothing. Nor does one that shares no role with the
+    newest, but where it has such a file: that is saved without the others, too.
+    """
+    lost = {}
+    alike = {order for order in all_whole if files[order].keys() & has}
+    for role in {role for roles in files.values() for role in roles}.difference(has):
+        last = [*islice((order for order in reversed(files) if role in files[order] or order in alike), LAST - 1)]
+        if all(role in files[order] and files[order].keys() & has for order in last):
+            lost[role] = last
+    return lost
+
+
+def _names(saves: Mapping[Order, Sequence[Checkpoint]], orders: Iterable[Order], why: str) -> dict[str, Reason]:
     return {one.entry.name: Reason(why) for order in orders for one in saves[order]}
 
 
-def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
-    """Map the role of each file of one save (its `ROLES`, and its ending or its path in a folder) to its path."""
-    found: dict[tuple[str, ...], str] = {}
-    for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
-        name, ending = entry.name, ENDING.search(entry.name)
-        pieces = _roles(_WORD.findall(name.casefold()))
-        found[*pieces, ending[0] if ending else ""] = name
-        found |= {(*pieces, path): f"{name}/{path}" for path in entry.model_parts}
+def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
+    """Map the role of each file of one save (its `ROLES`, and its ending or its kind in a folder) to its path."""
+    found: dict[Role, str] = {}
+    for one in save:
+        for entry in (one.entry, *(part.entry for part in one.parts)):
+            name, ending = entry.name, ENDING.search(entry.name)
+            pieces = _roles(_WORD.findall(name.casefold()))
+            found[*pieces, (ending[0] if ending else "") + "/" * (entry.kind == "directory")] = name
+            if not is_told_all(one.rule):
+                found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
     return found
 
 

@@ -66,7 +66,7 @@ class Entry(NamedTuple):
         torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
         only_texts: whether a directory has only texts, pictures and the like in it.
         shared: its files that have several names.
-        model_parts: paths in a directory that exist once for each part of the model.
+        files: paths of weights and states in a directory, one of each kind (`kind_of`): saves have the same kinds.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Entry(NamedTuple):
     torn: str = ""
     only_texts: bool = False
     shared: tuple[HardLinks, ...] = ()
-    model_parts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Item(NamedTuple):

@@ -179,6 +179,11 @@ def needed_inside(rule: Rule | None) -> tuple[str, ...]:
     return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
+def is_told_all(rule: Rule | None) -> bool:
+    """Return whether a user says all that a checkpoint needs; ``complete`` of a pack may name only the last file."""
+    return rule is not None and not rule.pack and rule.complete is not None and bool(rule.complete.all)
+
+
 class Every(NamedTuple):
     """The value of ``keep_every_epochs`` and ``keep_every_steps``: ``offset``, ``offset + every`` and so on.
 

@@ -146,5 +146,5 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
         torn=found.torn,
         only_texts=found.only_texts,
         shared=found.shared,
-        model_parts=found.model_parts,
+        files=found.files,
     )

@@ -126,7 +126,7 @@ class Inside(NamedTuple):
     torn: str
     only_texts: bool
     shared: tuple[HardLinks, ...]
-    model_parts: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 def look_inside(directory: int, name: str, without: Container[str] = ()) -> Inside:
@@ -136,7 +136,7 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     The paths ``without``, which begin with the name, are passed over.
     """
     # Not above: a run that looks into no folder does not need them.
-    from ckptrules.engine.counted import OF_A_MODEL_PART, why_ranks_lack, why_too_few
+    from ckptrules.engine.counted import kind_of, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
     size, leads = 0, False
@@ -185,10 +185,10 @@ def look_inside(directory: int, name: str, without: Container[str] = ()) -> Insi
     torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
     identity = Identity("directory", size, max(times, default=NO_FILE))
     why_hollow = unread or min(hollow, default="")
-    model_parts = tuple(sorted(path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)))
+    files = {kind_of(path): path for path in sorted(paths, reverse=True) if path.endswith(WEIGHTS)}
     only_texts &= not why_hollow
     shared, holds = hard_links(several), bool(times) or leads
-    return Inside(identity, holds, why_hollow, min(torn, default=""), only_texts, shared, model_parts)
+    return Inside(identity, holds, why_hollow, min(torn, default=""), only_texts, shared, tuple(sorted(files.values())))
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:

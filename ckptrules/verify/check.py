@@ -11,7 +11,7 @@ from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, sort_entries, stray_logs
-from ckptrules.engine.wholeness import unwhole
+from ckptrules.engine.wholeness import unfinished, unwhole
 from ckptrules.formats.content import FileContent
 from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
@@ -42,7 +42,7 @@ class ToVerify(NamedTuple):
         new: the entries to read.
         twins: other names of files in ``new`` (hard links), each with the name there.
         rows: the checkpoints that an earlier run has verified.
-        marked: why checkpoints are not whole, by name; these are not read.
+        marked: why checkpoints are not whole, by name; only folders that the saves before them show so are read.
         others: names of logs and the like that belong to no checkpoint; these are not read.
     """
 
@@ -66,10 +66,14 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
     listing = listing._replace(entries=tuple(e._replace(torn="") if e.torn else e for e in listing.entries))
     found = sort_entries(rules, listing)
     with reading.open_below(outputs_dir, listing.directory) as directory:
-        marked, _ = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
+        evidence = Evidence(inside=look_inside(directory, listing, rules))
+        marked, _ = unwhole(found, listing, rules, evidence)
+        # A folder that lacks only what those before it have is read: what else is wrong in it says more.
+        short = marked.keys() - unfinished(found, listing, rules, evidence)
+        read_too = {entry.name for entry in listing.entries if entry.kind == "directory" and entry.name in short}
         context = Context(outputs_dir, listing.directory, depth, memory.recall(outputs_dir, listing.directory), now_ns)
         others = frozenset(stray_logs(found, listing, rules))
-        left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)}
+        left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)} - read_too
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
         identities = {entry.name: identity_of(context, directory, entry) for entry in entries}
     known = {name: context.earlier.get(identity) for name, identity in identities.items()}
@@ -113,8 +117,14 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
         of_name[fault.names[0]]._replace(result=CheckResult(FileContent(""), frozenset(), fault.text))
         for fault in unlike_others(rows, faults, checkpoints)
     ]
-    missing = [one.entry for one in checkpoints if one.entry.name in begun.marked]
-    every_row = [*rows, *(Row(one.name, one.size, None, read=False, whole=False) for one in missing)]
+    faulty = {name for fault in faults for name in fault.names}
+    begun = begun._replace(marked={name: why for name, why in begun.marked.items() if name not in faulty})
+    missing = {
+        one.entry.name: Row(one.entry.name, one.entry.size, None, read=one.entry.name in by_name, whole=False)
+        for one in checkpoints
+        if one.entry.name in begun.marked
+    }
+    every_row = [*(row for row in rows if row.name not in missing), *missing.values()]
     return Report(
         listing.experiment,
         listing.directory,

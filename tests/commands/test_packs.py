@@ -82,7 +82,7 @@ def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> Non
     assert "Deleted: sft/checkpoint-500" in out or "Deleted: checkpoint-500" in out
     assert sorted(path.name for path in (project.outputs / "sft").iterdir()) == ["checkpoint-1500"]
     assert "up to date" in project.doit("migrate", "delete_old=1")
-    project.make({"sft/checkpoint-2000/trainer_state.json": 9})
+    project.make({"sft/checkpoint-2000/trainer_state.json": 9, "sft/checkpoint-2000/model.safetensors": 9})
     assert "loses nothing: checkpoint-2000/trainer_state.json, which names the best, is not understood" in project.doit(
         "migrate", "delete_old=1", check=1
     )

@@ -78,7 +78,7 @@ def test_a_last_whole_save_stays_whatever_became_of_those_around_it(before: str)
     for step, kind in enumerate([*before.split(), "half"], start=1):
         parts = () if kind == "none" else BOTH[: 1 if "half" in kind else 2]
         why = "an empty file: mp_rank_00/model_optim_rng.pt" if "empty" in kind else ""
-        entries.append(Entry(f"cp-{step}", "directory", 9, 0, hollow=why, model_parts=parts))
+        entries.append(Entry(f"cp-{step}", "directory", 9, 0, hollow=why, files=parts))
         broken |= {f"cp-{step}": "it is cut off"} if "broken" in kind else {}
     listing = Listing("x", "x", tuple(entries))
     made = make_plan(FOLDERS, listing, FOLDERS.policies["default"], evidence=Evidence(broken=broken))
@@ -131,7 +131,7 @@ def test_an_empty_file_that_was_never_saved_with_others_tears_none(name: str) ->
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_only_whole_folder_stays_beside_those_with_less(first: int) -> None:
     parts = (BOTH[:first], BOTH, BOTH[:1])
-    entries = [Entry(f"cp-{step}", "directory", 9, 0, model_parts=some) for step, some in enumerate(parts)]
+    entries = [Entry(f"cp-{step}", "directory", 9, 0, files=some) for step, some in enumerate(parts)]
     made = make_plan(FOLDERS, Listing("x", "x", tuple(entries)), FOLDERS.policies["default"])
     assert (made.going, made.unwhole) == ({"cp-0"}, ())
 
@@ -177,3 +177,54 @@ def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
     )
     made = make_plan(RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"))
     assert {"netG_epoch_2.pth", "netD_epoch_2.pth"}.isdisjoint(made.going)
+
+
+def folders(*saves: str) -> Listing:
+    """List folders ``cp-1`` and so on, each with these files."""
+    files = (Entry(f"cp-{n}", "directory", 9, 0, files=(*save.split(),)) for n, save in enumerate(saves, start=1))
+    return Listing("x", "x", (*files,))
+
+
+@pytest.mark.parametrize(
+    ("saves", "goes", "newest"),
+    [
+        ("task.ckpt optimizer.ckpt,task.ckpt optimizer.ckpt,task.ckpt", "", "cp-3"),
+        ("a.pt b.pt,a.pt b.pt,a.pt b.pt,a.pt", "cp-1", "cp-4"),
+        ("a.pt b.pt,a.pt b.pt c.pt,a.pt", "", "cp-3"),  # not all saves before it have the same
+        ("a.pt b.pt,a.pt b.pt,a.pt tmp.pt", "", "cp-3"),  # what is being written has another name
+        ("a.pt b.pt,a.pt", "", "cp-2"),
+        ("a_1.pt b_1.pt,a_2.pt b_2.pt,a_3.pt", "", "cp-3"),  # the number is that of the save
+        ("rng_state.pth b.pt,rng_state.pth b.pt,b.pt rng_state_0.pth", "cp-1 cp-2", ""),  # now of two processes
+        ("b.pt,b.pt c.pt,b.pt c.pt", "cp-1 cp-2", ""),
+        ("b.pt,b.pt,b.pt", "cp-1 cp-2", ""),
+        ("a.pt b.pt,a.pt b.pt,a.pt,a.pt", "cp-1 cp-2 cp-3", ""),  # it saves less since the third
+        ("a.pt,a.pt b.pt,a.pt,a.pt b.pt,a.pt", "cp-1 cp-2 cp-3", ""),  # each second has more: the last of these stays
+        ("a.pt,a.pt,b.pt", "", "cp-3"),  # its format is another since, or all but the other file is missing
+        ("a.pt,a.pt,b.pt,b.pt", "cp-1 cp-2 cp-3", ""),
+    ],
+)
+def test_a_folder_without_a_file_of_those_before_it_is_not_whole(saves: str, goes: str, newest: str) -> None:
+    """The folder without its optimizer made all others go: no training could go on."""
+    made = make_plan(FOLDERS, folders(*saves.split(",")), FOLDERS.policies["default"])
+    assert (made.going, " ".join(made.unwhole)) == ({*goes.split()}, newest)
+
+
+def test_who_says_what_a_folder_needs_decides_it() -> None:
+    text = r"""{layout: ['*'], retention: {default: {keep_last: 1}}, formats: [
+      {id: x, match: 'cp-(?P<step>\d+)', folder: true, complete: {all: [a.pt]}, examples: {cp-1: {step: 1}}}]}"""
+    rules = load_rules({"rules/x.yaml": text})
+    inside = {f"cp-{n}": frozenset(["a.pt"]) for n in (1, 2, 3)}
+    made = make_plan(
+        rules, folders("a.pt b.pt", "a.pt b.pt", "a.pt"), rules.policies["default"], evidence=Evidence(inside=inside)
+    )
+    assert (made.going, made.unwhole) == ({"cp-1", "cp-2"}, ())
+
+
+def test_a_file_that_is_new_since_one_save_hides_no_other_that_is_missing() -> None:
+    """With ``ema_2.pth`` no two saves had the same files: ``optim_2.pth`` stayed, and ``model_2.pth`` went."""
+    rules = load_rules({"rules/x.yaml": DRAFTED})
+    names = ["model_1.pth", "optim_1.pth", "model_2.pth", "optim_2.pth", "ema_2.pth", "model_3.pth"]
+    made = make_plan(
+        rules, Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names)), rules.policies["default"]
+    )
+    assert (made.going, made.unwhole) == (set(), ("model_3.pth",))

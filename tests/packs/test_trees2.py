@@ -62,6 +62,14 @@ TREES = {
         "checkpoint-200",
         unwhole="checkpoint-300",
     ),
+    "words: a folder without the optimizer that those before have was cut short, and makes none go": Tree(
+        "run",
+        "run/global_step_{100,200,300}/{task,optimizer}.ckpt run/global_step_400/task.ckpt",
+        ["words"],
+        "global_step_100",
+        "global_step_200 global_step_300",
+        unwhole="global_step_400",
+    ),
     "words: what is called one of the best stays, wherever the word stands": Tree(
         "run/models",
         """run/models/model_epoch_50.pth run/models/model_epoch_20_best_validation_0.1.pth run/models/model_epoch_100.pth
@@ -136,13 +144,13 @@ TREES = {
         "params_epoch_2.pkl opt_state_epoch_2.pkl params_epoch_3.pkl opt_state_epoch_3.pkl",
         unwhole="params_epoch_4.pkl",
     ),
-    "words: a network that is saved more often than another is whole without it": Tree(
+    "words: a network that is saved more often is whole without the other, and the last of both stays": Tree(
         "gan",
         "gan/netG_epoch_{1..5}.pth gan/netD_epoch_{2,4}.pth gan/bert_epoch_{1..4}.pth gan/t5_epoch_{1..3}.pth",
         ["words"],
-        """netG_epoch_1.pth netG_epoch_2.pth netG_epoch_3.pth netG_epoch_4.pth netD_epoch_2.pth
+        """netG_epoch_1.pth netG_epoch_2.pth netG_epoch_3.pth netD_epoch_2.pth
         bert_epoch_1.pth bert_epoch_2.pth bert_epoch_3.pth t5_epoch_1.pth t5_epoch_2.pth""",
-        "netG_epoch_5.pth netD_epoch_4.pth bert_epoch_4.pth t5_epoch_3.pth",
+        "netG_epoch_5.pth netG_epoch_4.pth netD_epoch_4.pth bert_epoch_4.pth t5_epoch_3.pth",
     ),
     "words: weights alone do not stand for what was saved with them": Tree(
         "vae",
@@ -573,8 +581,8 @@ TREES = {
         "exp",
         "exp/model_{3,4}_acc=0.9.pt exp/ema_model_{2,3}_acc=0.8.pt",
         ["ignite"],
-        "model_3_acc=0.9.pt ema_model_2_acc=0.8.pt",
-        "model_4_acc=0.9.pt ema_model_3_acc=0.8.pt",
+        "ema_model_2_acc=0.8.pt",
+        "model_4_acc=0.9.pt model_3_acc=0.9.pt ema_model_3_acc=0.8.pt",  # whether ema_model_4 was to come, nobody knows
     ),
     "opennmt: a release is no checkpoint to resume from": Tree(
         "run",

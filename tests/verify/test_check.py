@@ -357,3 +357,21 @@ def test_what_no_worker_could_read_is_read_again_by_the_command_in_its_hint(tree
     assert (problem.id, problem.text) == ("unreadable", "was not read: 3 workers died of it")
     command = problem.hint.split("'")[1].removeprefix("doit ").split()
     assert f"✓ {path.name}" in tree.doit(*command)
+
+
+@pytest.mark.parametrize(("model", "ids"), [(torch_zip({}), ["not_whole"]), (b"cut off", ["unknown_format"])])
+def test_a_folder_without_what_those_before_it_have_is_told_unless_it_is_broken(
+    tree: Project, model: bytes, ids: list[str]
+) -> None:
+    """`migrate` said what a folder lacked, and `verify` that it was whole; a fault of content says more."""
+    for step in (100, 200, 300):
+        put(tree, f"checkpoint-{step}/trainer_state.json", b'{"global_step": %d}' % step)
+        put(tree, f"checkpoint-{step}/model.bin", torch_zip({}) if step < 300 else model)
+        if step < 300:
+            put(tree, f"checkpoint-{step}/optimizer.pt", torch_zip({}))
+    found = result(tree, check=1)
+    assert problem_ids(found) == ids
+    assert [row[2] for row in rows(found)] == [True, True, False]
+    assert found["summary"]["read"] == 3
+    said = "nothing like checkpoint-200/optimizer.pt was saved with it, as in the 2 saves before it"
+    assert (said in tree.doit("plan", check=int(model == b"cut off"))) == (model != b"cut off")
