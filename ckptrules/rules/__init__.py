@@ -1,1 +1,1 @@
-"""YAML files → a `RuleSet` that is proved by its own examples."""
+"""Compiles YAML files into a `RuleSet`, and tests it with its own examples."""

@@ -1,4 +1,4 @@
-"""What files beside and inside the checkpoints know of them: ``pointers`` name some, ``facts`` tell more."""
+"""Compiles the rules on files that know of checkpoints: pointers, facts, and markers of unfinished ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, ListOf, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value, name_fault
 
-# Files by which frameworks and their users say which checkpoint to go on with, or which is the best. They are asked in
-# any case: who writes them may name checkpoints as another framework does.
+# Files in which frameworks and users name the checkpoint to resume from, or the best one. All packs have them, as a
+# program may name its checkpoints like those of another framework.
 TRACKERS = (
     *"latest latest_checkpoint last_checkpoint best_checkpoint checkpoint".split(),
     *"best_epoch.txt best_step.txt latest_epoch.txt latest_step.txt last_epoch.txt last_step.txt".split(),
@@ -19,8 +19,8 @@ TRACKERS = (
     *"latest.json latest_checkpoint.json last_checkpoint.json best_checkpoint.json last.json best.json".split(),
     *"checkpoint.json state.json latest_checkpointed_iteration.txt".split(),
 )
-# Endings by which they say that a checkpoint is not finished; asked in any case, too. A ``.tmp`` is no such: it becomes
-# another file when it is whole, and the one without it is what was there before.
+# Endings that mark unfinished checkpoints; all packs have them, too. Not ``.tmp``: such a file is renamed when it is
+# whole, and until then the file without the ending is an earlier, whole one.
 MARKERS = (
     *"-unfinished .unfinished -incomplete .incomplete -in-progress .in-progress .inprogress".split(),
     *".writing .saving .aria2".split(),
@@ -96,39 +96,37 @@ SHAPES = {
 
 
 def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
-    """Compile the patterns of pointer files; a pack, or rules with formats, have the `TRACKERS` as well."""
-    trackers = TRACKERS if formats else ()
-    return (*map(_pointer, values), *(Pattern(tracker, formats[0].place) for tracker in trackers))
+    """Compile the patterns of pointer files; rules with formats have `TRACKERS` as well."""
+    return (*map(_pointer, values), *(Pattern(tracker, formats[0].place) for tracker in TRACKERS if formats))
 
 
 def compile_markers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
-    """Compile the endings of what marks something as unfinished; where there are formats, `MARKERS` as well."""
-    said = [Pattern(value.data, value.place) for value in values]
-    return (*said, *(Pattern(ending, formats[0].place) for ending in MARKERS if formats))
+    """Compile the endings of markers of unfinished checkpoints; rules with formats have `MARKERS` as well."""
+    return (*map(_pointer, values), *(Pattern(ending, formats[0].place) for ending in MARKERS if formats))
 
 
 def _pointer(value: Value) -> Pattern:
     if isinstance(value.data, str):
         return Pattern(value.data, value.place)
-    said = {key: item.data for key, item in value.items()}
-    return Pattern(said.get("match", ""), value.place, said.get("protects", True))
+    keys = {key: item.data for key, item in value.items()}
+    return Pattern(keys.get("match", ""), value.place, keys.get("protects", True))
 
 
 def compile_facts(values: Sequence[Value], faults: list[Fault]) -> tuple[Fact, ...]:
-    """Compile where files know more; what makes no sense together is added to ``faults``."""
+    """Compile files of facts; add faults for keys that contradict each other."""
     found = [_fact(value) for value in values]
-    if not faults:  # else what is missing may be what was refused
-        faults += [Fault(fact.place, f"facts: {fact.file}: {text}") for fact in found for text in _senseless(fact)]
+    if not faults:  # else a missing key may have been refused
+        faults += [Fault(fact.place, f"facts: {fact.file}: {text}") for fact in found for text in _contradictions(fact)]
     return tuple(found)
 
 
 def _fact(value: Value) -> Fact:
-    said = {key: item.data for key, item in value.items()}
-    by = tuple((ours, theirs.data) for ours, theirs in said.pop("by", {}).items())
-    return Fact(said.pop("file"), value.place, by=by, offset=int(said.pop("offset", 0)), **said)
+    keys = {key: item.data for key, item in value.items()}
+    by = tuple((ours, theirs.data) for ours, theirs in keys.pop("by", {}).items())
+    return Fact(keys.pop("file"), value.place, by=by, offset=int(keys.pop("offset", 0)), **keys)
 
 
-def _senseless(fact: Fact) -> Iterator[str]:
+def _contradictions(fact: Fact) -> Iterator[str]:
     if not (fact.by or fact.within or fact.best):
         yield "it needs 'by', which says what its rows tell of, or 'best'"
     if fact.within and fact.file.startswith("../"):

@@ -1,4 +1,4 @@
-"""``rules/*.yaml`` → a checked, compiled, self-tested `RuleSet`."""
+"""Compiles ``rules/*.yaml`` into a `RuleSet`, and tests it with its own examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ckptrules.engine.shapes import Either, Keys, ListOf, Number, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
 from ckptrules.rules.shape import Value, name_fault, read_yaml
-from ckptrules.rules.shipped import says_outputs_dir
+from ckptrules.rules.shipped import may_have_outputs_dir
 
 DEFAULT_TRASH_DAYS = 7
 SLOW_HINT = "make the pattern simpler: nested or alternative repetitions backtrack"
@@ -92,14 +92,14 @@ ALONE = ("layout", "experiments")  # lists that may stand in one file only
 
 
 def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
-    """Compile the rules and test them with their own examples.
+    """Compile the rules, and test them with their own examples.
 
     Args:
         texts: the content of each rule file by the name that messages should show.
-        proved: whether this was done before with these very texts, so that templates and examples are not tested again.
+        proved: these very texts passed the test before, so templates and examples are not tested again.
 
     Raises:
-        RuleError: with everything that is wrong, each with file, line and column.
+        RuleError: it has all faults, each with file, line and column.
     """
     faults: list[Fault] = []
     merged = _merged(texts, SHAPE, faults)
@@ -111,14 +111,14 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
         if not merged.keys() & {"target", "targets", "formats"}:
             hint = "'ckptrules init' looks whose checkpoints they are; 'doit packs' lists the packs"
             faults.append(Fault(first, "no rule file has 'target', nor 'targets', 'formats' or 'packs'", hint))
-    if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
-        faults.append(Fault(said.key_place or said.place, "write outputs_dir without escapes"))
+    if (folder := merged.get("outputs_dir")) and not may_have_outputs_dir(texts):
+        faults.append(Fault(folder.key_place or folder.place, "write outputs_dir without escapes"))
     rules = _compile(merged, sorted(texts), faults, proved=proved)
     if rules is None or faults:
         raise RuleError(faults)
     if proved:
         return rules
-    from ckptrules.rules import proving  # not above: most runs go by rules that are known to hold
+    from ckptrules.rules import proving  # here, as most runs have rules that are proved
 
     every = [rules._replace(packs=()), *(pack.rules for pack in rules.packs)]
     try:
@@ -131,10 +131,10 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
 
 
 def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
-    """Return the ``outputs_dir`` of rule files, before anything else of them is believed.
+    """Return the ``outputs_dir`` in rule files, without compiling them.
 
     Raises:
-        RuleError: a file is broken, or two have one.
+        RuleError: a file is broken, or two files have an ``outputs_dir``.
     """
     faults: list[Fault] = []
     merged = _merged(texts, SHAPE, faults)
@@ -144,15 +144,15 @@ def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
 
 
 def _merged(texts: Mapping[str, str], shape: Keys, faults: list[Fault]) -> dict[str, Any]:
-    """Read files and join them: lists and policies add up, everything else may stand in one file only."""
+    """Read files and merge them: lists and policies add up, any other key may stand in one file only."""
     merged: dict[str, Any] = {}
     for name, text in sorted(texts.items()):
         file = read_yaml(text, name, shape, faults)
         for key, value in file.items() if file else ():
             if key == "retention":
                 by_name = merged.setdefault(key, {})
-                for policy, said in value.items():
-                    _claim_name(by_name, policy, said, f"retention policy '{policy}'", faults)
+                for policy, lines in value.items():
+                    _claim_name(by_name, policy, lines, f"retention policy '{policy}'", faults)
             elif isinstance(shape.keys[key], ListOf | Either) and key not in ALONE:
                 merged.setdefault(key, []).extend(value.several)
             else:
@@ -171,16 +171,18 @@ def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, fault
 def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault], *, proved: bool) -> RuleSet | None:
     paths = packs.chosen(merged.get("packs", []), faults)
     if len(paths) < len({value.data for value in merged.get("packs", [])}):
-        return None  # what the rest says of the missing pack would be a fault as well
+        return None  # the rest may need the missing pack, and would have faults that are none
     listed = [load_pack(name, path, faults) for name, path in paths.items()]
     theirs = [rule for pack in listed for rule in pack.rules.formats]
     named = naming.compile_naming(merged, faults, theirs, proved=proved)
     rules = _compile_names(merged, files, named, faults)
     facts = (*rules.facts, *(fact for pack in listed for fact in pack.rules.facts))
-    told_by_files = any(not fact.inside for fact in facts) or any(suffix.endswith(".json") for suffix in rules.sidecars)
+    metrics_in_files = any(not fact.inside for fact in facts) or any(
+        suffix.endswith(".json") for suffix in rules.sidecars
+    )
     every = (*named.all, *theirs)
-    by_name = policies.compile_policies(merged.get("retention", {}), every, faults, told_by_files=told_by_files)
-    said = {key: value.data for key, value in merged.items() if isinstance(value, Value)}
+    by_name = policies.compile_policies(merged.get("retention", {}), every, faults, metrics_in_files=metrics_in_files)
+    values = {key: value.data for key, value in merged.items() if isinstance(value, Value)}
     rules = rules._replace(
         layout=rules.layout or tuple(dict.fromkeys(pattern for pack in listed for pattern in pack.rules.layout)),
         part_folders=tuple(
@@ -188,20 +190,20 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         ),
         layout_of_packs=not rules.layout,
         policies=by_name,
-        trash_days=said.get("trash_days", DEFAULT_TRASH_DAYS),
-        settle=said.get("settle", 0),
+        trash_days=values.get("trash_days", DEFAULT_TRASH_DAYS),
+        settle=values.get("settle", 0),
         says_settle="settle" in merged,
         experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
         max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
-        outputs_dir=said.get("outputs_dir"),
-        budget=policies.compile_budget(merged.get("budget"), every, faults, told_by_files=told_by_files),
+        outputs_dir=values.get("outputs_dir"),
+        budget=policies.compile_budget(merged.get("budget"), every, faults, metrics_in_files=metrics_in_files),
         packs=tuple(listed),
     )
     return None if faults else rules._replace(naming_digest=_naming_digest(rules))
 
 
 def load_pack(name: str, path: str, faults: list[Fault]) -> Pack:
-    """Read and compile a pack; what is wrong with it is added to ``faults``.
+    """Read and compile a pack; add its faults to ``faults``.
 
     Raises:
         RuleError: it cannot be read.
@@ -210,7 +212,7 @@ def load_pack(name: str, path: str, faults: list[Fault]) -> Pack:
 
 
 def compile_pack(name: str, text: str, faults: list[Fault]) -> Pack:
-    """Compile the text of a pack; what is wrong with it is added to ``faults``."""
+    """Compile the text of a pack; add its faults to ``faults``."""
     merged = _merged({packs.shown(name): text}, PACK, faults)
     named = naming.compile_naming(merged, faults)
     formats = tuple(
@@ -224,7 +226,7 @@ def compile_pack(name: str, text: str, faults: list[Fault]) -> Pack:
 def _compile_names(
     merged: Mapping[str, Any], files: Sequence[str], named: naming.Naming, faults: list[Fault]
 ) -> RuleSet:
-    """Compile what is said of names, in a rule file or in a pack."""
+    """Compile the keys that rule files and packs share."""
     rules = RuleSet(
         files=tuple(files),
         layout=tuple(value.data for value in merged["layout"].data) if "layout" in merged else (),
@@ -248,14 +250,14 @@ def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
 
 
 def _special(rules: RuleSet) -> str:
-    """Write one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
+    """Return one expression for all shell patterns and endings, as most names fit none of them."""
     patterns = [one.text for one in (*rules.protected, *rules.ignored, *rules.pointers)]
     endings = [f"(?s:.*{re.escape(one.text)})\\Z" for one in rules.unfinished]
     return "|".join([*map(fnmatch.translate, patterns), *endings]) or r"(?!)"
 
 
 def _naming_digest(rules: RuleSet) -> str:
-    """Digest what decides about names; places and examples change no decision."""
+    """Return a checksum of all that decides about names; places and examples do not."""
     parts = (
         rules.layout,
         [

@@ -1,4 +1,4 @@
-"""What rule files say of names → checked formats (target, legacy, recognised)."""
+"""Compiles the formats of rule files: those of targets, of old names, and of names that stay."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value
 
 TARGET_ID = "target"
-MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: what is repeated is written out by regex
-_BRACE = re.compile(r"(?<!\\)(?:\\\\)*\{(?![0-9]+(?:,[0-9]*)?\}|,[0-9]+\})")  # to regex, a{e} is an a with faults
-_REPEAT = re.compile(r"([)\s]?)\{([0-9]+)")  # what a repeat behind anything else repeats is one character
-_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<(\w+)>", re.DOTALL)  # or what a group cannot stand in
+MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: `regex` writes repeats out
+_BRACE = re.compile(r"(?<!\\)(?:\\\\)*\{(?![0-9]+(?:,[0-9]*)?\}|,[0-9]+\})")  # to `regex`, a{e} is an a with errors
+_REPEAT = re.compile(r"([)\s]?)\{([0-9]+)")  # of a group or class, else of one character
+_GROUP = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<(\w+)>", re.DOTALL
+)  # or escapes and sets, in which no group stands
 READ_BY_WORDS = re.compile("".join(f"(?P<{field}>)" for field in (*READS, "metrics")))
 _NO_PATTERN = (re.error, RecursionError, OverflowError, ValueError, FutureWarning)
 _ID = Text("A short name for messages.")
@@ -94,7 +96,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 class Naming(NamedTuple):
-    """The formats of all rule files: those that names should have, those that are renamed, those that are kept."""
+    """All formats: those that names should get, those of old names, and those whose names stay."""
 
     targets: tuple[Rule, ...]
     legacy: tuple[Rule, ...]
@@ -102,41 +104,40 @@ class Naming(NamedTuple):
 
     @property
     def all(self) -> tuple[Rule, ...]:
-        """Every one of them."""
+        """All formats."""
         return *self.targets, *self.legacy, *self.formats
 
 
 def compile_naming(
     merged: Mapping[str, Any], faults: list[Fault], theirs: Sequence[Rule] = (), *, proved: bool = False
 ) -> Naming:
-    """Turn checked YAML into formats; what is wrong is added to ``faults``.
+    """Compile checked YAML into formats; add what is wrong to ``faults``.
 
-    ``theirs`` are the formats of packs, which may be renamed as well. ``proved`` says that templates were tested before
-    with these very texts.
+    ``theirs`` are the formats of packs, which ``rename`` may name. ``proved``: as for `load_rules`.
     """
-    desk = _Desk(faults, proved)
+    compiler = _Compiler(faults, proved)
     if "target" in merged and "targets" in merged:
         place = merged["targets"][0].place if merged["targets"] else merged["target"].place
         faults.append(Fault(place, "there are 'target' and 'targets'", "list them all under 'targets'"))
     several = [merged["target"]] if "target" in merged else merged.get("targets", [])
-    targets = tuple(filter(None, (desk.target(value, n, len(several)) for n, value in enumerate(several))))
-    legacy = tuple(filter(None, (desk.legacy(value, targets) for value in merged.get("legacy", []))))
+    targets = tuple(filter(None, (compiler.target(value, n, len(several)) for n, value in enumerate(several))))
+    legacy = tuple(filter(None, (compiler.legacy(value, targets) for value in merged.get("legacy", []))))
     if not merged.keys() & {"target", "targets"}:
         hint = "add a target, or list it under 'formats', which keep their names"
         faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
-    formats = tuple(filter(None, (desk.format(value) for value in merged.get("formats", []))))
+    formats = tuple(filter(None, (compiler.format(value) for value in merged.get("formats", []))))
     ids: dict[str, Location] = {}
     for what, rule in (*(("legacy rule", rule) for rule in legacy), *(("format", rule) for rule in formats)):
         if rule.id in ids:
             faults.append(Fault(rule.place, f"{what} '{rule.id}' stands in {ids[rule.id].file_line} already"))
         ids.setdefault(rule.id, rule.place)
-    renamed = desk.renamed(merged.get("rename", []), (*formats, *theirs), targets)
+    renamed = compiler.renamed(merged.get("rename", []), (*formats, *theirs), targets)
     with_targets = [rule._replace(pack="") for rule in renamed]
     return Naming(targets, (*legacy, *with_targets), tuple(rule for rule in formats if rule not in renamed))
 
 
-class _Desk(NamedTuple):
-    """Where faults go, and whether templates were tested before."""
+class _Compiler(NamedTuple):
+    """Compiles single formats; adds faults to ``faults``, and does not test templates that are ``proved``."""
 
     faults: list[Fault]
     proved: bool
@@ -148,32 +149,32 @@ class _Desk(NamedTuple):
         match = READ_BY_WORDS if value.get("reader") else self.match(what, value)
         if match is None:
             return None
-        said = {key: item.data for key, item in value.items()}
+        values = {key: item.data for key, item in value.items()}
         return Rule(
             identity,
             match,
-            said.get("template", ""),
+            values.get("template", ""),
             value.place,
             _examples(value.data["examples"]),
-            {item.data: item.place for item in said.get("counterexamples", ())},
-            keep_name=said.get("keep_name", ""),
-            live=said.get("live", ""),
+            {item.data: item.place for item in values.get("counterexamples", ())},
+            keep_name=values.get("keep_name", ""),
+            live=values.get("live", ""),
             called=what,
-            reader=said.get("reader", ""),
+            reader=values.get("reader", ""),
         )
 
     def target(self, value: Value, number: int, count: int) -> Rule | None:
         identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
         rule = self.rule(identity, identity, value) if value.whole else None
         if rule:
-            self.served(rule, value, ())
+            self.check_variables(rule, value, ())
         return rule
 
     def legacy(self, value: Value, targets: Sequence[Rule]) -> Rule | None:
         identity = value.data["id"].data
         rule = self.rule(identity, f"legacy rule '{identity}'", value)
         if rule:
-            self.served(rule, value, targets)
+            self.check_variables(rule, value, targets)
         return rule
 
     def format(self, value: Value) -> Rule | None:
@@ -181,10 +182,10 @@ class _Desk(NamedTuple):
         what = f"format '{identity}'"
         if ("match" in value.given) == ("reader" in value.given):
             self.refuse(value.place, f"{what} needs either 'match' or 'reader'")
-        rule, said = self.rule(identity, what, value), value.get("folder")
+        rule, folder = self.rule(identity, what, value), value.get("folder")
         if rule is None:
             return None
-        rule = rule._replace(folder=None if said and said.data == "any" else bool(said and said.data))
+        rule = rule._replace(folder=None if folder and folder.data == "any" else bool(folder and folder.data))
         return rule._replace(complete=self.complete(what, rule, value.get("complete")))
 
     def complete(self, what: str, rule: Rule, value: Value | None) -> Complete | None:
@@ -209,7 +210,7 @@ class _Desk(NamedTuple):
             elif rule.keep_name:
                 fact = f"rename: format '{rule.id}' ({rule.place.file_line}) keeps its names: {rule.keep_name}"
                 self.refuse(value.place, fact)
-            elif not targets and not self.faults:  # else it may be what was refused
+            elif not targets and not self.faults:  # else it may have been refused
                 self.refuse(value.place, "rename: there is no target to rename to")
             else:
                 found.append(rule)
@@ -230,8 +231,8 @@ class _Desk(NamedTuple):
             self.refuse(place, f"{what}: not a regular expression: {why}", hint)
             return None
 
-    def served(self, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:
-        """Refuse a rule whose template uses what it does not capture; without one, those of all targets must do so."""
+    def check_variables(self, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:
+        """Refuse a rule that does not capture what its template uses or, without one, the template of any target."""
         groups, own = captures(rule), value.get("template")
         templates = [(own.data, own.place)] if own else [(target.template, target.place) for target in targets]
         lacks = [[v for v in self.variables_of(rule.called, *one) if v not in groups] for one in templates]
@@ -252,15 +253,15 @@ class _Desk(NamedTuple):
 
 
 def compile_match(pattern: str) -> re.Pattern[str]:
-    """Compile what Python and the library ``regex``, which matches it later, understand in one way.
+    """Compile a pattern that means the same to Python and to the library ``regex``, which matches it later.
 
-    One group may stand in several branches; Python wants them to have several names (`BRANCH`).
+    A group may stand in several branches; for Python, each gets a name of its own (`BRANCH`).
 
     Raises:
         re.error, RecursionError, OverflowError, ValueError, FutureWarning: it is no such pattern.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)  # of what sets may mean one day; to regex they mean it now
+        warnings.simplefilter("error", FutureWarning)  # of sets whose meaning may change; `regex` has the new one
         match = re.compile(_branches(pattern), re.ASCII)
     if brace := _BRACE.search(pattern):
         raise re.error("'{' is no count here: write \\{", pattern, brace.end() - 1)
@@ -273,7 +274,7 @@ def compile_match(pattern: str) -> re.Pattern[str]:
 
 
 def _branches(pattern: str) -> str:
-    """Give the groups that stand in a pattern a second time a name of their own."""
+    """Give each further group of one name a name of its own."""
     seen: dict[str, int] = {}
 
     def numbered(found: re.Match[str]) -> str:
@@ -289,13 +290,14 @@ def _branches(pattern: str) -> str:
 def _examples(value: Value) -> dict[str, Example]:
     if isinstance(value.data, list):
         return {item.data: Example(item.place) for item in value.data}
-    return {name: _example(said.key_place or said.place, said) for name, said in value.items()}
+    return {name: _example(one) for name, one in value.items()}
 
 
-def _example(place: Location, said: Value) -> Example:
-    if isinstance(said.data, str):
-        return Example(place, said.data)
+def _example(value: Value) -> Example:
+    place = value.key_place or value.place
+    if isinstance(value.data, str):
+        return Example(place, value.data)
     fields = {
-        field: None if text.data in ("null", "~") and not text.quoted else text.data for field, text in said.items()
+        field: None if text.data in ("null", "~") and not text.quoted else text.data for field, text in value.items()
     }
     return Example(place, fields=fields)

@@ -1,4 +1,4 @@
-"""Packs: rule files for the checkpoints of frameworks, shipped with this package or by others."""
+"""Finds packs: rule files for the checkpoints of frameworks, of this package or of others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KEYS = (
 
 
 def sources(wanted: Collection[str] | None = None) -> dict[str, str]:
-    """Return the paths of all packs by name: the shipped ones, and those of the entry points ``ckptrules.packs``.
+    """Return the paths of all packs by name: shipped ones, and those of the entry points ``ckptrules.packs``.
 
-    An entry point leads to the path of a YAML file; a name that is taken by a shipped pack is passed over. Where the
-    shipped packs are all that is ``wanted``, no entry point is looked for: that reads about all that is installed.
+    An entry point leads to the path of a YAML file; it is ignored if a shipped pack has its name. If all ``wanted``
+    packs are shipped, entry points are not read: that would read the metadata of all installed packages.
 
     Raises:
         RuleError: an entry point leads to no path.
@@ -56,12 +56,12 @@ def text_of(name: str, path: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Return how messages call the file of a pack."""
+    """Return the name of a pack's file in messages."""
     return f"packs/{name}.yaml"
 
 
 def chosen(names: Sequence[Value], faults: list[Fault]) -> dict[str, str]:
-    """Return the packs that rules list, with their paths; what is no pack is added to ``faults``."""
+    """Return the path of each pack that rules list; add faults for unknown packs."""
     known = sources([value.data for value in names])
     strange = [value for value in names if value.data not in known]
     faults += [Fault(value.place, f"no pack '{value.data}'", one_of(value.data, known)) for value in strange]

@@ -1,4 +1,4 @@
-"""``rules/pins.yaml``: what is pinned. People read it; the commands write it, each time as a whole."""
+"""Reads and writes the pins, in ``rules/pins.yaml``. People read the file; commands write it as a whole."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ SHAPE = Keys(
 
 
 def read_pins(rules_dir: str | None) -> tuple[Pin, ...]:
-    """Read what is pinned; nothing is where there is no such file.
+    """Read the pins; there are none without the file.
 
     Raises:
-        RuleError: it cannot be read, or is not as it must be: then nobody knows what may be deleted.
+        RuleError: the file cannot be read, or is invalid. Then nothing may be deleted.
     """
     path = pins_file(rules_dir)
     try:
@@ -74,11 +74,11 @@ def read_pins(rules_dir: str | None) -> tuple[Pin, ...]:
 
 
 def change_pins(rules_dir: str | None, change: Change) -> None:
-    """Change what is pinned, durably.
+    """Change the pins, durably.
 
     Raises:
-        OSError: the file cannot be written; it is as it was.
-        RuleError: it is not as it must be.
+        OSError: the file cannot be written, and is as before.
+        RuleError: the file is invalid.
     """
     path = pins_file(rules_dir)
 
@@ -92,10 +92,10 @@ def change_pins(rules_dir: str | None, change: Change) -> None:
 
 
 def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
-    """Read the text of the file.
+    """Parse the text of the file.
 
     Raises:
-        RuleError: it is not as it must be.
+        RuleError: it is invalid.
     """
     faults: list[Fault] = []
     read = read_yaml(text, file, SHAPE, faults)
@@ -105,7 +105,7 @@ def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
         raise RuleError(faults)
     rows = [({key: item.data for key, item in row.items()}, row.place) for row in read.data["pins"].data]
     pins = tuple(
-        Pin(said["path"], said["size"], _nanoseconds(said["time"]), said.get("note", ""), place) for said, place in rows
+        Pin(pin["path"], pin["size"], _nanoseconds(pin["time"]), pin.get("note", ""), place) for pin, place in rows
     )
     first: dict[str, Location | None] = {}
     for pin in pins:
@@ -116,7 +116,7 @@ def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
 
 
 def to_yaml(pins: Sequence[Pin]) -> str:
-    """Write what `from_yaml` reads."""
+    """Return the text that `from_yaml` parses."""
     lines = [HEAD, "pins:\n" if pins else "pins: []\n"]
     for pin in pins:
         seconds, rest = divmod(pin.mtime_ns, NS)
@@ -131,6 +131,6 @@ def _nanoseconds(text: str) -> int:
 
 
 def _quoted(text: str) -> str:
-    """Quote a text for YAML, in which whatever cannot be printed is escaped, and bytes that are no text are, too."""
+    """Quote a text for YAML; escape what cannot be printed, and surrogates (bytes that are not UTF-8)."""
     letters = json.dumps(text, ensure_ascii=False)
     return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in letters)

@@ -1,4 +1,4 @@
-"""What rule files say of what goes → checked policies; leftovers, limits. Pure."""
+"""Compiles policies, leftovers and limits of rule files. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ckptrules.engine.shapes import TRUTH, Choice, Either, Keys, ListOf, MapOf, 
 from ckptrules.engine.spelling import closest, one_of
 from ckptrules.rules.shape import Value, name_fault
 
-EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
+EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do, as examples have ages
 
 
 def _pattern_fault(text: str) -> str:
@@ -96,12 +96,9 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def compile_policies(
-    values: Mapping[str, Value], rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
+    values: Mapping[str, Value], rules: Sequence[Rule], faults: list[Fault], *, metrics_in_files: bool
 ) -> dict[str, Policy]:
-    """Turn checked YAML into policies; ``rules`` are those of naming, which say what metrics there are.
-
-    Where files tell metrics (``told_by_files``), there may be any.
-    """
+    """Compile policies. The metrics that ``rules`` capture are known; with ``metrics_in_files``, any may be."""
     policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
     for name, value in values.items():
         for group in per.data if (per := value.get("per")) else ():
@@ -110,7 +107,7 @@ def compile_policies(
         faults += _useless_lines(policy)
         what = f"retention policy '{policy.name}': keep_best"
         for line in policy.lines:
-            if line.key == "keep_best" and not told_by_files:
+            if line.key == "keep_best" and not metrics_in_files:
                 faults += unknown_metric(line.value.metric, rules, line.place or policy.place, what)
     return policies
 
@@ -118,7 +115,7 @@ def compile_policies(
 def compile_experiments(
     value: Value | None, policies: Mapping[str, Policy], faults: list[Fault]
 ) -> tuple[Assignment, ...]:
-    """Turn the list that picks policies into patterns; each has to name a policy and to be of some use."""
+    """Compile the list of experiments with a policy; each row must name a policy, and be reached."""
     chosen: list[Assignment] = []
     for item in value.data if value else ():
         match, policy = item.data["match"], item.data["policy"]
@@ -136,7 +133,7 @@ def compile_experiments(
 
 
 def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | None:
-    """Turn the limit for one run into numbers."""
+    """Compile the limit for one run."""
     if value is None:
         return None
     if not value.given:
@@ -146,7 +143,7 @@ def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | 
 
 
 def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
-    """Turn checked YAML into one pattern each."""
+    """Compile leftovers, one for each pattern."""
     rows = [(value.data["match"], value.data["after"].data) for value in values if value.whole]
     return tuple(
         Leftover(one.data, measures.seconds(after), after, one.place) for match, after in rows for one in match.several
@@ -154,9 +151,9 @@ def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
 
 
 def compile_budget(
-    value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
+    value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, metrics_in_files: bool
 ) -> PolicyLine | None:
-    """Turn the limit for the whole tree into a line of every policy; arguments as of `compile_policies`."""
+    """Compile the limit for the whole tree; arguments as for `compile_policies`."""
     if value is None or not value.whole:
         return None
     total, order = value.data["total"].data, []
@@ -170,15 +167,15 @@ def compile_budget(
             break
         metric = entry.data["metric"]
         order.append((metric.data, entry.data["mode"].data))
-        if not told_by_files:
+        if not metrics_in_files:
             faults += unknown_metric(metric.data, rules, metric.place, "budget")
     return PolicyLine("budget", Budget(Bytes(measures.size(total), total), tuple(order), by_age), value.key_place)
 
 
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     place = value.key_place or value.place
-    lines = tuple(line for key, said in value.items() if key in IN_POLICIES for line in _lines(key, said))
-    if not value.given & set(IN_POLICIES) and value.given <= set(value.data):  # else one may be mistyped
+    lines = tuple(line for key, one in value.items() if key in IN_POLICIES for line in _lines(key, one))
+    if not value.given & set(IN_POLICIES) and value.given <= set(value.data):  # else a key may be mistyped
         hint = f"add one of: {', '.join(IN_POLICIES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
     at_least = value.get("keep_at_least")
@@ -197,7 +194,7 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
 
 
 def _lines(key: str, value: Value) -> Iterator[PolicyLine]:
-    """Read a line, or each of a list of them."""
+    """Compile a line, or each line of a list."""
     several = isinstance(value.data, list)
     for one in value.data if several else [value] * value.whole:
         data = {name: part.data for name, part in one.items()} if isinstance(one.data, dict) else one.data
@@ -215,7 +212,7 @@ def _floor_faults(name: str, at_least: Value | None, allow_empty: Value | None) 
 
 
 def _useless_lines(policy: Policy) -> Iterator[Fault]:
-    """Find lines that another one makes useless: whoever wrote them expects something else of the policy."""
+    """Yield faults of lines that another line makes useless: their author expects something else of the policy."""
     strong = next((line for line in policy.lines if LINES[line.key].keeps_all == line.value), None)
     for line in policy.lines:
         what = f"retention policy '{policy.name}': '{line}' is useless"
@@ -228,7 +225,7 @@ def _useless_lines(policy: Policy) -> Iterator[Fault]:
 
 
 def unknown_metric(metric: str, rules: Sequence[Rule], place: Location, what: str) -> Iterator[Fault]:
-    """Find fault with a metric that no name can tell."""
+    """Yield the fault of a metric that no name can have."""
     if not any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules):
         yield from _uncaptured(metric, rules, place, what)
 
@@ -241,7 +238,7 @@ def _uncaptured(group: str, rules: Sequence[Rule], place: Location, what: str) -
 
 
 def _covers(first: Pattern, later: Pattern) -> bool:
-    """Say whether the first pattern fits all that the later one does; told only where it is beyond doubt."""
+    """Say whether the first pattern surely fits all that the later one fits."""
     return not set("?[") & set(first.text) and fnmatchcase(later.text, first.text)
 
 

@@ -1,4 +1,4 @@
-"""Proves the rules by their own examples: those of naming, and the policies."""
+"""Tests rules and policies with their own examples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ckptrules.engine.tree import of_one
 from ckptrules.rules.policies import EXAMPLE_NOW_NS
 
 _UNREAD = "write it as a name that the rules of naming understand"
-Wrong = tuple[str, str]  # a fact and a hint; the fact is empty where nothing is wrong
+Wrong = tuple[str, str]  # a fact and a hint; the fact is empty if nothing is wrong
 
 
 def prove(rules: RuleSet) -> Iterator[Fault]:
-    """Test every format with its examples and near misses, all of them loaded together; yield what is wrong."""
+    """Test the examples and counterexamples of every format, with all formats loaded; yield the faults."""
     for rule in (*rules.targets, *rules.legacy, *rules.formats):
         for name, example in rule.examples.items():
             found = claim(name, rules, folder=rule.folder)
@@ -50,7 +50,7 @@ def _test_target(found: Claim, rules: RuleSet) -> Wrong:
 
 def _test(name: str, example: Example, rule: Rule, found: Claim, rules: RuleSet) -> Wrong:
     is_read = example.fields and found.kind == "protected" and found.rule is rule
-    if not is_read and (taken := _taken(name, rule, found)):
+    if not is_read and (taken := _claimed_otherwise(name, rule, found)):
         return taken
     for field, wanted in example.fields.items():
         read = found.fields.get(field)
@@ -69,8 +69,8 @@ def _test(name: str, example: Example, rule: Rule, found: Claim, rules: RuleSet)
     return f"becomes '{given}', not '{example.becomes}'" if example.becomes not in ("", given) else "", ""
 
 
-def _taken(name: str, rule: Rule, found: Claim) -> Wrong | None:
-    """Say where a name goes that does not go to the rule whose example it is."""
+def _claimed_otherwise(name: str, rule: Rule, found: Claim) -> Wrong | None:
+    """Return what claims a name instead of the rule whose example it is; None if that rule does."""
     if fits(rule, name) is None:
         return "does not fit its own match", "match must fit the whole name"
     if found.kind == "ambiguous":
@@ -89,9 +89,9 @@ def _taken(name: str, rule: Rule, found: Claim) -> Wrong | None:
 
 
 def prove_policies(rules: RuleSet) -> list[Fault]:
-    """Test every policy with its examples, by the way that a run goes. Empty means: the policies do what they show.
+    """Test every policy with its examples by `make_plan`, as a run does; return the faults.
 
-    Another target leaves every example of every policy behind: what no rule understands is one fault.
+    A new target may make the names in all examples unknown, so all unknown names are one fault.
     """
     faults = [
         Fault(place, f"retention policy '{policy.name}': {fact}", hint)
@@ -104,8 +104,8 @@ def prove_policies(rules: RuleSet) -> list[Fault]:
         return faults
     more = f"so are {len(unread) - 1} more names" if unread[2:] else "so is 1 more name"
     hint = "write them as names that the rules of naming understand, or leave out 'examples'"
-    told = unread[0]._replace(fact=f"{unread[0].fact}; {more} in examples of policies", hint=hint)
-    return [told, *(fault for fault in faults if fault.hint != _UNREAD)]
+    merged = unread[0]._replace(fact=f"{unread[0].fact}; {more} in examples of policies", hint=hint)
+    return [merged, *(fault for fault in faults if fault.hint != _UNREAD)]
 
 
 def _test_kept(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Location, str, str]]:

@@ -1,9 +1,9 @@
-"""YAML → checked values that know their place.
+"""Reads YAML into checked values that know their place.
 
-YAML's own types are not used: text stays the text that stands in the file (``010`` is not 8, ``no`` is not False).
+YAML's own types are not used: a text stays as it is written (``010`` is not 8, ``no`` is not False).
 """
 
-# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
+# Without `from __future__ import annotations`, as NamedTuple would then compile every annotation at every start.
 
 import contextlib
 import re
@@ -19,8 +19,8 @@ from ckptrules.engine.spelling import closest, one_of
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
-IN_NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # other halves stand for bytes that are no text
-FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
+IN_NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # other surrogates stand for bytes that are not UTF-8
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if PyYAML was built with it
 MAX_DIGITS = 18
 KINDS: dict[type, type] = {yaml.MappingNode: dict, yaml.SequenceNode: list}
 YAML_HINTS = {
@@ -39,17 +39,22 @@ YAML_HINTS = {
 
 
 def name_fault(text: str) -> str:
-    """Find fault with a shell pattern of names that fits none: it is one of paths, or a regular expression."""
+    """Return why a shell pattern can fit no name: it is one for paths, or a regular expression."""
     if "\\" in text:
         return f"'{text}' has a '\\': this is a shell pattern, and no regular expression"
     return f"'{text}' has a '/', and no name has one" if "/" in text else ""
 
 
 class Value(NamedTuple):
-    """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands.
+    """A checked value.
 
-    ``quoted`` says that text begins one column behind its place; ``given`` holds all keys of a mapping. One of which a
-    needed part is missing or refused is not ``whole``, and left out of a list.
+    Attributes:
+        data: a text, a number, a list of values, or a mapping of them.
+        place: where it stands.
+        key_place: where its key stands.
+        quoted: whether it is a text in quotes, which begins one column behind its place.
+        given: all keys of a mapping, also those that were refused.
+        whole: whether a mapping has all required keys; others are left out of lists.
     """
 
     data: Any
@@ -61,11 +66,11 @@ class Value(NamedTuple):
 
     @property
     def several(self) -> "list[Value]":
-        """The values of a list, or the one that stands in its place."""
+        """The values of a list; of any other value, itself."""
         return self.data if isinstance(self.data, list) else [self]
 
     def items(self) -> "Iterable[tuple[str, Value]]":
-        """Iterate over a mapping."""
+        """Return the items of a mapping."""
         mapping: dict[str, Value] = self.data
         return mapping.items()
 
@@ -76,7 +81,7 @@ class Value(NamedTuple):
 
 
 def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value | None:
-    """Read one YAML document; what is wrong is added to ``faults``, and the rest is returned."""
+    """Read one YAML document; add what is wrong to ``faults``, and return the rest."""
     start = Location(file, 1, 1)
     if len(text) > MAX_BYTES:
         faults.append(Fault(start, f"the file is larger than {MAX_BYTES:,} bytes"))
@@ -104,7 +109,7 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
 
 
 def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
-    """Parse the text; what libyaml refuses is told in the words of PyYAML's own parser, which are everywhere the same.
+    """Parse the text. Where libyaml refuses it, PyYAML's own parser words the error, so that it is the same everywhere.
 
     Raises:
         yaml.YAMLError: it is not valid YAML.
@@ -115,7 +120,7 @@ def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
 
 
 def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
-    """Parse the text by one of the two parsers.
+    """Parse the text with one of the two parsers.
 
     Raises:
         yaml.YAMLError: it is not valid YAML.
@@ -124,7 +129,7 @@ def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
 
 
 def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
-    """Find aliases, second documents, absurd nesting and what is no text before anything is built from them."""
+    """Return the fault of the first alias, second document, deep nesting or bad escape, before anything is built."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=loader):
         mark = event.start_mark
@@ -147,6 +152,8 @@ def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
 
 
 class _Reader(NamedTuple):
+    """Checks nodes of one file by shapes; ``what`` is the name of a node in messages."""
+
     lines: list[str]
     file: str
     faults: list[Fault]
@@ -291,7 +298,7 @@ def _called(node: yaml.Node) -> str:
 
 
 def _as_list(node: yaml.Node, item: Shape) -> str:
-    """Say how a list of such items is written in place of the node."""
+    """Return the hint on how to write a list of such items in place of the node."""
     if isinstance(item, Keys):
         return f"begin each with a dash: - {_keys_of(item)}"
     if isinstance(item, Text) and isinstance(node, yaml.MappingNode):
@@ -300,7 +307,7 @@ def _as_list(node: yaml.Node, item: Shape) -> str:
 
 
 def _as_mapping(shape: Keys, what: str) -> str:
-    """Say how a mapping is written; where one of its keys stands in place of its name, that is missing."""
+    """Return the hint on how to write a mapping; if one of its keys stands where a name belongs, on that name."""
     key = what.rpartition(": ")[2]
     if key in shape.keys:
         return f"a name stands above it: default: {{{key}: …}}"

@@ -1,6 +1,6 @@
-"""What comes with the package: the default rules and the dodo.py that ``ckptrules init`` writes. One source of each.
+"""Finds the files that come with the package, such as default rules and dodo.py, and the rule files of the user.
 
-In a checkout they lie at its top level; the wheel carries the same files inside the package.
+In a checkout, shipped files lie at its top level; the wheel has them inside the package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ckptrules.storage import believing, reading
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RULES_DIR = "rules"
-PINS = "pins.yaml"  # lies among the rule files, and is none
+PINS = "pins.yaml"  # lies beside the rule files, but is none
 TASKS_FILE = "dodo.py"
 DEFAULT_RULES = "default-rules"
 LOG_TEMPLATE = "experiment_log.md.j2"
@@ -28,7 +28,7 @@ def shipped(name: str) -> str:
 
 
 def starter_files() -> Iterator[tuple[str, bytes]]:
-    """Yield what ``ckptrules init`` writes: paths and contents."""
+    """Yield the path and the content of each file that ``ckptrules init`` writes."""
     names = [TASKS_FILE, *(os.path.join(RULES_DIR, name) for name in sorted(os.listdir(shipped(RULES_DIR))))]
     for name in names:
         with open(shipped(name), "rb") as file:
@@ -36,7 +36,7 @@ def starter_files() -> Iterator[tuple[str, bytes]]:
 
 
 def rule_files(folder: str) -> list[str]:
-    """List the rule files of a folder; none where it is not there."""
+    """List the rule files in a folder; none if there is no folder."""
     if not os.path.isdir(folder):
         return []
     return sorted(filter(_is_rule_file, os.listdir(folder)))
@@ -47,7 +47,7 @@ def _is_rule_file(name: str) -> bool:
 
 
 def groups() -> dict[str, dict[str, str]]:
-    """Return what each command does, below the headings of the shipped dodo.py, which is not run for that."""
+    """Return a sentence on each command, by the headings of the shipped dodo.py. It is parsed, not run."""
     import ast
 
     with open(shipped(TASKS_FILE), encoding="utf-8") as file:
@@ -63,18 +63,18 @@ def groups() -> dict[str, dict[str, str]]:
 
 
 def sentences() -> dict[str, str]:
-    """Return what each command does, by its name, in the order of the shipped dodo.py."""
+    """Return a sentence on each command, in the order of the shipped dodo.py."""
     return {task: sentence for tasks in groups().values() for task, sentence in tasks.items()}
 
 
 def lines_to_add(tasks: Collection[str], dodo: Collection[str]) -> list[str]:
-    """Write the lines that give a dodo.py some commands; ``dodo`` are the names that it has."""
+    """Return the lines that add commands to a dodo.py; ``dodo`` are the names that it defines."""
     lines = [f'{task} = command("{task}", "{sentence}")' for task, sentence in sentences().items() if task in tasks]
     return [*["from ckptrules.run import command"] * ("command" not in dodo), *lines] if lines else []
 
 
 def has_own_tasks() -> bool:
-    """Say whether the dodo.py here may hold other tasks than ours: it is not the one that ``ckptrules init`` wrote."""
+    """Say whether the dodo.py here may hold other tasks, as it differs from the shipped one."""
     try:
         with open(TASKS_FILE, "rb") as here, open(shipped(TASKS_FILE), "rb") as ours:
             return here.read() != ours.read()
@@ -82,13 +82,13 @@ def has_own_tasks() -> bool:
         return True
 
 
-def says_outputs_dir(texts: Mapping[str, str]) -> bool:
-    """Say whether rule files may say where the experiments are; most do not, and need not be parsed for it."""
+def may_have_outputs_dir(texts: Mapping[str, str]) -> bool:
+    """Say whether rule files may have an ``outputs_dir``; most do not, and need not be parsed to see that."""
     return any(_OUTPUTS_DIR.search(text) for text in texts.values())
 
 
 def log_template(rules_dir: str | None) -> str:
-    """Read the template of the experiment log: that of the rules folder, or the shipped one.
+    """Read the template of the experiment log, in the rules folder or else the shipped one.
 
     Raises:
         OSError: it cannot be read.
@@ -99,17 +99,17 @@ def log_template(rules_dir: str | None) -> str:
 
 
 def pins_file(rules_dir: str | None) -> str:
-    """Return the file of the pins in a folder of rules."""
+    """Return the path of the pins in a rules folder."""
     return os.path.join(rules_dir or RULES_DIR, PINS)
 
 
 def has_pins(rules_dir: str | None) -> bool:
-    """Say whether there may be a file of pins."""
+    """Say whether a file of pins may exist."""
     return _may_be_there(pins_file(rules_dir))
 
 
 def _may_be_there(path: str) -> bool:
-    """Say whether anything has this name, also a link that leads nowhere; where that cannot be seen, something may."""
+    """Say whether a path exists, or may exist if that cannot be seen. A broken link exists."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -118,15 +118,15 @@ def _may_be_there(path: str) -> bool:
 
 
 def rule_texts(rules_dir: str | None) -> dict[str, str]:
-    """Read the rule files by the names that messages should show.
+    """Return the content of each rule file by the name that messages should show.
 
-    Where no folder is named and there is no ``rules``, the shipped rules serve, shown as ``default-rules/…``.
+    Without ``rules_dir`` and a folder ``rules``, these are the shipped rules, with names ``default-rules/…``.
 
     Raises:
         RuleError: the folder or a file cannot be read, or the folder holds no rule file.
     """
     folder = shown = rules_dir or RULES_DIR
-    if rules_dir is None and not _may_be_there(RULES_DIR):  # a link that leads nowhere: theirs, on a disk that is away
+    if rules_dir is None and not _may_be_there(RULES_DIR):  # a broken link may lead to a disk that is away
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
     texts: dict[str, str] = {}
     here = Location(shown)

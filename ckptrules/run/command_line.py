@@ -39,10 +39,10 @@ def outputs_dir_in_rules(rules_dir: str | None) -> str | None:
     Raises:
         RuleError: the rules are broken, and they mention ``outputs_dir``, or the default folder does not exist.
     """
-    from ckptrules.rules.shipped import rule_texts, says_outputs_dir
+    from ckptrules.rules.shipped import may_have_outputs_dir, rule_texts
 
     texts = rule_texts(rules_dir)
-    if not says_outputs_dir(texts) and os.path.isdir(Common.outputs_dir):
+    if not may_have_outputs_dir(texts) and os.path.isdir(Common.outputs_dir):
         return None
     from ckptrules.rules.load import outputs_dir_of
 
