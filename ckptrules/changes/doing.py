@@ -11,8 +11,8 @@ from ckptrules.changes.journal import HALF_DONE
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.storage.base import Changed
-from ckptrules.storage.looking import LEADS_NOWHERE
+from ckptrules.engine.entries import LEADS_NOWHERE
+from ckptrules.storage.base import Changed, HalfWayError
 from ckptrules.storage.reading import refuse_path, why_of
 from ckptrules.storage.state import Folders
 
@@ -94,6 +94,8 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
         except OSError as error:
             head = next((one for one in steps if not KINDS[one.kind].turn), step)
             why = why_of(error) if not before and step is head else f"{step.name}: {why_of(error)}"
+            if isinstance(error, HalfWayError):
+                return HalfDone(f"{why}, so it {HALF_DONE}")
             return _taken_back(folders, done, why)
     return ""
 

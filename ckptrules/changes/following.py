@@ -14,7 +14,7 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
-from ckptrules.engine.entries import Directory, Entry, OutsideLink, Spot, folders_above, lies_in
+from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, OutsideLink, Spot, folders_above, lies_in
 from ckptrules.engine.naming import reader, stem_of
 from ckptrules.engine.pointers import by_name, cannot_follow
 from ckptrules.engine.rows import relink_actions, repoint_actions
@@ -25,7 +25,6 @@ from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders, read_directory
 from ckptrules.outputs.picking import Tree, rules_here
 from ckptrules.storage import reading
-from ckptrules.storage.looking import LEADS_NOWHERE
 from ckptrules.storage.state import Folders
 
 NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does

@@ -2,9 +2,11 @@
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
+import errno
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
 NOT_READ = "what cannot be read"  # begins ``hollow`` of an entry that nobody can look into
 NO_CHECKPOINT_ENDINGS = tuple(
     ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()

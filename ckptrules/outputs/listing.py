@@ -9,10 +9,10 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink
+from ckptrules.engine.entries import LEADS_NOWHERE, NOT_READ, Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
-from ckptrules.storage.looking import LEADS_NOWHERE, NO_FILE, hard_links, look_inside
+from ckptrules.storage.looking import NO_FILE, hard_links, look_inside
 from ckptrules.storage.reading import open_below, open_inner
 
 GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)

@@ -21,6 +21,10 @@ class Changed(OSError):  # noqa: N818 - named like FileExistsError and FileNotFo
         super().__init__(errno.ESTALE, fact, path)
 
 
+class HalfWayError(OSError):
+    """A change of several system calls was begun, and can neither go on nor back now: the next run finishes it."""
+
+
 class LockedError(Exception):
     """Another run holds the lock; the message is what that run wrote about itself."""
 

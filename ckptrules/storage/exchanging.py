@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import Spot
 from ckptrules.storage import reading, streams
-from ckptrules.storage.base import Changed
+from ckptrules.storage.base import Changed, HalfWayError
 from ckptrules.storage.moving import link_exclusively, status_of, swap
 from ckptrules.storage.state import Folders
 
@@ -25,6 +25,7 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
 
     Raises:
         Changed: a file has another mark; nothing is changed.
+        HalfWayError: the first has the other's content, and its own still has the spare name.
     """
     directory = folders.descriptor(here.directory)
     target = folders.descriptor(there.directory, create=True)
@@ -35,7 +36,10 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
         spare = there.name + SPARE
         link_exclusively(directory, here.name, target, spare)
         os.rename(there.name, here.name, src_dir_fd=target, dst_dir_fd=directory)
-        os.rename(spare, there.name, src_dir_fd=target, dst_dir_fd=target)
+        try:
+            os.rename(spare, there.name, src_dir_fd=target, dst_dir_fd=target)
+        except OSError as error:
+            raise HalfWayError(error.errno, error.strerror, here.name) from None
 
 
 def finish_exchange(folders: Folders, there: Spot) -> None:

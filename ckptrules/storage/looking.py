@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.entries import (
+    LEADS_NOWHERE,
+    NO_CHECKPOINT_ENDINGS,
+    NOT_READ,
+    EntryKind,
+    HardLinks,
+    Identity,
+    Item,
+    Stamp,
+)
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
@@ -24,7 +33,6 @@ SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # others may be empty marks
-LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
 NO_FILE = -1  # the newest time in a directory without files
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 

@@ -307,6 +307,30 @@ def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monke
     assert tree(outputs) == {"exp/a2": "a", "exp/b2": "b", "exp/c": "c"}
 
 
+def test_an_exchange_that_stands_in_the_middle_is_on_record(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without exchange: the old content was left under a name that no record told of."""
+    unit, place = Unit("fix", 3, (exchange(outputs),)), Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+    rename = os.rename
+
+    def fails(name: str, to: str, **more: int) -> None:
+        if name.endswith(exchanging.SPARE):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(name, to, **more)
+
+    monkeypatch.setattr(moving, "_rename_with", refuse_flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        done = transact(place, "exp", "exp", [unit])
+        assert done == Transacted({0: "Input/output error, so it is half done"})
+        assert recover(str(outputs)).left == ["Not recovered: a run was interrupted in exp: Input/output error"]
+    assert recover(str(outputs)).told == [
+        "Recovered: a run was interrupted in exp: 1 of its changes done, 0 not begun."
+    ]
+    assert tree(outputs) == {"exp/a": "new paths"}
+    assert (outputs / BIN / "a.state.trashed").read_text() == "old paths"
+    assert not list(outputs.rglob(f"*{exchanging.SPARE}"))
+
+
 def test_what_was_not_freed_at_once_can_be_taken_back(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free, steps = trash_room.free_at_once, [trash(outputs)._replace(to_directory=f"{TRASH}/{RUN}/exp")]
     for name in "bc":
