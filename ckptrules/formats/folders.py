@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ckptrules.engine.counted import why_ranks_lack
+from ckptrules.engine.entries import LEADS_NOWHERE
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
 from ckptrules.formats.content import (
@@ -155,8 +156,12 @@ def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[
     shards, links = parts_of(directory, name), list[str]()
     for path, status, inner in _walk(directory, name):
         if stat.S_ISLNK(status.st_mode):
-            if not os.access(os.path.basename(path), os.F_OK, dir_fd=inner):
-                raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere")
+            try:
+                os.stat(os.path.basename(path), dir_fd=inner)
+            except OSError as error:
+                if error.errno not in LEADS_NOWHERE:
+                    raise
+                raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere") from None
             links.append(path)
     for shard in shards:
         if shard.size == 0 and shard.path.endswith(NEVER_EMPTY):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from ckptrules.verify.memory import CheckResult
 from ckptrules.workers.pieces import SMALL, Lost
 
 SHARED = 4 * SMALL  # bytes of the smallest folder whose files are portions of their own
+OF_THE_DISK = (errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO))  # there is no content to be had
 READ_HERE = "'doit verify executor=none' reads it in the process that you start"
 
 
@@ -160,9 +162,9 @@ def _faulty(context: Context, entry: Entry, identity: str, error: UnsoundError |
     if isinstance(error, UnsoundError):
         fault, is_broken = error, error.id in BROKEN
     else:
-        is_barred = isinstance(error, PermissionError)
-        is_broken = not (is_barred or isinstance(error, FileNotFoundError))  # these say nothing about the content
-        hint = "look at the owner and the mode: ls -la" if is_barred else "where the disk fails, take it from a copy"
+        is_broken = error.errno in OF_THE_DISK  # others (no rights, no memory) say nothing about the content
+        hint = "where the disk fails, take it from a copy" if is_broken else "verify it again"
+        hint = "look at the owner and the mode: ls -la" if isinstance(error, PermissionError) else hint
         fault = UnsoundError("unreadable", f"cannot be read: {reading.why_of(error)}", hint)
     found_by = ("load",) if fault.id == "does_not_load" else context.depth.compared
     broken = CheckResult(FileContent(""), frozenset(found_by), fault.fact) if is_broken else None

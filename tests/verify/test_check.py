@@ -66,7 +66,7 @@ def ranks(project: Project, step: int, *contents: bytes, name: str = "rank{}-ste
 
 def context_of(project: Project, path: Path, depth: Depth) -> tuple[Context, Entry]:
     """Return where a file is verified, and what a listing has of it."""
-    entry = Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns)
+    entry = Entry(path.name, "directory" if path.is_dir() else "file", path.stat().st_size, path.stat().st_mtime_ns)
     return Context(str(project.outputs), str(path.parent.relative_to(project.outputs)), depth, {}, 0), entry
 
 
@@ -277,12 +277,36 @@ def test_folders_of_nothing_but_links_are_not_one_file(tree: Project) -> None:
     assert sum("is a link, and what it leads to is not read" in text for text in texts) == 2
 
 
+def test_a_link_that_cannot_be_followed_now_leads_somewhere(tree: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as a part that is missing, and was remembered so."""
+    (path,) = ranks(tree, 100, state(100))
+    folder = path.parent / "checkpoint-100"
+    folder.mkdir()
+    (folder / "model.bin").symlink_to(path)
+    stat = os.stat
+
+    def fails(name: str, **more: Any) -> os.stat_result:
+        if name == "model.bin" and more.get("follow_symlinks", True):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(name, **more)
+
+    monkeypatch.setattr(os, "stat", fails)
+    read = read_one(*context_of(tree, folder, Depth()), lambda _: None)
+    assert read.problem
+    assert (read.problem.text, read.result) == ("cannot be read: Stale file handle", None)
+
+
 @pytest.mark.parametrize(
     ("error", "sought"),
     [
         (PermissionError(errno.EACCES, "Permission denied"), None),
         (FileNotFoundError(errno.ENOENT, "No such file"), None),
         (OSError(errno.EIO, "Input/output error"), {"structure", "checksums"}),
+        (OSError(errno.EMFILE, "Too many open files"), None),
+        (OSError(errno.ENFILE, "Too many open files in system"), None),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), None),
+        (OSError(errno.ESTALE, "Stale file handle"), None),
+        (MemoryError(), None),
         (RuntimeError("bad magic"), {"load"}),
         (ModuleNotFoundError("No module named 'mine'"), None),
     ],
