@@ -44,6 +44,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
         raise OptionError(f"no pack '{options.copy}'", one_of(options.copy, known))
+    if options.copy and options.names:
+        raise OptionError("packs takes copy= or names=, not both", "run one after the other")
     if options.json and not options.names:
         raise OptionError(
             "packs json= needs names=FILE", "'doit catalog format=json' lists the checkpoints that are here"

@@ -12,11 +12,11 @@ from pathlib import PurePath
 from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
 from ckptrules.run.command_line import program, refusal, say
-from ckptrules.run.declared import TASKS, declared
+from ckptrules.run.declared import TASKS, declared, module_of
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
 from ckptrules.run.session import Session, processes_asked
-from ckptrules.run.words import DEFAULT_TASK, CommandLine
+from ckptrules.run.words import DEFAULT_TASK, CommandLine, fits
 from ckptrules.storage.reading import StateError, why_of
 
 TEXT = 4096  # bytes at the beginning of a file: a checkpoint has a zero among them, a text has none
@@ -48,6 +48,7 @@ def refuse_line(line: CommandLine) -> None:
     """Refuse a command line whose words are valid, but not together."""
     refuse_mistyped(line)
     refuse_stray_patterns(line)
+    refuse_patterns_of_nothing(line)
     refuse_stale_looks(line)
     refuse_runs_without_lock(line)
     refuse_processes_of_doit(line)
@@ -83,6 +84,25 @@ def refuse_stray_patterns(line: CommandLine) -> None:
             meant = f"{before[-1]}:{word.task.partition(':')[2] or word.task}"
             hint = f"for its experiments: {command(quoted(meant))}"
             raise OptionError(fact, f"{hint}; else write '{changing}' out")
+
+
+def refuse_patterns_of_nothing(line: CommandLine) -> None:
+    """Refuse ``usa*:a``: doit runs nothing for it, and calls that a success.
+
+    Only commands with a task for each experiment can be written so. Which experiments there are, they find out.
+    """
+    for word in line.words if line.command == "run" and all_are_ours() else ():
+        found = [task for task in TASKS if word.selects(task)]
+        if "*" in word.base and found and not any(fits(word.task, task) or has_tasks(task) for task in found):
+            task = found[0]
+            takes = "experiments" in declared(task).known()
+            hint = command(quoted(f"{task}:{word.experiments}")) if takes else command(task)
+            raise OptionError(f"no task fits '{word.task}'", f"write the command out: {hint}")
+
+
+def has_tasks(task: str) -> bool:
+    """Say whether a command makes a task of doit for each experiment."""
+    return hasattr(module_of(task), "tasks")
 
 
 def refuse_stale_looks(line: CommandLine) -> None:

@@ -70,6 +70,8 @@ def test_names_are_told_without_any_tree(project: Project) -> None:
     for words in ((), ("copy=lightning",)):
         assert "json= needs names=FILE\n" in project.doit("packs", "json=other.json", *words, check=3)
     assert not (project.folder / "other.json").exists()
+    assert "copy= or names=, not both" in project.doit("packs", "names=names.txt", "copy=lightning", check=3)
+    assert not (project.folder / "rules/lightning.yaml").exists()
 
 
 def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> None:
