@@ -219,8 +219,8 @@ def useless_options(job: Job, jobs: Pairs) -> Iterator[str]:
     if typed and not options.delete_old:
         yield f"Nothing is deleted by {' and '.join(typed)} alone: only delete_old=1 deletes."
     elif others and typed:
-        what = count_of(len(others), "experiment has", "experiments have")
-        yield f"Not by {' and '.join(typed)}: {what} another policy, by 'experiments' in the rules."
+        where = f"in {count_of(len(others), 'experiment')}: 'experiments' in the rules gives another policy."
+        yield from (f"{one} {'has no effect' if 'policy=' in one else 'lets nothing more go'} {where}" for one in typed)
 
 
 def unseen_writers(session: Session, base: str, job: Job) -> Iterator[str]:

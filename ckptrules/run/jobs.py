@@ -193,15 +193,16 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
 def policy_with_options(policy: Policy, options: Planning) -> Policy:
     """Return a policy with the lines that the options ``keep_last`` and ``keep_min_epoch`` replace.
 
-    ``keep_last`` changes only the policy that the option ``policy`` names. ``keep_min_epoch`` changes also those that
-    the rules assign to experiments, except where their ``min_epoch`` is lower, which keeps more.
+    In a policy that the rules assign to experiments, and that is not the one of the option ``policy``, they let nothing
+    more go: what they keep stays as well, and a line of its own that keeps more holds.
     """
-    limit, is_named = options.keep_min_epoch, policy.name == options.policy
-    if options.keep_last is not None and is_named:
-        policy = with_line(policy, "keep_last", options.keep_last, "min_epoch", "min_step")
-    if limit is None or (not is_named and any(k == "min_epoch" and least < limit for k, least, _ in policy.lines)):
-        return policy
-    return with_line(policy, "min_epoch", limit)
+    count, limit, is_named = options.keep_last, options.keep_min_epoch, policy.name == options.policy
+    own = {line.key: line.value for line in policy.lines}
+    if count is not None and (is_named or own.get("keep_last", 0) < count):
+        policy = with_line(policy, "keep_last", count, *(("min_epoch", "min_step") if is_named else ()))
+    if limit is not None and (is_named or own.get("min_epoch", limit) >= limit):
+        policy = with_line(policy, "min_epoch", limit)
+    return policy
 
 
 def _digest(inputs: object) -> str:

@@ -282,7 +282,10 @@ KEEP_MIN_EPOCH = option(
     "keep this epoch and later ones (overrides the policy's min_epoch, but not a lower one that the rules assign)",
 )
 KEEP_LAST = option(
-    None, at_least(1), "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
+    None,
+    at_least(1),
+    "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step; "
+    "in a policy that the rules assign, it only keeps more)",
 )
 EXECUTOR_HERE = option(
     None,

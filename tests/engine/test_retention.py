@@ -71,20 +71,31 @@ def test_a_policy_asked_for_does_not_go_before_that_of_an_experiment_and_that_is
     make(project, "paper_1", "other")
     add_rules(project, "experiments:\n  - {match: 'paper_*', policy: keep_all}\n")
     out = project.doit("migrate", "delete_old=1", "policy=best_and_last")
-    assert "Not by policy=best_and_last: 1 experiment has another policy, by 'experiments' in the rules.\n" in out
+    assert (
+        "policy=best_and_last has no effect in 1 experiment: 'experiments' in the rules gives another policy.\n" in out
+    )
     assert (project.names("paper_1"), project.names("other")) == (ALL, [NEW])
 
 
-def test_keep_last_is_for_the_policy_that_is_asked_for_and_for_no_other(project: Project) -> None:
+def test_keep_last_lets_nothing_more_go_by_the_policy_of_an_experiment(project: Project) -> None:
     make(project, "paper_1", "other")
     add_rules(project, "retention: {two: {keep_last: 2}}\nexperiments:\n  - {match: 'paper_*', policy: two}\n")
     out = project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert "Not by keep_last=1: 1 experiment has another policy, by 'experiments' in the rules.\n" in out
+    told = "keep_last=1 lets nothing more go in 1 experiment: 'experiments' in the rules gives another policy.\n"
+    assert told in out
     assert (project.names("paper_1"), project.names("other")) == (ALL[-2:], [NEW])
     out = project.doit("plan", "delete_old=1", "keep_last=1", "policy=two")
     assert "keep_last=1" not in out.split("Summary")[1]
     for selected in ("plan:other", "plan experiments=other"):
-        assert "Not by" not in project.doit(*selected.split(), "delete_old=1", "keep_last=1")
+        assert "lets nothing" not in project.doit(*selected.split(), "delete_old=1", "keep_last=1")
+
+
+@pytest.mark.parametrize("policy", ["keep_last: 2", "keep: protected"])
+def test_what_keep_last_asks_for_stays_by_the_policy_of_an_experiment_too(project: Project, policy: str) -> None:
+    make(project, "paper_1", "other")
+    add_rules(project, f"retention: {{own: {{{policy}}}}}\nexperiments:\n  - {{match: 'paper_*', policy: own}}\n")
+    project.doit("migrate", "delete_old=1", "keep_last=3")
+    assert (project.names("paper_1"), project.names("other")) == (ALL, ALL)
 
 
 def test_a_run_that_would_delete_too_much_is_refused_as_a_whole(project: Project) -> None:
