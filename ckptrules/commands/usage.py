@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 
 from ckptrules.commands.trash import stranger_notes
@@ -82,25 +82,42 @@ def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tu
     """Count the bytes of each of the `KINDS`, by directory; the second value are texts on what could not be measured.
 
     A file with several names counts once: in the first directory in which it stays, or else in the first that has it.
+    What lies in a directory in another one counts there alone.
     """
     rows: list[tuple[str, Counter[str]]] = []
+    by_directory: dict[str, Counter[str]] = {}
     linked: list[tuple[bool, int, int, Entry]] = []
     failed = []
     for own, found in whole_tree.with_tree(session, job, pairs)[0]:
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
         for kind, entry in sort(own.rules, listing, plan):
+            row[kind] += entry.size - _several(entry)
             if entry.shared:
                 linked.append((kind == "could go", KINDS.index(kind), len(rows), entry))
-            else:
-                row[kind] += entry.size
         rows.append((found.experiment, row))
+        by_directory[found.directory] = row
         unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
         failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
+    for above, size in [(_enclosing(one, by_directory), row.total()) for one, row in by_directory.items()]:
+        by_directory.get(above, Counter())["other"] -= size
     counted: set[tuple[int, int]] = set()
     for _, kind_at, at, entry in sorted(linked):
-        rows[at][1][KINDS[kind_at]] += taken(entry.size, entry.shared, counted)
+        rows[at][1][KINDS[kind_at]] += taken(_several(entry), entry.shared, counted)
     return rows, failed
+
+
+def _several(entry: Entry) -> int:
+    """Return the bytes under the names of an entry that lead to files with several names."""
+    return sum(link.size * link.here for link in entry.shared)
+
+
+def _enclosing(directory: str, others: Container[str]) -> str:
+    """Return the nearest of some directories that a directory lies in; an empty text where it lies in none."""
+    above = os.path.dirname(directory)
+    while above and above not in others:
+        above = os.path.dirname(above)
+    return above
 
 
 def archives(folder: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -144,6 +145,26 @@ def test_usage_counts_what_belongs_to_protected_checkpoints_as_json_does(project
     space = json.loads((project.folder / "plan.json").read_text())["space"]
     assert (space["protected"], space["kept"]) == (1030, 200)
     assert project.doit("usage").splitlines()[1].split()[1:5] == ["1.03", "KB", "200", "B"]
+
+
+def test_usage_counts_what_lies_in_a_directory_in_another_one_once(project: Project) -> None:
+    """Layouts such as ``['*', '*/*/ckpts']`` cover the folder of a sweep as well as those of its runs."""
+    (project.folder / "rules/mine.yaml").write_text(
+        "formats: [{id: e, match: 'e(?P<epoch>\\d+).pt', examples: {e1.pt: {epoch: 1}}}]\n"
+    )
+    naming = project.folder / "rules/naming.yaml"
+    naming.write_text(re.sub("(?m)^layout:.*", "layout: ['*', '*/*', '*/*/ckpts']", naming.read_text()))
+    project.make(
+        {"sweep/lr1/ckpts/e1.pt": 100, "sweep/lr1/ckpts/e2.pt": 100, "sweep/lr1/log.txt": 30, "sweep/a.txt": 5}
+    )
+    os.link(project.outputs / "sweep/lr1/ckpts/e2.pt", project.outputs / "sweep/lr1/best.pt")
+    lines = [line.split() for line in project.doit("usage", "policy=keep_all").splitlines()]
+    assert lines[1:5] == [
+        ["sweep", "5", "B", "5", "B"],
+        ["sweep/lr1", "30", "B", "30", "B"],
+        ["sweep/lr1/ckpts", "200", "B", "200", "B"],
+        ["all", "200", "B", "35", "B", "235", "B"],
+    ]
 
 
 def test_usage_of_archives_that_are_not_there_is_refused(project: Project) -> None:
