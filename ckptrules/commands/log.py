@@ -128,16 +128,19 @@ def entry_of(run: Run) -> dict[str, Any]:
 
 
 def threshold(header: Mapping[str, Any]) -> str:
-    """Return the rule by which a run deleted, as text: ``< epoch 10``, or the policy."""
+    """Return the rule by which a run deleted, as text: ``< epoch 10``, or the policy; and those that rules assign."""
     policy = header.get("policy")
     if not isinstance(policy, Mapping):
         return "by hand"
     lines = policy.get("lines")
     rows = {str(key): plain(str(value)) for key, value in lines.items()} if isinstance(lines, Mapping) else {}
+    others = policy.get("others")
+    names = " or ".join(plain(str(name)) for name in others) if isinstance(others, list) else ""
+    assigned = f"; where the rules assign it, policy {names}" * bool(names)
     if set(rows) == {"min_epoch"}:
-        return f"< epoch {rows['min_epoch']}"
+        return f"< epoch {rows['min_epoch']}{assigned}"
     words = ", ".join(f"{plain(key)}: {value}" for key, value in rows.items())
-    return f"policy {plain(str(policy.get('name')))}: {words}"
+    return f"policy {plain(str(policy.get('name')))}: {words}{assigned}"
 
 
 def plain(text: str) -> str:

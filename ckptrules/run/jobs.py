@@ -170,7 +170,11 @@ def job_of(session: Session, options: Planning, command: str = "migrate") -> Job
         policy_now = policy_with_options(policy, options)
         lines = (*policy_now.lines, *([rules.budget] if rules.budget else ()))
         values = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
-        header["policy"] = {"name": policy.name, "lines": {key: ", ".join(texts) for key, texts in values.items()}}
+        header["policy"] = {
+            "name": policy.name,
+            "lines": {key: ", ".join(texts) for key, texts in values.items()},
+            "others": sorted({one.policy for one in rules.experiments} - {policy.name}),
+        }
     job = Job(options, rules, session.style(options), header, Links(options.outputs_dir), journals_of(session))
     return with_policy(job._replace(verified=was_verified(options.outputs_dir)), policy)
 

@@ -35,6 +35,18 @@ def test_the_entry_says_what_was_migrated_deleted_and_kept(project: Project) -> 
     assert "`doit migrate delete_old=1`, in a, b" in lines[3]
 
 
+def test_the_entry_names_the_policies_that_the_rules_assign(project: Project) -> None:
+    """It named `default` alone, though others decided in most experiments."""
+    project.make(TREE)
+    rules = "retention: {paper: {keep_last: 2}}\nexperiments: [{match: b, policy: paper}]\n"
+    (project.folder / "rules/mine.yaml").write_text(rules)
+    project.doit("migrate", "delete_old=1", "json=done.json")
+    assert "- Deleted 3 checkpoints, 300 B (< epoch 10; where the rules assign it, policy paper)\n" in project.doit(
+        "log"
+    )
+    assert json.loads((project.folder / "done.json").read_text())["policy"]["others"] == ["paper"]
+
+
 def test_the_entry_names_the_program_with_its_dodo(project: Project) -> None:
     """It said `doit migrate`, which there does not work."""
     project.make(TREE)
