@@ -32,7 +32,7 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.outputs.links import Links
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
-from ckptrules.report.text import Several, Tally, experiment_block, tally
+from ckptrules.report.text import SharedFiles, Tally, experiment_block, tally
 from ckptrules.run import finding, pinning, records
 from ckptrules.run.command_line import params_of
 from ckptrules.run.experiments import unsearched_notes
@@ -277,7 +277,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     data = plan_as_data(done, state) if job.options.tells_data else None
     units = [unit for number, unit in enumerate(back.units) if number not in outcome.failed]
     gone, kept = ([link for u in units if (u.kind in DELETES) == goes for link in u.shared] for goes in (True, False))
-    links = Several(tuple(gone), tuple(kept))
+    links = SharedFiles(tuple(gone), tuple(kept))
     output = Output(experiment_block(done, (), job.style), tally(done), data, links=links)
     return Done(output, failed=bool(done.problems))
 

@@ -1,1 +1,1 @@
-"""What a plan, a run or a tree is, as text and as data."""
+"""Writes plans, runs and trees as text, as JSON and as a page."""

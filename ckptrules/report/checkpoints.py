@@ -1,4 +1,4 @@
-"""Pure: one checkpoint directory, and what becomes of it → a row for each of its checkpoints, and what else stays."""
+"""Describes the checkpoints of a directory by its plan or run, one row each, and what else stays there. Pure."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from ckptrules.engine.metrics import metrics_of, mode_of
 from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, is_protected_text, name_of, sort_entries, with_metrics
-from ckptrules.report.text import Several, Tally
+from ckptrules.report.text import SharedFiles, Tally
 
-LAST = ("last", "latest")  # what a protected name says that is the newest
+LAST = ("last", "latest")  # words in protected names of the newest checkpoint
 State = Literal["stays", "goes", "undecided"]
 
 
 class Before(NamedTuple):
     """What is known of a directory before anything in it is changed.
 
-    ``evidence`` has the metrics of all checkpoints and what each pointer file names. ``policy`` is that of the
-    experiment, also where nothing is to be deleted. ``unwhole`` are names that checkpoints go by, ``verified`` are
-    names of files, ``best`` are those that facts call the best.
+    Attributes:
+        evidence: it has the metrics of all checkpoints, and what each pointer file names.
+        policy: that of the experiment, even if nothing is to be deleted.
+        unwhole: the heads of checkpoints that are not whole.
+        verified: names of files that `doit verify` found whole.
+        best: names that facts call the best.
     """
 
     listing: Listing
@@ -40,11 +43,13 @@ class Before(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A checkpoint, and what becomes of it.
+    """A checkpoint, and what happens to it.
 
-    ``names`` are all its files: the one that it goes by, its other parts, the sidecars that share its fate. ``becomes``
-    is its new name, if it gets one. ``is_best`` and ``is_last`` say that it is that by a number, or that something
-    which is called so leads to it.
+    Attributes:
+        becomes: its new name, or empty.
+        names: its head, its other parts, and the sidecars that go or stay with it.
+        is_best: it is the best by the metric, or something that is called so leads to it.
+        is_last: it is the newest of its series, or something that is called so leads to it.
     """
 
     checkpoint: Checkpoint
@@ -66,63 +71,68 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that it goes by, before anything was changed."""
+        """The name of its head, before anything was changed."""
         return self.checkpoint.entry.name
 
 
-class Room(NamedTuple):
-    """Bytes of one directory that its plan does not add up, each with the files that have several names among them.
+class Space(NamedTuple):
+    """Bytes of one directory that a plan does not add up, and the files with several names among them.
 
-    ``same_twice`` are those of contents that are there more than once, as far as contents were compared.
+    ``same_twice`` are the bytes of further copies of the same content; None if no contents were compared.
     """
 
     protected: int = 0
-    shields: tuple[HardLinks, ...] = ()
+    protected_links: tuple[HardLinks, ...] = ()
     undecided: int = 0
-    open: tuple[HardLinks, ...] = ()
+    undecided_links: tuple[HardLinks, ...] = ()
     same_twice: int | None = None
 
 
-class Told(NamedTuple):
-    """What is told of one directory beside its plan; ``stays`` are names that stay and are of no checkpoint.
+class Details(NamedTuple):
+    """What a JSON file has of one directory besides its plan.
 
-    ``metric`` decides which one is the best, with ``min`` or ``max``; ``number`` is what most of them count by.
+    Attributes:
+        rows: its checkpoints.
+        stays: names that stay and belong to no checkpoint.
+        metric: the one that decides which checkpoint is the best, and ``min`` or ``max``.
+        number: the kind of number that most names have: step, epoch or number.
+        space: sums of bytes.
     """
 
     rows: tuple[Row, ...] = ()
     stays: tuple[Kept, ...] = ()
     metric: tuple[str, str] | None = None
     number: str = ""
-    room: Room = Room()
+    space: Space = Space()
 
 
-def told_of(seen: Before, plan: Plan) -> Told:
-    """Say of each checkpoint what becomes of it by a plan, or became of it in a run; those of a series by age."""
-    found = sort_entries(seen.rules, seen.listing)
-    seen = seen._replace(evidence=by_heads(seen.evidence, found))
+def details_of(before: Before, plan: Plan) -> Details:
+    """Describe what happens to each checkpoint by a plan, or happened in a run; those of a series are sorted by age."""
+    found = sort_entries(before.rules, before.listing)
+    before = before._replace(evidence=by_heads(before.evidence, found))
     known = {name for one in found.every for name in one.names}
-    every = sorted((with_metrics(one, seen.evidence) for one in (*found.every, *_unsound(seen, known))), key=_place)
-    metric = _metric(seen.policy, every)
-    rows = list(_rows(seen, found, plan, every, metric))
-    best, last = {*_best(seen, found, rows, metric)}, {*_last(found, seen, rows)}
+    every = sorted((with_metrics(one, before.evidence) for one in (*found.every, *_unsound(before, known))), key=_order)
+    metric = _metric(before.policy, every)
+    rows = list(_rows(before, found, plan, every, metric))
+    best, last = {*_best(before, found, rows, metric)}, {*_last(found, before, rows)}
     names = {name for row in rows for name in row.names}
-    return Told(
+    return Details(
         tuple(row._replace(is_best=row.name in best, is_last=row.name in last) for row in rows),
         tuple(row for row in plan.kept if row.name not in names),
         metric,
         _number(every),
-        _room(seen, rows),
+        _space(before, rows),
     )
 
 
 def _rows(
-    seen: Before, found: Sorted, plan: Plan, every: Iterable[Checkpoint], metric: tuple[str, str] | None
+    before: Before, found: Sorted, plan: Plan, every: Iterable[Checkpoint], metric: tuple[str, str] | None
 ) -> Iterator[Row]:
     actions = {action.name: action for action in plan.actions if action.kind in ("rename", "trash")}
     kept = {row.name: row for row in plan.kept}
-    told = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
-    entries = {entry.name: entry for entry in seen.listing.entries}
-    evidence, read, why = seen.evidence, reader(seen.rules, len(entries)), _why(plan)
+    done = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
+    entries = {entry.name: entry for entry in before.listing.entries}
+    evidence, read, why = before.evidence, reader(before.rules, len(entries)), _why(plan)
     shields = {one.entry.name for one in found.protected}
     for one in every:
         name = one.entry.name
@@ -134,11 +144,11 @@ def _rows(
         elif row:
             names = (*one.names, *(sidecar for sidecar in own if sidecar in kept))
         else:
-            names = tuple(each for each in (*one.names, *own) if each not in told)
+            names = tuple(each for each in (*one.names, *own) if each not in done)
         yield Row(
             one,
             "protected" if name in shields else name_of(one.entry, read).claim.kind,
-            pack.name if (pack := seen.rules.pack_of(one.named_by)) else "",
+            pack.name if (pack := before.rules.pack_of(one.named_by)) else "",
             "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
             action.to if action and action.to != name else "",
             names,
@@ -148,13 +158,13 @@ def _rows(
             action.saves if action else (),
             _metrics(one, metric),
             not evidence.pins.keys().isdisjoint(names),
-            name not in seen.unwhole and not one.flaw,
-            _verified(one, seen),
+            name not in before.unwhole and not one.flaw,
+            _verified(one, before),
         )
 
 
 def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
-    """Return what the problems say of each name that they are about, that of the directory among them."""
+    """Return the problems of each name, which may be that of the directory."""
     found: dict[str, tuple[Reason, ...]] = {}
     for problem in plan.problems:
         for name in problem.names:
@@ -162,37 +172,37 @@ def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
     return found
 
 
-def _unsound(seen: Before, known: Collection[str]) -> Iterator[Checkpoint]:
-    """Yield what the rules take for a checkpoint, and is none as it is: empty, claimed twice, without a usable name."""
-    read = reader(seen.rules, len(seen.listing.entries))
-    for entry in seen.listing.entries:
+def _unsound(before: Before, known: Collection[str]) -> Iterator[Checkpoint]:
+    """Yield entries that rules claim and that are no sound checkpoints: empty, claimed twice, with an unusable name."""
+    read = reader(before.rules, len(before.listing.entries))
+    for entry in before.listing.entries:
         if entry.kind in HOLDING and entry.name not in known:
-            said = name_of(entry, read).claim
-            if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not is_protected_text(entry, said):
-                yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
+            claim = name_of(entry, read).claim
+            if claim.kind in (*CHECKPOINTS, "protected", "ambiguous") and not is_protected_text(entry, claim):
+                yield Checkpoint(entry, claim.fields, entry.name, claim.reason, flaw="is not sound")
 
 
-def _verified(one: Checkpoint, seen: Before) -> Literal["whole", "broken"] | None:
-    if not seen.evidence.broken.keys().isdisjoint(one.names):
+def _verified(one: Checkpoint, before: Before) -> Literal["whole", "broken"] | None:
+    if not before.evidence.broken.keys().isdisjoint(one.names):
         return "broken"
-    return "whole" if seen.verified.issuperset(one.names) else None
+    return "whole" if before.verified.issuperset(one.names) else None
 
 
-def _place(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
-    """Sort by run and number, the older first; behind them what tells no number."""
+def _order(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
+    """Sort by run and number, the older first; names without a number come last."""
     run, kind = one.series
     return not kind, run, one.age_order
 
 
-def _room(seen: Before, rows: Iterable[Row]) -> Room:
+def _space(before: Before, rows: Iterable[Row]) -> Space:
     shields = [row for row in rows if row.kind == "protected" and row.state == "stays"]
     undecided = [row for row in rows if row.state == "undecided"]
     same: dict[int, list[Entry]] = defaultdict(list)
-    for entry in seen.listing.entries:
-        if (number := seen.evidence.same.get(entry.name)) is not None:
+    for entry in before.listing.entries:
+        if (number := before.evidence.same.get(entry.name)) is not None:
             same[number].append(entry)
     twice = [taken(sum(one.size for one in alike), _links(alike)) - alike[0].size for alike in same.values()]
-    return Room(
+    return Space(
         sum(row.size for row in shields),
         tuple(link for row in shields for link in row.links),
         sum(row.size for row in undecided),
@@ -205,24 +215,26 @@ def _links(entries: Iterable[Entry]) -> tuple[HardLinks, ...]:
     return tuple(link for entry in entries for link in entry.shared)
 
 
-def space_of(total: Tally, several: Iterable[Several], rooms: Sequence[Room]) -> dict[str, int | None]:
-    """Add up what becomes of the bytes of a tree; a file with several names counts once, where it stays first.
+def space_of(total: Tally, shared: Iterable[SharedFiles], spaces: Sequence[Space]) -> dict[str, int | None]:
+    """Add up the bytes of a tree that stay or go. A file with several names counts once: as staying, if a name stays.
 
     Args:
         total: the sums of the run, by file.
-        several: the files with several names that stay or go, of each directory.
-        rooms: of each directory that was looked at.
+        shared: the files with several names that stay or go, of each directory.
+        spaces: those of each directory that was read.
     """
-    protected = taken(sum(room.protected for room in rooms), [link for room in rooms for link in room.shields])
-    disputed = [link for room in rooms for link in room.open]
-    staying = {link[:3] for one in several for link in one.kept}
+    protected = taken(
+        sum(space.protected for space in spaces), [link for space in spaces for link in space.protected_links]
+    )
+    disputed = [link for space in spaces for link in space.undecided_links]
+    staying = {link[:3] for one in shared for link in one.kept}
     also_stay = sum(size for _, _, size in staying.intersection(link[:3] for link in disputed))
-    twice = [room.same_twice for room in rooms if room.same_twice is not None]
+    twice = [space.same_twice for space in spaces if space.same_twice is not None]
     return {
         "protected": protected,
         "kept": total.bytes_kept - protected,
         "goes": total.bytes_deleted,
-        "undecided": taken(sum(room.undecided for room in rooms), disputed) - also_stay,
+        "undecided": taken(sum(space.undecided for space in spaces), disputed) - also_stay,
         "same_twice": sum(twice) if twice else None,
     }
 
@@ -231,42 +243,42 @@ def space_of(total: Tally, several: Iterable[Several], rooms: Sequence[Room]) ->
 
 
 def _metrics(one: Checkpoint, asked: tuple[str, str] | None = None) -> dict[str, str]:
-    """Return what is told of a checkpoint by its sidecars, by facts and by its name, and the metric asked for."""
-    told = {**one.metrics, **dict(metrics_of(one))}
+    """Return the metrics of a checkpoint in its sidecars, facts and name, and the one that is ``asked`` for."""
+    found = {**one.metrics, **dict(metrics_of(one))}
     if asked and (text := metric_of(one, asked[0])) is not None:
-        told[asked[0]] = text
-    return told
+        found[asked[0]] = text
+    return found
 
 
 def _metric(policy: Policy | None, every: Iterable[Checkpoint]) -> tuple[str, str] | None:
-    """Return what decides which one is the best: by the policy, else what most of them tell and is known by name."""
+    """Return the metric that decides which is the best: that of the policy, else the known one that most have."""
     for line in policy.lines if policy else ():
         if line.key == "keep_best":
             return line.value.metric, line.value.mode
-    told = Counter(key for one in every for key in _metrics(one) if mode_of(key))
-    best = min(told, key=lambda key: (-told[key], "val" not in key.lower(), key), default="")
+    counts = Counter(key for one in every for key in _metrics(one) if mode_of(key))
+    best = min(counts, key=lambda key: (-counts[key], "val" not in key.lower(), key), default="")
     return (best, mode_of(best)) if best else None
 
 
 def _number(every: Iterable[Checkpoint]) -> str:
-    told = Counter(kind for one in every for kind in numbers_told(one.fields))
-    return max(("step", "epoch", "number"), key=lambda kind: told[kind]) if told else ""  # of equal ones the first
+    counts = Counter(kind for one in every for kind in numbers_told(one.fields))
+    return max(("step", "epoch", "number"), key=lambda kind: counts[kind]) if counts else ""
 
 
-def _best(seen: Before, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
-    """Yield the best by the metric, of those that are whole; and what is called so."""
+def _best(before: Before, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
+    """Yield the best whole checkpoint by the metric, and those that facts or links call the best."""
     heads = found.heads
-    yield from (heads.get(name, name) for name in seen.best)
-    yield from (name for leader, name in _leads(found, seen) if "best" in leader.lower())
+    yield from (heads.get(name, name) for name in before.best)
+    yield from (name for leader, name in _leads(found, before) if "best" in leader.lower())
     values = [goodness(row.metrics.get(metric[0]), metric[1]) if metric and row.is_whole else None for row in rows]
     rated = [(value, n) for n, value in enumerate(values) if value is not None and math.isfinite(value)]
     yield from [rows[max(rated)[1]].name] if rated else []
 
 
-def _last(found: Sorted, seen: Before, rows: Iterable[Row]) -> Iterator[str]:
-    """Yield what is led to, and the newest of each series that is whole."""
+def _last(found: Sorted, before: Before, rows: Iterable[Row]) -> Iterator[str]:
+    """Yield the newest whole checkpoint of each series, and those to which pointers and links to the last lead."""
     shields = {one.entry.name for one in found.protected}
-    for leader, name in _leads(found, seen):
+    for leader, name in _leads(found, before):
         word = leader.lower()
         if "best" not in word and (leader not in shields or any(last in word for last in LAST)):
             yield name
@@ -274,19 +286,19 @@ def _last(found: Sorted, seen: Before, rows: Iterable[Row]) -> Iterator[str]:
     yield from {one.series: one.entry.name for one in sorted(whole, key=lambda one: one.age_order)}.values()
 
 
-def _leads(found: Sorted, seen: Before) -> Iterator[tuple[str, str]]:
-    """Yield what leads to a checkpoint, and the name that this goes by; a protected name leads to itself."""
+def _leads(found: Sorted, before: Before) -> Iterator[tuple[str, str]]:
+    """Yield the links, pointers and protected names that lead to a checkpoint, each with the head of that."""
     heads = found.heads
-    words = ("best", *LAST)  # else what stands elsewhere needs it, and does not say what it is
-    outside = [link.entry for link in seen.evidence.links if any(word in link.entry.name.lower() for word in words)]
+    words = ("best", *LAST)  # other links from elsewhere do not say which checkpoint it is
+    outside = [link.entry for link in before.evidence.links if any(word in link.entry.name.lower() for word in words)]
     links = [*found.links, *outside]
     named = [(link.name, link.sibling) for link in links if link.sibling]
-    named += [(pointer, one.name) for pointer, said in seen.evidence.pointers.items() for one in said]
+    named += [(pointer, one.name) for pointer, said in before.evidence.pointers.items() for one in said]
     yield from ((in_part_folder(leader)[1], heads.get(name, name)) for leader, name in named)
     yield from ((one.entry.name, one.entry.name) for one in found.protected)
 
 
 def finite(text: str) -> float | None:
-    """Read a metric as JSON can have it, which knows neither NaN nor infinity."""
+    """Return a metric as a number for JSON; None for NaN and infinity, which JSON does not have."""
     value = as_float(text)
     return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Plans and runs → JSON."""
+"""Writes plans and runs as JSON."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.drafting import drafts
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.ruleset import PolicyLine, Reason
-from ckptrules.report.checkpoints import Row, Told, finite
+from ckptrules.report.checkpoints import Details, Row, finite
 
 SCHEMA_VERSION = 2
 
 
-def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: Told | None = None) -> dict[str, Any]:
-    """Turn one plan into the JSON form that ``docs/json.md`` describes.
+def plan_as_data(
+    plan: Plan, state: str, entries: Iterable[Entry] = (), details: Details | None = None
+) -> dict[str, Any]:
+    """Return one plan in the JSON form that ``docs/json.md`` describes.
 
     Args:
         plan: what is to happen, or did.
         state: ``planned``, ``done``, ``problems`` or ``up to date``.
-        entries: what is in the directory, as far as it was read.
-        told: its checkpoints; None where nobody looked at them.
+        entries: what is in the directory, if it was read.
+        details: its checkpoints, if they were read.
     """
-    told = told or Told((), plan.kept)
+    details = details or Details((), plan.kept)
     return {
         "experiment": plan.experiment,
         "directory": plan.directory,
         "state": state,
         "actions": [_action_as_data(action, plan.directory) for action in plan.actions],
-        "checkpoints": [_row_as_data(row) for row in told.rows],
+        "checkpoints": [_row_as_data(row) for row in details.rows],
         "stays": [
             {
                 "name": row.name,
@@ -41,15 +43,15 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
                 "bytes": row.size,
                 "reasons": [*map(reason_as_data, row.reasons)],
             }
-            for row in told.stays
+            for row in details.stays
         ],
         "skipped": [*_skipped_as_data(plan.skipped, {entry.name: entry for entry in entries})],
         "problems": [{**problem._asdict(), "hint": problem.hint or None} for problem in plan.problems],
         "notes": [*map(reason_as_data, plan.notes)],
         "policy": reason_as_data(plan.policy) if plan.policy else None,
-        "metric": {"name": told.metric[0], "mode": told.metric[1]} if told.metric else None,
+        "metric": {"name": details.metric[0], "mode": details.metric[1]} if details.metric else None,
         "best_goes": list(plan.best_goes),
-        "number": told.number or None,
+        "number": details.number or None,
     }
 
 
@@ -109,15 +111,12 @@ def _row_as_data(row: Row) -> dict[str, Any]:
 
 
 def line_as_data(line: PolicyLine) -> dict[str, Any]:
-    """Turn a line of a policy into the JSON form."""
+    """Return a line of a policy in the JSON form."""
     return {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
 
 
 class Experiments:
-    """What there is to tell of directories, in the JSON form, by path.
-
-    It is held packed: as values, 1,000,000 checkpoints would take 3 GB.
-    """
+    """Directories in the JSON form, by path. They are held compressed: 1,000,000 checkpoints would take 3 GB."""
 
     def __init__(self) -> None:
         self._packed: list[tuple[str, bytes]] = []
@@ -130,10 +129,10 @@ class Experiments:
             yield json.loads(decompress(packed))
 
     def add(self, experiment: Mapping[str, Any]) -> None:
-        """Hear of one more."""
+        """Add a directory."""
         self._packed.append((str(experiment["directory"]), compress(json.dumps(experiment).encode(), 1)))
 
 
 def reason_as_data(reason: Reason) -> dict[str, Any]:
-    """Turn a reason into the JSON form."""
+    """Return a reason in the JSON form."""
     return {"text": reason.text, "rule": reason.place.file_line if reason.place else None}

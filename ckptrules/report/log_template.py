@@ -1,4 +1,4 @@
-"""Pure: the template of an entry for the experiment log. It can do little, so that no template runs for ever."""
+"""Renders the template of the experiment log. Little of Jinja2 is allowed, so that no template runs for ever. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     import jinja2
     from jinja2 import nodes
 
-LONGEST_TEMPLATE = 20_000  # letters
-LONGEST_ENTRY = 10_000_000  # letters
-MOST_STEPS = 10**9  # of a loop: a name in it may be a list, and each filter may go through that
+LONGEST_TEMPLATE = 20_000  # characters
+LONGEST_ENTRY = 10_000_000  # characters
+MOST_STEPS = 10**9  # of a loop, if each name in it is a list, and each filter goes through one
 NAME = "<template>"  # what Jinja2 calls a template without a name in a traceback
 
 
 class LogTemplateError(ValueError):
-    """A template that cannot be used; the message is one fact, ``line`` is counted from 1, ``hint`` may be empty."""
+    """A template cannot be used; the message is one fact, ``line`` counts from 1, ``hint`` may be empty."""
 
     def __init__(self, line: int, fact: str, hint: str = "") -> None:
         super().__init__(fact)
@@ -28,19 +28,19 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     """Render the template. The values are numbers, texts, and lists of texts.
 
     Raises:
-        LogTemplateError: it uses more of Jinja2 than an entry needs, or fails, or gives too long a text.
+        LogTemplateError: it uses what is not allowed, fails, or renders too long a text.
     """
     if len(template) > LONGEST_TEMPLATE:
         raise LogTemplateError(1, f"it is longer than {LONGEST_TEMPLATE} letters")
     try:
         environment = _environment()
         tree = environment.parse(template)
-        _refuse_more_than_an_entry_needs(tree)
+        _refuse_unknown_nodes(tree)
         _refuse_long_loops(tree, max((len(value) for value in values.values() if isinstance(value, list)), default=0))
         return "".join(_limited(environment.from_string(tree).generate(values))).strip("\n") + "\n"
     except LogTemplateError:
         raise
-    except Exception as error:  # noqa: BLE001 - a template may fail in any way: it computes
+    except Exception as error:  # noqa: BLE001 - a template may fail in any way
         raise LogTemplateError(_line_of(error), str(error) or type(error).__name__) from None
 
 
@@ -54,7 +54,7 @@ def _limited(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _line_of(error: BaseException) -> int:
-    """Return the line of the template that failed, or the first where that is not known."""
+    """Return the line of the template that failed; 1 if it is unknown."""
     line, trace = getattr(error, "lineno", None), error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == NAME:
@@ -64,14 +64,14 @@ def _line_of(error: BaseException) -> int:
 
 
 def _list(value: object) -> list[Any]:
-    """Refuse a text: to join its letters again and again would make it long."""
+    """Refuse a text, which would grow if its characters were joined again and again."""
     if not isinstance(value, list):
         raise TypeError(f"a list is wanted, not {type(value).__name__}")
     return value
 
 
 def _number(value: object) -> int:
-    """Refuse a text: to add it to itself again and again would make it long."""
+    """Refuse a text, which would grow if it were added to itself again and again."""
     if not isinstance(value, int):
         raise TypeError(f"a number is wanted, not {type(value).__name__}")
     return value
@@ -116,11 +116,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _refuse_more_than_an_entry_needs(tree: nodes.Template) -> None:
-    """Allow what takes no longer than the template and its values are long: no calls, no loop in a loop, no products.
+def _refuse_unknown_nodes(tree: nodes.Template) -> None:
+    """Refuse what may take longer than template and values are long: calls, a loop in a loop, products.
 
     Raises:
-        LogTemplateError: at the first that is more.
+        LogTemplateError: with the first such node.
     """
     from jinja2 import nodes
 
@@ -130,10 +130,10 @@ def _refuse_more_than_an_entry_needs(tree: nodes.Template) -> None:
 
 
 def _refuse_long_loops(tree: nodes.Template, turns: int) -> None:
-    """Refuse a loop that goes through a list at each of its turns, where the list is long.
+    """Refuse a loop that goes through a long list at each of its turns.
 
     Raises:
-        LogTemplateError: at the loop.
+        LogTemplateError: with the line of the loop.
     """
     from jinja2 import nodes
 

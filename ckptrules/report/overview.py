@@ -1,4 +1,4 @@
-"""Pure: what a plan comes to, in one sentence and one line an experiment."""
+"""Sums a plan up in one sentence, and one line for each experiment. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ RIGHT = range(1, 6)  # columns of numbers
 
 
 def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
-    """Show the sentence that stands first in a page, too, and below it a line an experiment, what loses most first."""
+    """Return the first sentence of the page, and a line for each experiment; the one that loses most comes first."""
     found = sorted(every, key=lambda one: (-one.total.bytes_deleted, -one.total.bytes_kept, one.experiment))
     unread = _drafts(found)
     many, held = (sum(one.held[which] for one in found) for which in (0, 1))
     start = of_bytes(total.bytes_deleted, total.bytes_kept, held, total.kept + many, would=True)
-    said = "".join(text for text, _ in ended(start, total.problems + unread, held))
-    lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
+    sentence = "".join(text for text, _ in ended(start, total.problems + unread, held))
+    wrapped = textwrap.wrap(sentence, style.width) if style.width else [sentence]
+    lines = [style.paint(line, "bold") for line in wrapped]
     cells = [_cells(style.name(one.experiment), one.total, _drafts([one])) for one in found]
     cells.append(_cells("all", total, unread))
     return "\n".join([*lines, "", table(HEADINGS, cells, RIGHT, style.width, DROPS)])
 
 
 def _drafts(some: Iterable[Outlook]) -> int:
-    """Count the formats that would read what is not read."""
+    """Return how many drafts of formats would read all names that no rule knows."""
     return len({tuple(lines) for one in some if one.unread for lines in drafted(one.unread)} - {()})
 
 

@@ -1,4 +1,4 @@
-"""How things are shown on a terminal: signs, colours, tables, numbers."""
+"""Formats text for a terminal: signs, colours, tables, numbers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 
 GAP = "  "  # between the columns of a table
 INDENT = "  "
-NARROW = 20  # columns, the fewest for a text of several words
+NARROW = 20  # columns; a text of several words gets at least so many
 
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
 
 
 class Style(NamedTuple):
-    """What the terminal can show. ``encoding`` decides between ✓ and +, and which letters are escaped.
+    """What the terminal can show, and how much the user wants to see.
 
-    ``width`` is its columns, or 0 where nothing limits them: in a pipe or a file.
+    Attributes:
+        encoding: decides between ✓ and +, and which letters are escaped.
+        width: in columns; 0 in a pipe or a file, where there is no limit.
     """
 
     colour: bool = False
@@ -40,7 +42,7 @@ class Style(NamedTuple):
 
     @property
     def signs(self) -> Mapping[str, str]:
-        """The signs in front of a line, in ASCII where the terminal knows no others."""
+        """The signs in front of lines, in ASCII if the terminal knows no others."""
         try:
             "".join(SIGNS.values()).encode(self.encoding)
         except (UnicodeEncodeError, LookupError):
@@ -48,11 +50,11 @@ class Style(NamedTuple):
         return SIGNS
 
     def paint(self, text: str, colour: str) -> str:
-        """Colour a text where colours are wanted."""
+        """Colour a text, if colours are wanted."""
         return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self.colour else text
 
     def name(self, text: str) -> str:
-        """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+        """Escape what is unsafe to show in a file name: control characters, bidi marks, bytes that are no text."""
         if text.isascii() and text.isprintable():
             return text
         shown = visible(text)
@@ -64,7 +66,7 @@ class Style(NamedTuple):
 
 
 def printed(text: str, *, colour: bool) -> str:
-    """Escape what a terminal would obey, wherever it comes from; the ends of lines stay, and colours where wanted."""
+    """Escape what a terminal would obey, but for the ends of lines and, if wanted, colours."""
     if not colour or "\x1b" not in text:
         return visible_lines(text)
     parts = _COLOUR.split(text)
@@ -72,7 +74,7 @@ def printed(text: str, *, colour: bool) -> str:
 
 
 def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list[str]:
-    """Lay the lines of a summary out: label, number, note."""
+    """Return the aligned lines of a summary: label, number, note."""
     width = max(len(str(count)) for _, count, _ in rows)
     return [f"  {label:<{label_width}}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
 
@@ -80,13 +82,13 @@ def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list
 def summary_of(
     rows: Sequence[tuple[str, int, str]], style: Style, notes: Iterable[str], nothing: str = "nothing was changed"
 ) -> str:
-    """Lay out the last block of a command: its numbers, and notes below them; ``nothing`` was done in a preview."""
+    """Return the last block of a command: its numbers, and notes below them; in a preview, with ``nothing``."""
     title = style.paint("Summary", "bold") + f" ({nothing})" * style.preview
     return "\n".join([title, *numbers(rows), *filter(None, notes), ""])
 
 
 def few(texts: Sequence[str], most: int = 3) -> str:
-    """Name the first of some things; a mark says that there are more."""
+    """Join the first of some texts; ``…`` stands for the rest."""
     return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
 
 
@@ -115,19 +117,18 @@ def table(
     drops: Sequence[str] = (),
     later: Sequence[str] = (),
 ) -> str:
-    """Lay rows out in aligned columns, under headings if there are any.
+    """Return rows in aligned columns, under headings if there are any.
 
-    No cell is ever cut or broken. Where the table is wider than the terminal, columns go, which the last line names.
-    Where that is not enough, the first column that is left gets a line of its own, with the others below it. In the end
-    each cell has a line.
+    No cell is ever cut. If the table is wider than the terminal, columns are left out, and the last line names them. If
+    that is not enough, the first column gets a line of its own, with the others below it; at last, each cell does.
 
     Args:
-        headings: of the columns, or nothing.
-        rows: their cells.
-        right: the numbers of the columns that hold numbers.
-        width: columns of the terminal; 0 where nothing limits them.
-        drops: the headings of the columns that may go, in that order.
-        later: of those that go after them, where the first column has a line of its own.
+        headings: those of the columns, or none.
+        rows: the cells.
+        right: which columns are aligned to the right, by their numbers.
+        width: columns of the terminal; 0 without a limit.
+        drops: the headings of the columns that may be left out, in this order.
+        later: those that may be left out after them, when the first column has a line of its own.
     """
     shown = [headings, *rows] if headings else rows
     if not shown:
@@ -152,7 +153,7 @@ def table(
 def _fitting(
     widths: Sequence[int], may_go: Sequence[int], last_to_go: Sequence[int], width: int
 ) -> tuple[str, list[int]]:
-    """Choose which columns stay, and how: all ``beside`` each other, ``below`` the first, or ``each`` in its line."""
+    """Return which columns stay, and where: ``beside`` each other, ``below`` the first, or ``each`` in a line."""
     for some in _fewer(len(widths), may_go):
         if not width or _breadth(widths, some) <= width:
             return "beside", some
@@ -163,7 +164,7 @@ def _fitting(
 
 
 def _fewer(count: int, drops: Sequence[int]) -> Iterator[list[int]]:
-    """Yield which columns stay: all, then one less each time."""
+    """Yield which columns stay: all, then one less each time, in the order of ``drops``."""
     for number in range(len(drops) + 1):
         yield [column for column in range(count) if column not in drops[:number]]
 
@@ -178,9 +179,9 @@ def _padded(cell: str, width: int, *, right: bool) -> str:
 
 
 def when(mtime_ns: int) -> str:
-    """Write a time in nanoseconds since 1970 as people do, in UTC."""
+    """Format a time in nanoseconds since 1970 as date and time in UTC."""
     seconds = mtime_ns // NS
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999
+    except (ValueError, OverflowError, OSError):  # before the year 1 or after 9999
         return f"{seconds} s since 1970"

@@ -1,4 +1,4 @@
-"""Plans and runs → console text."""
+"""Writes plans and runs as text for the terminal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ckptrules.report.style import Style, count_of, summary_of, table, when
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
 
-LARGEST = 10  # so many lines show the order of magnitude
+LARGEST = 10  # lines of the list that shows the order of magnitude
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
-STAYS = ("renamed", "restored")  # what the numbers of a summary count that is kept
+STAYS = ("renamed", "restored")  # actions whose checkpoints count as kept
 
 
 class Tally(NamedTuple):
-    """The numbers of a run, or of one experiment of it, and two sums of bytes."""
+    """The numbers of a run, or of one of its experiments."""
 
     experiments: int = 0
     up_to_date: int = 0
@@ -41,10 +41,10 @@ class Tally(NamedTuple):
     links: int = 0
     rewritten: int = 0
     leftovers: int = 0
-    ignored: int = 0  # among those that are skipped
+    ignored: int = 0  # counted in ``skipped``, too
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
-        return Tally._make(map(add, self, other))  # once for each experiment of a run that has nothing to do
+        return Tally._make(map(add, self, other))  # fast, as a run with nothing to do adds up all experiments
 
     @property
     def changes(self) -> int:
@@ -53,37 +53,37 @@ class Tally(NamedTuple):
         return files + self.relinked + self.states + self.links + self.rewritten
 
 
-class Several(NamedTuple):
-    """The files with several names of one experiment: those of which names go, and those of which names stay."""
+class SharedFiles(NamedTuple):
+    """The files with several names (hard links) in an experiment: those with a name that goes, or one that stays."""
 
     gone: tuple[HardLinks, ...] = ()
     kept: tuple[HardLinks, ...] = ()
 
 
-def several(plan: Plan, entries: Iterable[Entry]) -> Several:
-    """Sort the files that have several names by what becomes of these."""
+def shared_files(plan: Plan, entries: Iterable[Entry]) -> SharedFiles:
+    """Return the files with several names, by whether the names go or stay."""
     shared = {entry.name: entry.shared for entry in entries if entry.shared}
     if not shared:
-        return Several()
+        return SharedFiles()
     fates = plan.going, plan.not_going
-    return Several(*(tuple(link for name in shared if name in names for link in shared[name]) for names in fates))
+    return SharedFiles(*(tuple(link for name in shared if name in names for link in shared[name]) for names in fates))
 
 
-def by_file(total: Tally, found: Sequence[Several]) -> Tally:
-    """Correct the bytes of experiments, by their files with several names.
+def by_file(total: Tally, found: Sequence[SharedFiles]) -> Tally:
+    """Correct sums of bytes over experiments, in which a file with several names counts with each name.
 
-    Each counts once among the bytes that are kept, and among those that go with its last name.
+    Now it counts once among the kept bytes, or among those that go if all its names go.
     """
     gone, kept = ([link for row in found for link in row[which]] for which in (0, 1))
     return total._replace(bytes_deleted=freed(total.bytes_deleted, gone), bytes_kept=taken(total.bytes_kept, kept))
 
 
 def tally(plan: Plan) -> Tally:
-    """Count one experiment, all bytes by name. Renamed checkpoints are among the kept ones.
+    """Count one experiment; a file with several names counts with each of them. Renamed checkpoints count as kept.
 
-    Leftovers are counted apart, and their bytes are among those that are deleted.
+    Leftovers have a count of their own; their bytes count as deleted.
     """
-    from ckptrules.changes.kinds import ACTIONS  # not above: where nothing was done there is nothing to count
+    from ckptrules.changes.kinds import ACTIONS  # here, as runs with nothing to do count nothing
 
     count: Counter[str] = Counter()
     size: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def tally(plan: Plan) -> Tally:
 
 
 def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
-    """Show what happened, or would happen, in one experiment; an empty text where there is nothing to say."""
+    """Return the text on what happened, or would happen, in one experiment; empty if there is nothing to say."""
     lines: list[str] = []
     for action in plan.actions:
         lines += _action_lines(action, style)
@@ -129,15 +129,15 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
 
 
 def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[str] = ()) -> str:
-    """Show the numbers of the whole run, aligned, and the notes below them."""
+    """Return the numbers of the whole run, aligned, and the notes below them."""
     if not total.experiments and total.up_to_date:
         what = count_of(total.up_to_date, "experiment is", "experiments are")
         return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
     goes = total.deleted + total.leftovers
-    untold = 0 if style.verbose else total.ignored
-    ignored = f"{untold} of them " * (untold < total.skipped)
+    unnamed = 0 if style.verbose else total.ignored
+    ignored = f"{unnamed} of them " * (unnamed < total.skipped)
     beside = f"and {count_of(total.leftovers, 'leftover')}, " if total.leftovers else ""
     rows = [
         (
@@ -152,7 +152,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
         *[("links", total.links, "under old names")] * bool(total.links),
         *[("rewritten", total.rewritten, "files with references")] * bool(total.rewritten),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
-        ("skipped", total.skipped, f"{ignored}no checkpoints (verbose=1 names them)" if untold else ""),
+        ("skipped", total.skipped, f"{ignored}no checkpoints (verbose=1 names them)" if unnamed else ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
     ]
     return summary_of(rows, style, notes)
@@ -161,9 +161,11 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
 class Outlook(NamedTuple):
     """What an experiment would keep and lose, in a preview.
 
-    ``held`` are how many checkpoints a problem holds, and their bytes: they count neither as kept nor as deleted.
-    ``largest`` are the bytes that the largest that go free, and their paths. ``blind`` is a checkpoint that goes where
-    nothing tells which one is the best. ``unread`` are names that no rule knows and that look like checkpoints.
+    Attributes:
+        held: the number and the bytes of checkpoints that a problem holds; they count neither as kept nor as deleted.
+        largest: the bytes that are freed, and the path, of the largest checkpoints that go.
+        blind: a checkpoint that goes although nothing shows which one is the best; else empty.
+        unread: names that no rule knows and that look like checkpoints.
     """
 
     experiment: str
@@ -174,11 +176,8 @@ class Outlook(NamedTuple):
     unread: tuple[Unread, ...] = ()
 
 
-def outlook(plan: Plan, entries: Sequence[Entry], total: Tally, links: Several) -> Outlook:
-    """Say what an experiment would keep and lose; ``total`` is its tally, ``links`` what `several` says of it.
-
-    Links are not counted.
-    """
+def outlook(plan: Plan, entries: Sequence[Entry], total: Tally, links: SharedFiles) -> Outlook:
+    """Return what an experiment would keep and lose, by its `tally` and its `shared_files`. Links do not count."""
     shared, counted = {entry.name: entry.shared for entry in entries if links.gone}, still_there(links.gone)
     frees = [
         (taken(action.size, [link for name in action.names for link in shared.get(name, ())], counted), action.name)
@@ -197,7 +196,7 @@ def outlook(plan: Plan, entries: Sequence[Entry], total: Tally, links: Several) 
 
 
 def magnitude(every: Sequence[Outlook], style: Style) -> str:
-    """Show per experiment what stays and what goes, and the largest that go; nothing where nothing goes."""
+    """Return a table of what stays and goes in each experiment, and the largest that go; empty if nothing goes."""
     losing = sorted((one for one in every if one.largest), key=lambda one: -one.total.bytes_deleted)
     if not losing:
         return ""
@@ -218,9 +217,9 @@ def _amounts(several: Sequence[Outlook]) -> tuple[str, str, str, str]:
 
 
 def trash_sentence(items: int, size: int, days: int | None) -> str:
-    """Tell what waits in the trash and how it goes; nothing where nothing waits.
+    """Return a sentence on what waits in the trash, and when it is freed; empty if nothing waits.
 
-    ``days`` are the ``trash_days`` of the rules; None where they are not known.
+    ``days`` are the ``trash_days`` of the rules; None if they are unknown.
     """
     if not items:
         return ""
@@ -231,7 +230,7 @@ def trash_sentence(items: int, size: int, days: int | None) -> str:
 
 @lru_cache
 def _opening(kind: str, style: Style) -> tuple[str, str, int]:
-    """Return what the lines of an action begin with: the first, the one with the new name; and the indent of more."""
+    """Return how the first line of an action and that with the new name begin, and the indent of further lines."""
     from ckptrules.changes.kinds import ACTIONS
 
     action = ACTIONS[kind]
@@ -244,7 +243,7 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     opening, arrow, indent = _opening(action.kind, style)
     place = f"{action.directory}/{action.name}" if action.directory else action.name
     first = opening + style.name(place) + files_of(action.parts)
-    along = _along_lines(action, indent, style) if action.with_it or action.leaves_link else ()
+    along = _with_it_lines(action, indent, style) if action.with_it or action.leaves_link else ()
     if not action.to:
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
         saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
@@ -254,11 +253,11 @@ def _action_lines(action: Action, style: Style) -> list[str]:
 
 
 def files_of(others: int) -> str:
-    """Say how many files a checkpoint is that has others beside the one that it goes by."""
+    """Return the number of files of a checkpoint in brackets; empty if it has one."""
     return f" ({others + 1} files)" if others else ""
 
 
-def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
+def _with_it_lines(action: Action, indent: int, style: Style) -> list[str]:
     along = [
         " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
         for name, to in (action.with_it if style.verbose else action.with_it[action.parts :])
@@ -273,7 +272,7 @@ def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
 
 
 def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
-    """Show a problem with its hint; where it has several names, ``entries`` must hold them."""
+    """Return the lines of a problem and its hint; ``entries`` must hold its names if it has several."""
     sign = style.paint(style.signs["problem"], "red")
     if len(problem.names) == 1:
         lines = [f"{sign} Problem: {said_of(style.name(problem.names[0]), style.name(problem.text))}"]

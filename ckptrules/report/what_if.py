@@ -1,4 +1,4 @@
-"""What other options would come to, and what each line of the rules keeps: added up over a tree, as data."""
+"""Adds up over a tree what would go by other options, or without one line of the rules; returns JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ckptrules.engine.what_if import LineInUse
 
 
 class Weight(NamedTuple):
-    """How many checkpoints go by a plan, the bytes of all their names, and the files among them with several names."""
+    """What goes by a plan: the number of checkpoints, the bytes of all names, and the files with several names."""
 
     deleted: int
     size: int
@@ -19,14 +19,14 @@ class Weight(NamedTuple):
 
 
 class Used(NamedTuple):
-    """How many checkpoints a line keeps in a directory, and what would go there without it."""
+    """The number of checkpoints that a line keeps in a directory, and what would go without the line."""
 
     keeps: int
     without: Weight
 
 
 class Weighed(NamedTuple):
-    """What would go in one directory: as its policy deletes, by each of the other options, and without each line."""
+    """What would go in one directory: by its own policy, by each of the other options, and without each line."""
 
     base: Weight
     rows: tuple[Weight, ...]
@@ -34,14 +34,14 @@ class Weighed(NamedTuple):
 
 
 def added(weights: Iterable[Weight]) -> tuple[int, int]:
-    """Add up how many checkpoints and bytes go; a file with names in several directories counts once."""
+    """Return the sum of checkpoints and of bytes that go; a file with names in several directories counts once."""
     found = list(weights)
     links = [link for one in found for link in one.links]
     return sum(one.deleted for one in found), freed(sum(one.size for one in found), links)
 
 
 def rows_as_data(rows: Sequence[Mapping[str, Any]], weighed: Sequence[Weighed]) -> list[dict[str, Any]]:
-    """Add to each row what would go."""
+    """Return each row with what would go by it."""
     totals = [added(one.rows[number] for one in weighed) for number in range(len(rows))]
     return [
         {**row, "bytes_deleted": size, "deleted": deleted} for row, (deleted, size) in zip(rows, totals, strict=True)
@@ -49,7 +49,7 @@ def rows_as_data(rows: Sequence[Mapping[str, Any]], weighed: Sequence[Weighed]) 
 
 
 def lines_as_data(weighed: Sequence[Weighed]) -> list[dict[str, Any]]:
-    """Say of each line how much it keeps, and how much would go without it: in the order of the rules."""
+    """Return how much each line keeps, and how much would go without it, in the order of the rules."""
     base = added(one.base for one in weighed)
     uses = dict.fromkeys(use for one in weighed for use in one.lines)
     return [_line(use, weighed, base) for use in sorted(uses, key=_order)]

@@ -13,7 +13,7 @@ from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.scouting import MOST_NAMES, Scouted
 from ckptrules.report.style import Style, count_of, table
-from ckptrules.report.text import Several, Tally, by_file, several, tally
+from ckptrules.report.text import SharedFiles, Tally, by_file, shared_files, tally
 from ckptrules.rules.load import load_rules
 from ckptrules.run import deciding, finding, jobs, records
 from ckptrules.run.command_line import command_line
@@ -103,10 +103,10 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     finding.go_by(session, options, rules)
     header = {"started_ns": session.started_ns}
     job = jobs.Job(options, rules, Style(), header, Links(place), records.journals_of(session))
-    total, links, blind = Tally(), list[Several](), 0
+    total, links, blind = Tally(), list[SharedFiles](), 0
     for own, found in jobs.own_jobs(session, job):
         plan, listing = deciding.decided_of(own, found)[:2]
-        links.append(several(plan, listing.entries))
+        links.append(shared_files(plan, listing.entries))
         total += tally(plan)
         blind += plan.blind
     total = by_file(total, links)

@@ -122,15 +122,15 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
 
 def space(path: str, collected: Collected, total: Tally, days: int | None) -> dict[str, Any]:
     """Return the bytes of a tree by their use, and of its disk; None for what is not known."""
-    storage, rooms = Disk(path), collected.all("room")
-    known = space_of(total, collected.links, rooms)
+    storage, spaces = Disk(path), collected.all("space")
+    known = space_of(total, collected.links, spaces)
     in_trash, since = None, list[float]()
     with contextlib.suppress(OSError):
         in_trash = trash_use(storage).size
         since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
     disk = os.statvfs(path)
     return {
-        **(known if rooms else dict.fromkeys(known)),
+        **(known if spaces else dict.fromkeys(known)),
         "trash": in_trash,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": storage.free(),

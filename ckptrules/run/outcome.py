@@ -9,7 +9,7 @@ from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.report.style import Style
-from ckptrules.report.text import Outlook, Several, Tally
+from ckptrules.report.text import Outlook, SharedFiles, Tally
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.options import Common
 from ckptrules.stopping import KilledError, StoppedError
@@ -17,12 +17,12 @@ from ckptrules.storage import reading
 from ckptrules.workers.pieces import Work
 
 if TYPE_CHECKING:
-    from ckptrules.report.checkpoints import Room
+    from ckptrules.report.checkpoints import Space
     from ckptrules.report.data import Experiments
     from ckptrules.report.what_if import Weighed
 
 NOTHING = Tally()
-NONE = Several()
+NONE = SharedFiles()
 FAULTS = (OSError, SlowRuleError, StoppedError)  # of one directory: it is reported by `untouched`, the others go on
 
 
@@ -37,17 +37,17 @@ class Output(NamedTuple):
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so the commands in it are not completed.
         weighed: what other options would delete; only where that was asked for.
-        room: bytes for the JSON file.
+        space: bytes for the JSON file.
     """
 
     text: str
     tally: Any = NOTHING
     data: Mapping[str, Any] | None = None
     outlook: Outlook | None = None
-    links: Several = NONE
+    links: SharedFiles = NONE
     as_it_is: bool = False
     weighed: Weighed | None = None
-    room: Room | None = None
+    space: Space | None = None
 
 
 class Done(NamedTuple):
@@ -147,7 +147,7 @@ class Collected:
         return [value for output in self._outputs if (value := getattr(output, field))]
 
     @property
-    def links(self) -> list[Several]:
+    def links(self) -> list[SharedFiles]:
         """The files with several names."""
         return [links for links in self.all("links") if links != NONE]
 

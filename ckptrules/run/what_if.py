@@ -26,7 +26,7 @@ from ckptrules.engine.what_if import (
 )
 from ckptrules.outputs.evidence import Looks
 from ckptrules.outputs.pointers import ABOVE
-from ckptrules.report.text import several, tally
+from ckptrules.report.text import shared_files, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run.deciding import Decided, looks_of, plan_with_evidence, sources_asked
@@ -193,4 +193,4 @@ def plan_by(job: Job, looks: Looks, other: Other) -> Plan:
 def weight(plan: Plan, listing: Listing) -> Weight:
     """Count the checkpoints and bytes that a plan deletes."""
     total = tally(plan)
-    return Weight(total.deleted, total.bytes_deleted, several(plan, listing.entries).gone)
+    return Weight(total.deleted, total.bytes_deleted, shared_files(plan, listing.entries).gone)

@@ -14,7 +14,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import by_tree, holds_until, reads_files
 from ckptrules.outputs.listing import scan
-from ckptrules.report.text import experiment_block, outlook, several, tally
+from ckptrules.report.text import experiment_block, outlook, shared_files, tally
 from ckptrules.run import pinning
 from ckptrules.run.deciding import Decided, decided_of
 from ckptrules.run.jobs import Job
@@ -94,15 +94,15 @@ def report_on(job: Job, plan: Plan, listing: Listing, before: Before | None = No
     ``plan`` is what was done, or would be. ``before`` are the checkpoints as they were before the run, for the data.
     """
     state = "problems" if plan.problems else "planned" if job.options.dry_run else "done"
-    data, room = None, None
+    data, space = None, None
     if job.options.tells_data:
-        from ckptrules.report.checkpoints import told_of
+        from ckptrules.report.checkpoints import details_of
         from ckptrules.report.data import plan_as_data
 
-        checkpoints = told_of(before, plan) if before else None
-        data, room = plan_as_data(plan, state, listing.entries, checkpoints), checkpoints and checkpoints.room
+        checkpoints = details_of(before, plan) if before else None
+        data, space = plan_as_data(plan, state, listing.entries, checkpoints), checkpoints and checkpoints.space
     text = experiment_block(plan, listing.entries, job.style)
-    output = Output(text, tally(plan), data, links=several(plan, listing.entries), room=room)
+    output = Output(text, tally(plan), data, links=shared_files(plan, listing.entries), space=space)
     return Done(output, failed=bool(plan.problems))
 
 

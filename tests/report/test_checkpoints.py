@@ -14,7 +14,7 @@ from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.report.checkpoints import Before, Told, told_of
+from ckptrules.report.checkpoints import Before, Details, details_of
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules
 from tests.engine.test_plan import GOLDEN, RULES, Case, entries, golden, rules_of
@@ -28,14 +28,14 @@ class Made(NamedTuple):
 
     plan: Plan
     found: Sorted
-    told: Told
+    told: Details
 
 
 @functools.cache
 def make(case: Case) -> Made:
     rules, made = rules_of(case), golden(case)
     listing = Listing("ocr", "ocr/checkpoints", tuple(entries(case)))
-    return Made(made, sort_entries(rules, listing), told_of(Before(listing, rules, Evidence()), made))
+    return Made(made, sort_entries(rules, listing), details_of(Before(listing, rules, Evidence()), made))
 
 
 @every_golden_plan
@@ -79,14 +79,14 @@ OLD, MID, NEW = (f"epoch-{n:02}_step-{n * 100:06}.ckpt" for n in (1, 2, 3))
 FILES = dict.fromkeys((OLD, MID, NEW), "100")
 
 
-def tell(evidence: Evidence = Evidence(), listing: Mapping[str, str] = FILES, **more: Any) -> Told:  # noqa: B008 - a value
+def tell(evidence: Evidence = Evidence(), listing: Mapping[str, str] = FILES, **more: Any) -> Details:  # noqa: B008 - a value
     rules = load_rules(RULES)
     listed = Listing("ocr", "ocr/checkpoints", tuple(entries(Case("", [], dict(listing)))))
     seen = Before(listed, rules, evidence, rules.policies["default"], **more)
-    return told_of(seen, make_plan(rules, listed, evidence=evidence))
+    return details_of(seen, make_plan(rules, listed, evidence=evidence))
 
 
-def called(said: Told, flag: str) -> list[str]:
+def called(said: Details, flag: str) -> list[str]:
     return [row.name for row in said.rows if getattr(row, flag)]
 
 
@@ -113,7 +113,9 @@ def test_the_policy_says_by_which_metric() -> None:
     rules = load_rules({**RULES, "mine.yaml": "retention: {mine: {keep_best: {metric: acc, mode: max, count: 1}}}"})
     listed = Listing("ocr", "ocr/checkpoints", tuple(entries(Case("", [], FILES))))
     evidence = Evidence(metrics={MID: {"acc": "3", "val_loss": "9"}, NEW: {"acc": "2", "val_loss": "8"}})
-    said = told_of(Before(listed, rules, evidence, rules.policies["mine"]), make_plan(rules, listed, evidence=evidence))
+    said = details_of(
+        Before(listed, rules, evidence, rules.policies["mine"]), make_plan(rules, listed, evidence=evidence)
+    )
     assert (called(said, "is_best"), said.metric) == ([MID], ("acc", "max"))
 
 

@@ -1,1 +1,1 @@
-"""The page: the JSON that `json=` writes → one HTML file that needs nothing else."""
+"""Draws the JSON that `json=` writes as a page: one HTML file that needs nothing else."""

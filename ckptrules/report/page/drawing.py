@@ -1,4 +1,4 @@
-"""Pure: the data of a run → the page. All of it is one file: no server, no network, no address."""
+"""Draws the page from the data of a run: one file that needs no server and no network. Pure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _UNIT = re.compile(r"(?<=\d) (?=[KMGTP]?B\b)")
 _BREAKS = re.compile(r"(?<=[-_/])")
-MOST = 1 << 28  # bytes of data that a page may hold, as some 500,000 checkpoints do: few compressed ones may be endless
+MOST = 1 << 28  # bytes of data in a page, some 500,000 checkpoints; a few compressed bytes may stand for far more
 
 
 class PageError(ValueError):
-    """What was given is no JSON that a page can be drawn from; the message is one fact, to stand behind the path."""
+    """No page can be drawn from a file; the message is one fact, to be put after the path."""
 
 
 def draw(data: Data) -> str:
@@ -38,7 +38,7 @@ def draw(data: Data) -> str:
         data: the JSON of ``plan``, ``migrate``, ``undo``, ``verify`` or ``history``, as ``docs/json.md`` describes it.
 
     Raises:
-        PageError: it is not of the schema version that this program writes, or lacks what that version has.
+        PageError: the data have another schema version, or lack something.
     """
     version = data.get("schema_version") if isinstance(data, Mapping) else None
     if version != SCHEMA_VERSION:
@@ -58,7 +58,7 @@ def draw(data: Data) -> str:
 
 
 def packed(data: Data) -> str:
-    """Write the data so that they stand in a page: compressed, as 100,000 checkpoints are some 50 MB of JSON."""
+    """Return the data as a text in the page: compressed, as 100,000 checkpoints are some 50 MB of JSON."""
     text = json.dumps(data, separators=(",", ":"), sort_keys=True, default=str)
     return json.dumps(
         {"encoding": "gzip, base64", "json": base64.b64encode(compress(text.encode(), 6, mtime=0)).decode()}
@@ -66,10 +66,10 @@ def packed(data: Data) -> str:
 
 
 def unpacked(page: str) -> Any:
-    """Return the data that a page was drawn from.
+    """Return the data in a page; None if the text is no page of this program.
 
     Raises:
-        PageError: it is no page of this program.
+        PageError: the data cannot be read, or are too long.
     """
     found = re.search(r'<script type="application/json" id="data">([^<]*)</script>', page)
     try:
@@ -85,7 +85,7 @@ def unpacked(page: str) -> Any:
 
 
 def prose(text: str) -> str:
-    """Make a sentence safe to show; no line ends between a number and its unit."""
+    """Escape what is unsafe to show, and let no line end between a number and its unit."""
     return _UNIT.sub(THIN, "".join(c if c == THIN else visible(c) for c in text) if THIN in text else visible(text))
 
 
@@ -101,7 +101,7 @@ def _breaking(text: str) -> Markup:
 
 @lru_cache(maxsize=1)
 def _environment() -> tuple[jinja2.Environment, Mapping[str, str]]:
-    """Return what renders the template, and the style and the script that stand in it."""
+    """Return the environment that renders the template, and the style and the script of the page."""
     import jinja2
 
     loader = jinja2.PackageLoader("ckptrules", "report/page")

@@ -1,4 +1,4 @@
-"""Pure: the data of a run → all that stands in its page, in the order in which it stands there."""
+"""Computes all that the page shows from the data of a run, in the order of the page. Pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ckptrules.report.page.verdict import (
 )
 from ckptrules.report.style import count_of
 
-MOST_NEEDS = 100  # problems that stand in the page itself
-MOST_OPEN = 8  # of these, before "more" is asked for
+MOST_NEEDS = 100  # problems in the page itself
+MOST_OPEN = 8  # problems that are shown before a click on "more"
 MOST_EXPERIMENTS = 1000
 MOST_CHANGES = 1000
-THIN = "\u202f"  # a narrow space at which no line ends
+THIN = "\u202f"  # a narrow no-break space
 SECTIONS = {
     "needs-you": ("needs", "Needs you"),
     "space": ("space", "Space"),
@@ -38,12 +38,12 @@ SECTIONS = {
 
 
 def thousands(number: int) -> str:
-    """Write a number so that no line ends in it."""
+    """Format a number with narrow no-break spaces."""
     return f"{number:,}".replace(",", THIN)
 
 
 def sections(data: Data) -> dict[str, Any]:
-    """Work out all that stands in the page."""
+    """Return the values for the template of the page."""
     verifies = data["command"] == "verify"
     experiments = [] if verifies else [one for one in experiments_of(data) if one.get("checkpoints")]
     places = {id(one): index for index, one in enumerate(experiments_of(data))}
@@ -88,12 +88,12 @@ def total_of(experiment: Data) -> int:
 
 
 def bytes_of(experiment: Data, state: str) -> int:
-    """Add up the bytes of those in one state."""
+    """Add up the bytes of an experiment's checkpoints in one state."""
     return sum(row["bytes"] for row in experiment["checkpoints"] if row["state"] == state)
 
 
 def changes(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
-    """Name each thing that was done to a name, where there is no more to be told of checkpoints."""
+    """Yield a row for each action, for commands whose data have no checkpoints."""
     for one in experiments:
         for action in one.get("actions", ()):
             yield {
@@ -107,7 +107,7 @@ def changes(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
 
 
 def stacked(parts: Iterable[tuple[str, int]], whole: int) -> list[dict[str, Any]]:
-    """Lay the parts of a bar side by side, each with its begin and its share in percent of the ``whole`` width."""
+    """Return the parts of a bar, each with its begin and its share in percent of ``whole``."""
     found, at = [], 0.0
     for kind, size in parts:
         share = 100 * size / whole if whole else 0.0
@@ -117,11 +117,11 @@ def stacked(parts: Iterable[tuple[str, int]], whole: int) -> list[dict[str, Any]
 
 
 def space(data: Data) -> dict[str, Any] | None:
-    """Lay the one bar out: protected, kept, what goes, what waits for a person, the trash."""
+    """Return the bar of the whole tree: protected, kept, what goes, what needs a person, the trash."""
     given = data.get("space")
     if not given:
         return None
-    if not data["dry_run"]:  # what went is in the trash, or on the disk no more
+    if not data["dry_run"]:  # what went is in the trash, or freed
         given = {**given, "goes": 0}
     until = f"until {given['trash_until']}" if given["trash_until"] else ""
     names = {
@@ -147,7 +147,7 @@ def space(data: Data) -> dict[str, Any] | None:
 
 
 def disk(given: Data) -> str:
-    """Say what is free on the disk now, and would be when all that goes has left the trash too."""
+    """Say what is free on the disk now, and will be when what goes has left the trash."""
     if given["disk_free"] is None:
         return ""
     goes, trash = given["goes"] or 0, given["trash"] or 0
@@ -159,7 +159,7 @@ def disk(given: Data) -> str:
 
 
 def experiment_row(data: Data, one: Data, biggest: int) -> dict[str, Any]:
-    """Lay one experiment out: the bar on the scale of the biggest, and what is to be known at a glance."""
+    """Return the row of an experiment; its bar has the scale of the ``biggest`` experiment."""
     stays, goes, undecided = (bytes_of(one, state) for state in ("stays", "goes", "undecided"))
     notes = [one["policy"]] if one["policy"] else []
     return {
@@ -177,24 +177,26 @@ def experiment_row(data: Data, one: Data, biggest: int) -> dict[str, Any]:
 
 
 def about(one: Data, now: int) -> str:
-    """Say how many checkpoints it has, how far it came, how good the best is, and how old the newest."""
+    """Say how many checkpoints an experiment has, its highest number, its best value, and how old the newest is."""
     rows = one["checkpoints"]
-    said = [count_of(len(rows), "checkpoint")]
+    parts = [count_of(len(rows), "checkpoint")]
     numbers = [row["fields"].get(one["number"]) for row in rows]
-    if numbers := [number for number in numbers if isinstance(number, int)]:  # a name may say "final" in its place
-        said.append(f"{one['number']} {thousands(max(numbers))}")
+    if numbers := [
+        number for number in numbers if isinstance(number, int)
+    ]:  # a name may have "final" in place of a number
+        parts.append(f"{one['number']} {thousands(max(numbers))}")
     name, mode = ((one["metric"] or {}).get(key, "") for key in ("name", "mode"))
     values = [row["metrics"].get(name) for row in rows if row["best"]]
-    if values := [value for value in values if value is not None]:  # NaN, say, of what a link calls the best
-        said.append(f"best {name} {max(values) if mode == 'max' else min(values):.6g}")
+    if values := [value for value in values if value is not None]:  # a link may call one the best whose metric is NaN
+        parts.append(f"best {name} {max(values) if mode == 'max' else min(values):.6g}")
     newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
     if newest is not None:
-        said.append(f"{human_time((now - newest) // NS)} old")
+        parts.append(f"{human_time((now - newest) // NS)} old")
     if sound := sum(row["verified"] == "whole" for row in rows):
-        said.append(f"{sound} verified")
+        parts.append(f"{sound} verified")
     if cut := sum(not row["whole"] for row in rows):
-        said.append(f"{cut} unfinished")
-    return " · ".join(said)
+        parts.append(f"{cut} unfinished")
+    return " · ".join(parts)
 
 
 def others(experiments: Sequence[Data]) -> str:
@@ -207,7 +209,7 @@ def others(experiments: Sequence[Data]) -> str:
 
 
 def what_ifs(data: Data) -> Iterator[dict[str, Any]]:
-    """Lay the other ways out, all on the scale of all bytes."""
+    """Yield a row for each other option; their bars have the scale of all bytes."""
     rows = data.get("what_if", ())
     whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"] + undecided_in(data) if rows else 0
     for row in rows:
@@ -222,31 +224,31 @@ def what_ifs(data: Data) -> Iterator[dict[str, Any]]:
 
 
 def history_row(run: Data) -> dict[str, Any]:
-    """Say what became of a run."""
+    """Return the row of an earlier run."""
     until = f"; can be undone until {run['undo_until']}" if run["undo"] and run["undo_until"] else ""
     return {**run, "when": run["when"] or "", "state": f"{run['state']}{until}"}
 
 
 def deleted(runs: Sequence[Data]) -> dict[str, Any] | None:
-    """Draw the bytes that runs deleted, added up over time, as steps in a picture of 1000 by 120."""
-    told = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"] and run["when"]]
-    if len(told) < 2:  # noqa: PLR2004 - one step is no curve
+    """Return the curve of deleted bytes, added up over the runs, as a path in a picture of 1000 by 120."""
+    shown = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"] and run["when"]]
+    if len(shown) < 2:  # noqa: PLR2004 - one step is no curve
         return None
-    first, last = told[0]["started_ns"], told[-1]["started_ns"]
-    total = sum(run["bytes_deleted"] for run in told)
+    first, last = shown[0]["started_ns"], shown[-1]["started_ns"]
+    total = sum(run["bytes_deleted"] for run in shown)
     line, sofar = "M0 118", 0
-    for run in told:
+    for run in shown:
         x = 20 + 960 * (run["started_ns"] - first) / ((last - first) or 1)
         sofar += run["bytes_deleted"]
         line += f"H{x:.1f}V{118 - 112 * sofar / total:.1f}"
     line += "H1000"
-    days = (told[0]["when"][:10], told[-1]["when"][:10])
-    label = f"{human_size(total)} deleted by {count_of(len(told), 'run')} from {days[0]} to {days[1]}"
+    days = (shown[0]["when"][:10], shown[-1]["when"][:10])
+    label = f"{human_size(total)} deleted by {count_of(len(shown), 'run')} from {days[0]} to {days[1]}"
     return {"line": line, "area": f"{line}V120H0Z", "total": total, "first": days[0], "last": days[1], "label": label}
 
 
 def rule_row(line: Data) -> dict[str, Any]:
-    """Lay a line of the rules out."""
+    """Return the row of a line of the rules."""
     of = f"{line['policy']}: " if line["policy"] else ""
     return {
         "text": f"{of}{line['key']}: {line['value']}",
@@ -254,5 +256,5 @@ def rule_row(line: Data) -> dict[str, Any]:
         "keeps": line["keeps"],
         "alone": line["alone"],
         "bytes_alone": line["bytes_alone"],
-        "idle": not line["keeps"] and line["key"] != FLOOR,  # which keeps only where nothing else does
+        "idle": not line["keeps"] and line["key"] != FLOOR,  # the floor keeps only what no other line does
     }

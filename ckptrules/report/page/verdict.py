@@ -1,4 +1,4 @@
-"""Pure: what a page says first: what goes, what stays, whether that is all right, and what needs a person."""
+"""Writes the head of the page: what goes, what stays, warnings, and what needs a person. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ckptrules.engine.measures import human_size, visible_lines
 from ckptrules.report.style import count_of, few
 
 Data = Mapping[str, Any]
-Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it stands out
+Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it is emphasised
 
-MOST_NAMES = 20  # of one problem
+MOST_NAMES = 20  # names of one problem
 _COMMAND = re.compile(r"'((?:doit|ckptrules) [^'\n]+)'|`((?:doit|ckptrules) [^`\n]+)`")
 
 
 def experiments_of(data: Data) -> Sequence[Data]:
-    """Return the experiments; `history` tells of none."""
+    """Return the experiments; the data of `history` have none."""
     found: Sequence[Data] = data.get("experiments", ())
     return found
 
 
 def runs_of(data: Data) -> Sequence[Data]:
-    """Return the runs before, newest first: `history` calls them so, what tells of more too, history."""
+    """Return the earlier runs, newest first; the data of other commands than `history` call them history."""
     found: Sequence[Data] = data["runs"] if data["command"] == "history" else data.get("history", ())
     return found
 
 
 def words(data: Data) -> dict[str, str]:
-    """Say what the states of checkpoints are called: of a run that was made they lie in the past."""
+    """Return the words for the states of checkpoints; after a run, in the past tense."""
     if data["command"] == "verify":
         return {"stays": "sound", "undecided": "not sound"}
     if data["dry_run"]:
@@ -40,14 +40,14 @@ def words(data: Data) -> dict[str, str]:
 
 def kicker(data: Data) -> str:
     """Say what was asked, by whom, where and when."""
-    said = ["Plan" if data["command"] in ("plan", "page") else str(data["command"])]
+    parts = ["Plan" if data["command"] in ("plan", "page") else str(data["command"])]
     if data["dry_run"]:
-        said += ["nothing was changed", *(["with delete_old=1"] if data["options"].get("delete_old") else [])]
+        parts += ["nothing was changed", *(["with delete_old=1"] if data["options"].get("delete_old") else [])]
     elif data["run"]:
-        said.append(f"run {data['run']}")
+        parts.append(f"run {data['run']}")
     digest = (data.get("rules") or {}).get("naming_digest") or ""
-    said += [f"{data['who']}@{data['host']}", data["when"], *([f"rules {digest[:12]}"] if digest else [])]
-    return " · ".join(said)
+    parts += [f"{data['who']}@{data['host']}", data["when"], *([f"rules {digest[:12]}"] if digest else [])]
+    return " · ".join(parts)
 
 
 def verdict(data: Data, needs: int) -> Pieces:
@@ -57,19 +57,19 @@ def verdict(data: Data, needs: int) -> Pieces:
 
 
 def ended(start: Pieces, needs: int, held: int) -> Pieces:
-    """End a sentence by how much needs a person, and the bytes that are held by that."""
+    """End a sentence with how many problems need a person, and the bytes of the checkpoints that they hold."""
     tail = [(", ", False), (f"{needs} need{'s' if needs == 1 else ''} you", True)] if needs else []
     return [*start, *tail, *([(f" ({human_size(held)})", False)] if needs and held else []), (".", False)]
 
 
 def undecided_in(data: Data) -> int:
-    """Return the bytes of the checkpoints that a problem holds; they count neither as kept nor as deleted."""
+    """Return the bytes of the checkpoints that problems hold; they count neither as kept nor as deleted."""
     rows = (row for one in experiments_of(data) for row in one.get("checkpoints", ()))
     return sum(row["bytes"] for row in rows if row.get("state") == "undecided")
 
 
 def of_plan(data: Data) -> Pieces:
-    """Say what goes and what stays; of what tells of no checkpoints (an undo), how much was changed."""
+    """Say what goes and what stays; of a command without checkpoints, such as undo, how many changes it makes."""
     summary, would = data["summary"], data["dry_run"]
     goes, stays, held = summary["bytes_deleted"], summary["bytes_kept"], undecided_in(data)
     many = sum(len(one.get("checkpoints", ())) for one in experiments_of(data))
@@ -82,7 +82,7 @@ def of_plan(data: Data) -> Pieces:
 
 
 def of_bytes(goes: int, stays: int, held: int, many: int, *, would: bool) -> Pieces:
-    """Say what goes of how much, and what stays: ``many`` checkpoints where nothing goes; ``held`` does neither."""
+    """Say how many bytes go and stay, of all with those ``held``; if none go, how many checkpoints stay."""
     if not goes:
         stay = "stayed" if not would else "stays" if many == 1 else "stay"
         return [
@@ -97,7 +97,7 @@ def of_bytes(goes: int, stays: int, held: int, many: int, *, would: bool) -> Pie
 
 
 def of_verify(data: Data) -> Pieces:
-    """Say how many are sound."""
+    """Say how many checkpoints are sound."""
     summary = data["summary"]
     if unread := summary.get("to_read"):
         return [
@@ -115,13 +115,13 @@ def of_verify(data: Data) -> Pieces:
 
 
 def of_history(data: Data) -> Pieces:
-    """Say how much the runs deleted that was not taken back."""
+    """Say how many bytes the runs deleted that were not taken back."""
     size = sum(run["bytes_deleted"] for run in runs_of(data) if not run["taken_back"])
     return [(count_of(len(runs_of(data)), "run"), True), (f", {human_size(size)} deleted and not taken back", False)]
 
 
 def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, str]]:
-    """Say whether anything that a person may care about is among what goes."""
+    """Yield sentences on whether the best, the last or pinned checkpoints go."""
     if data.get("refused"):
         yield {"kind": "warns", "text": f"'doit migrate' would refuse this run: {data['refused']}"}
     going = [row for one in experiments for row in one["checkpoints"] if row["state"] == "goes"]
@@ -155,23 +155,23 @@ def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, st
 
 
 def has_best(one: Data) -> bool:
-    """Say whether anything in an experiment is known to be the best."""
+    """Say whether a best checkpoint of an experiment is known."""
     return any(row["best"] for row in one["checkpoints"])
 
 
 def others_by(one: Data) -> Sequence[str]:
-    """Return the metrics by which the best of an experiment, or of a run in it, goes, and is not marked so."""
+    """Return the metrics whose best in an experiment, or in one of its runs, goes without being marked as best."""
     marked = one["metric"] and any(row["best"] and row["state"] == "goes" for row in one["checkpoints"])
     return [metric for metric in one["best_goes"] if not (marked and metric == one["metric"]["name"])]
 
 
 def best_stays(one: Data) -> bool:
-    """Say whether the best of an experiment is known and stays, in each run of it."""
+    """Say whether the best of an experiment is known, and stays in each of its runs."""
     return has_best(one) and not (one["metric"] and one["metric"]["name"] in one["best_goes"])
 
 
 def all_stay(experiments: Sequence[Data]) -> str:
-    """Say that the last of each experiment stays, and the best where one is known; by which metric, if others go."""
+    """Say that the last of each experiment stays, and the best if known; with the metric if the best by others goes."""
     known, many = sum(map(best_stays, experiments)), len(experiments)
     metrics = {one["metric"]["name"] for one in experiments if one["metric"]}
     best = f"best by {' or '.join(sorted(metrics))}" if metrics and any(map(others_by, experiments)) else "best"
@@ -183,7 +183,7 @@ def all_stay(experiments: Sequence[Data]) -> str:
 
 
 def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
-    """Name what the rules do not settle, with the line or the command that does; names of one draft together."""
+    """Yield what needs a person, with a hint or a draft of a format; names of one draft are one row."""
     drafted: dict[str, list[tuple[Data, str]]] = {}
     for one in experiments:
         for problem in one.get("problems", ()):
@@ -196,13 +196,13 @@ def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
 
 
 def need(one: Data, text: str, names: Sequence[str], hint: Pieces, draft: str | None) -> dict[str, Any]:
-    """Put one of them together."""
+    """Return one row of what needs a person."""
     shown = {"names": names[:MOST_NAMES], "more_names": max(len(names) - MOST_NAMES, 0)}
     return {"where": one["experiment"], "text": text, "hint": hint, "draft": draft and visible_lines(draft), **shown}
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Cut a hint at the commands in it."""
+    """Cut a hint into pieces; commands are emphasised."""
     at = 0
     for found in _COMMAND.finditer(text):
         yield text[at : found.start()], False
