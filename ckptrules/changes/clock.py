@@ -1,8 +1,7 @@
-"""Pure: the number that a run gets under the lock, and whether the clock can be believed since the run before.
+"""Pure: the numbers of runs, and whether the clock has leapt since the last run.
 
-Nothing that matters goes by the clock alone: clocks leap, and two machines seldom agree. Runs are ordered by their
-numbers. Only what waits in the trash is freed by its age; where the clock has leapt since the last run, all that waits
-there waits anew from then on.
+Clocks leap, and two machines seldom agree, so runs are ordered by numbers. Only the trash is freed by age: if the clock
+has leapt since the last run, the age of all that is in the trash is counted from now on.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import NamedTuple
 
 from ckptrules.engine.measures import NS
 
-TOLERANCE_NS = 3600 * NS  # a clock that is set right by less has not leapt
-LONGEST_PAUSE_NS = 366 * 86_400 * NS  # after a restart of the machine: what nobody can tell from a leap
+TOLERANCE_NS = 3600 * NS  # a smaller correction of a clock is no leap
+LONGEST_PAUSE_NS = 366 * 86_400 * NS  # after a reboot, less than this may be an idle project, and is no leap
 
 
 class Now(NamedTuple):
-    """What the clocks say at one moment, in nanoseconds.
+    """The times of all clocks at one moment, in nanoseconds.
 
-    ``wall_ns`` counts since 1970, ``files_ns`` likewise by the clock of the file system. ``up_ns`` counts since the
-    machine was started, and ``boot`` names that start; an empty text where the system does not tell.
+    ``wall_ns`` is since 1970, ``files_ns`` likewise, by the clock of the file system. ``up_ns`` is since the boot of
+    the machine, and ``boot`` the id of that boot (empty if the system has none).
     """
 
     wall_ns: int
@@ -31,10 +30,10 @@ class Now(NamedTuple):
 
 
 class LastRun(NamedTuple):
-    """What is remembered of the last run that could change something: its number, and what the clocks said.
+    """The record of the last run that could change something: its number, and the times of the clocks.
 
-    ``leapt_ns`` is when the clock was last seen to have leapt (0: never), ``waited`` the runs that had something in
-    the trash then. ``at_work`` is the id of the run until it ends: it stays where the run is killed.
+    ``leapt_ns`` is when a leap of the clock was last seen (0: never), and ``waited`` are the runs that had something in
+    the trash then. ``at_work`` is the id of the run until it ends; after a kill it is still there.
     """
 
     number: int = 0
@@ -47,7 +46,7 @@ class LastRun(NamedTuple):
 
 
 def read(text: str) -> LastRun | None:
-    """Read what `write` wrote; None where it is nothing of that kind."""
+    """Read what `write` wrote; None if it is anything else."""
     try:
         row = json.loads(text)
         found = LastRun(**{**row, "waited": tuple(map(str, row["waited"]))})
@@ -65,7 +64,7 @@ def write(last: LastRun) -> str:
 
 
 def leap(last: LastRun | None, now: Now) -> str:
-    """Say how the clock has leapt since the last run, or nothing."""
+    """Return in words how the clock has leapt since the last run; an empty text if it has not."""
     if abs(now.wall_ns - now.files_ns) > TOLERANCE_NS:
         return f"differs from that of the file system by {_days(now.wall_ns - now.files_ns)}"
     if last is None:
@@ -81,12 +80,12 @@ def leap(last: LastRun | None, now: Now) -> str:
 
 
 def begin(last: LastRun | None, highest: int, now: Now, waiting: Iterable[str]) -> LastRun:
-    """Return what is to be remembered of a run that begins.
+    """Return the record of a run that begins.
 
     Args:
-        last: what is remembered of the one before, if anything is.
+        last: the record of the run before, if there is one.
         highest: the highest number in the journals.
-        now: what the clocks say.
+        now: the times of the clocks.
         waiting: the runs that have something in the trash.
     """
     before = last or LastRun()
@@ -95,12 +94,12 @@ def begin(last: LastRun | None, highest: int, now: Now, waiting: Iterable[str]) 
 
 
 def waits_since(last: LastRun | None, run: str, started: float) -> float:
-    """Return since when what a run left in the trash waits, in seconds since 1970; ``started`` is by its name."""
+    """Return from when the age of a run's trash is counted, in seconds since 1970; ``started`` is in the run's id."""
     return last.leapt_ns / NS if last and run in last.waited else started
 
 
 def highest(headers: Iterable[Mapping[str, object]]) -> int:
-    """Return the highest number that the headers of journals tell; 0 where none does."""
+    """Return the highest number of a run in the headers of journals, or 0."""
     numbers = [header.get("number") for header in headers]
     return max((number for number in numbers if type(number) is int), default=0)
 

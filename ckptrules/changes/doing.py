@@ -1,4 +1,4 @@
-"""Does units, each wholly or not at all, by whatever kinds of steps they are made of."""
+"""Does units: each wholly or not at all, whatever kinds its steps have."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ckptrules.storage.base import Changed, HalfWayError
 from ckptrules.storage.reading import refuse_path, why_of
 from ckptrules.storage.state import Folders
 
-BY_OTHERS = (FileExistsError, FileNotFoundError, Changed)  # somebody else was at work
+BY_OTHERS = (FileExistsError, FileNotFoundError, Changed)  # errors that show that another program was at work
 
 
 class HalfDone(str):
-    """Why a unit could not be done, where what was done of it could not be taken back: the next run finishes it."""
+    """Why a unit could be neither done nor taken back; the next run finishes it."""
 
     __slots__ = ()
 
 
 def do_step(folders: Folders, step: Step) -> None:
-    """Make one change, or none.
+    """Do one step, or change nothing.
 
     Raises:
         FileExistsError: the new name is taken.
-        FileNotFoundError: nothing stands under the old name.
-        Changed: something else stands there.
+        FileNotFoundError: the old name is free.
+        Changed: the old name has another content.
         OSError: the system refuses.
     """
     refuse_path(step.name)
@@ -41,13 +41,13 @@ def do_step(folders: Folders, step: Step) -> None:
         raise
     except OSError:
         with contextlib.suppress(OSError):
-            if is_done(folders, step):  # the answer of a server was lost
+            if is_done(folders, step):  # a server has done it, and its answer was lost
                 return
         raise
 
 
 def begins(folders: Folders, step: Step) -> bool:
-    """Say whether a step could be made by what stands there now (`Kind.begins`); not where that cannot be seen."""
+    """Return whether a step could be done now (`Kind.begins`); False if that cannot be seen."""
     try:
         return KINDS[step.kind].begins(folders, step)
     except OSError:
@@ -55,20 +55,20 @@ def begins(folders: Folders, step: Step) -> bool:
 
 
 def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
-    """Say whether a step was made already (`Kind.is_done`); OSError where that cannot be seen."""
+    """Return whether a step is done already (`Kind.is_done`); OSError if that cannot be seen."""
     try:
         refuse_path(step.name)
         return KINDS[step.kind].is_done(folders, step, taken_again=taken_again)
     except OSError as error:
         if error.errno not in (*LEADS_NOWHERE, errno.EINVAL):
             raise
-        return False  # nothing stands there, or nothing of that kind
+        return False  # the name is free, or is no link or file as the step needs it
 
 
 def do_units(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
     """Do units, each wholly or not at all; return the numbers of those that were not done, and why.
 
-    None is begun once the run is to end, or one is half done: only the last that was begun can be finished.
+    No unit is begun once the run is to stop, or once one is half done: `recovery` finishes only the last one begun.
     """
     failed, is_over = dict[int, str](), False
     for number, unit in enumerate(units):
@@ -80,12 +80,12 @@ def do_units(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
 
 
 def half_done(failed: Mapping[int, str]) -> str:
-    """Return why a unit is half done, if one is."""
+    """Return why a unit is half done; an empty text if none is."""
     return next((why for why in failed.values() if isinstance(why, HalfDone)), "")
 
 
 def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()) -> str:
-    """Do steps, all or none (``before`` were done already); return why it could not be, or nothing."""
+    """Do all of some steps, or none; return why not, or an empty text. ``before`` are the steps done already."""
     done = list(before)
     for step in steps:
         try:
@@ -101,12 +101,11 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
 
 
 def _taken_back(folders: Folders, done: Sequence[Step], why: str) -> str:
-    """Take steps back, as many as can be, and return why that is, with what could not be."""
+    """Take steps back, as far as possible; return ``why``, and what could not be taken back."""
     for step in reversed(done):
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
-        except BY_OTHERS as error:
-            # No later run can mend it, and what else was done is on no record.
+        except BY_OTHERS as error:  # no later run can mend this, so the unit counts as not done
             why = f"{why}; {step.to} could not be taken back: {why_of(error)}"
         except OSError as error:
             return HalfDone(f"{why}; {step.to} could not be taken back: {why_of(error)}, so it {HALF_DONE}")

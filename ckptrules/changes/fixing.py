@@ -1,7 +1,7 @@
-"""Brings the paths inside checkpoints up to date: Lightning keeps the names of its best and last ones in each of them.
+"""Updates the paths that Lightning stores inside each checkpoint: those of the best and the last one.
 
-Only files of torch are touched. A copy with other texts is written, read back as `doit verify` does, and takes the
-place of the original in one step; the original waits in the trash.
+Only torch files are changed. A copy with new paths is written, read back as `doit verify` does, and replaces the
+original in one step; the original goes to the trash.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.units import refused
 from ckptrules.engine.actions import Action, Plan, Problem, Recipe, Skipped, Step, Unit
 from ckptrules.engine.entries import Entry, Listing
@@ -29,16 +29,17 @@ from ckptrules.storage.base import CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Bar, Progress, why_of
 from ckptrules.storage.state import WORK, Folders, open_directory
+from ckptrules.storage.writing import undo_on_error
 
-OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
+OLD_STATE = ".state"  # added to the name in the trash, so that it never meets a deleted checkpoint of that name
 SPARE_BYTES = 1 << 20
 
 
-class Ground(NamedTuple):
-    """A directory as it is, and by what is judged what may be changed inside its checkpoints.
+class FixContext(NamedTuple):
+    """A directory as it is now, and what decides which of its checkpoints may be changed.
 
-    The rules say what an old name has become. ``now_ns`` is the present, in nanoseconds since 1970. ``pinned`` is what
-    keeps its content, and what is said of that.
+    ``rules`` say what an old name has become. ``now_ns`` is in nanoseconds since 1970. ``pinned`` maps names that must
+    keep their content to the reason.
     """
 
     outputs_dir: str
@@ -51,42 +52,45 @@ class Ground(NamedTuple):
         """Open the directory, and give its descriptor."""
         return reading.open_below(self.outputs_dir, self.listing.directory)
 
-    def renewal(self, names: Collection[str]) -> Callable[[str], str | None]:
-        """Return what gives for a text inside what it is to be, if anything; the directory will have these names."""
+    def path_updater(self, names: Collection[str]) -> Callable[[str], str | None]:
+        """Return a function from a text inside a checkpoint to its new path, or None (`new_path`).
+
+        ``names`` are those that the directory has, or will have.
+        """
         directory = self.listing.directory
         home = os.path.realpath(os.path.join(self.outputs_dir, directory))
         return lambda text: new_path(text, home, directory, names, self.rules)
 
-    def used(self, directory: int, entry: Entry) -> str:
-        """Say who uses a checkpoint, if anybody does."""
+    def why_in_use(self, directory: int, entry: Entry) -> str:
+        """Return why a checkpoint counts as in use, or an empty text."""
         used = in_use(directory, entry, self.rules.settle, self.now_ns)
         return used and f"it {used}"
 
 
-class Finding(NamedTuple):
-    """What is to be changed in one directory, and what cannot be."""
+class OldPaths(NamedTuple):
+    """The checkpoints of a directory with old paths inside, and those that cannot be changed."""
 
     recipes: tuple[tuple[Entry, Recipe], ...]
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
 
 
-def fix(here: Ground, place: Workplace, bar: Bar, kept: int) -> Plan:
-    """Change the old paths in every checkpoint of a directory, and return what was done.
+def fix(context: FixContext, tree: JournalledTree, bar: Bar, kept: int) -> Plan:
+    """Update the paths in every checkpoint of a directory, and return what was done.
 
     Args:
-        here: the directory as it is now.
-        place: where and how the run changes things.
-        bar: gives, for a number of bytes, what takes the bytes written.
-        kept: how many checkpoints stay, for the record.
+        context: the directory as it is now.
+        tree: the tree, and the journal of the run.
+        bar: shows the progress in bytes.
+        kept: how many checkpoints stay, for the journal.
     """
-    listing, found = here.listing, look_inside(here, _real_names(here.listing))
+    listing, found = context.listing, find_old_paths(context, _real_names(context.listing))
     actions, problems = [], list(found.problems)
-    with here.open() as directory, bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+    with context.open() as directory, bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         try:
             for entry, recipe in found.recipes:
                 heed()
-                if why := _fix_one(here, directory, place, entry, recipe, tell, kept):
+                if why := _fix_one(context, directory, tree, entry, recipe, tell, kept):
                     problems.append(refused(_action(entry, recipe), why))
                 else:
                     actions.append(_action(entry, recipe))
@@ -95,28 +99,29 @@ def fix(here: Ground, place: Workplace, bar: Bar, kept: int) -> Plan:
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
-def foresee(here: Ground, plan: Plan) -> Plan:
-    """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
-    listing = here.listing
+def foresee(context: FixContext, plan: Plan) -> Plan:
+    """Return what `fix` would do after a plan is carried out (or now, if the plan has no actions)."""
+    listing = context.listing
     gone, new = _gone_and_new(plan)
     stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
-    found = look_inside(here._replace(listing=stays), _names_after(listing, plan))
+    found = find_old_paths(context._replace(listing=stays), _names_after(listing, plan))
     actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def stale_name(here: Ground, directory: int, plan: Plan) -> str:
-    """Return an old name to which the newest file that a plan renames keeps a path inside, or nothing.
+def stale_name(context: FixContext, directory: int, plan: Plan) -> str:
+    """Return an old name to which the newest file that a plan renames has a path inside; else an empty text.
 
-    The directory is open. What cannot be read tells none; who renames it stumbles over the same.
+    A file that cannot be read counts as having none: its rename will show the error.
     """
     _, new = _gone_and_new(plan)
-    files = [entry for entry in here.listing.entries if entry.name in new and entry.kind == "file"]
+    files = [entry for entry in context.listing.entries if entry.name in new and entry.kind == "file"]
     newest = max(files, key=lambda entry: (entry.mtime_ns, entry.name), default=None)
     if newest is None:
         return ""
     with contextlib.suppress(NotRewritableError, OSError), open_file(directory, newest.name) as file:
-        return next(map(os.path.basename, rewrite(file, here.renewal(_names_after(here.listing, plan))).changes), "")
+        recipe = rewrite(file, context.path_updater(_names_after(context.listing, plan)))
+        return next(map(os.path.basename, recipe.changes), "")
     return ""
 
 
@@ -131,17 +136,17 @@ def _names_after(listing: Listing, plan: Plan) -> set[str]:
     return {new.get(name, name) for name in _real_names(listing) - gone}
 
 
-def look_inside(here: Ground, names: Collection[str]) -> Finding:
-    """Find the old paths in the checkpoints of a directory that has these names, or will have.
+def find_old_paths(context: FixContext, names: Collection[str]) -> OldPaths:
+    """Find the checkpoints with old paths inside; ``names`` are those that the directory has, or will have.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
     """
     recipes, skipped, problems = [], [], []
-    rules, change = here.rules, here.renewal(names)
-    markers = markers_in(here.listing, rules)
-    with here.open() as directory:
-        for entry in _checkpoints(here.listing, rules):
+    rules, change = context.rules, context.path_updater(names)
+    markers = markers_in(context.listing, rules)
+    with context.open() as directory:
+        for entry in _checkpoints(context.listing, rules):
             heed()
             if marked := why_unfinished((entry.name, named(entry.name, rules).target), markers):
                 skipped.append(_left_alone(entry.name, marked.text))
@@ -153,31 +158,31 @@ def look_inside(here: Ground, names: Collection[str]) -> Finding:
                 with open_file(directory, entry.name) as file:
                     recipe, owner = rewrite(file, change), believing.owner_of_other(os.fstat(file.fileno()))
             except NotRewritableError as error:
-                if named(entry.name, rules, folder=False).claim.kind != "format":  # other frameworks have no such paths
+                if named(entry.name, rules, folder=False).claim.kind != "format":  # else no file of Lightning
                     skipped.append(_left_alone(entry.name, str(error)))
             except OSError as error:
                 problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {why_of(error)}"))
             else:
-                if recipe.changes and entry.name in here.pinned:
-                    skipped.append(_left_alone(entry.name, here.pinned[entry.name]))
+                if recipe.changes and entry.name in context.pinned:
+                    skipped.append(_left_alone(entry.name, context.pinned[entry.name]))
                 elif owner and recipe.changes:
                     problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {metadata.NOT_OURS}"))
-                elif recipe.changes and (used := here.used(directory, entry)):
+                elif recipe.changes and (used := context.why_in_use(directory, entry)):
                     problems.append(refused(_action(entry, recipe), used))
                 elif recipe.changes:
                     recipes.append((entry, recipe))
-    return Finding(tuple(recipes), tuple(skipped), tuple(problems))
+    return OldPaths(tuple(recipes), tuple(skipped), tuple(problems))
 
 
 def new_path(text: str, home: str, directory: str, names: Collection[str], rules: RuleSet) -> str | None:
-    """Return what a path to a checkpoint of a directory is now, or None where it is no such path, or still right.
+    """Return the new path of a checkpoint; None if the text is no path to one of the directory, or is still right.
 
     Args:
         text: any text.
         home: the real path of the directory.
-        directory: the same below ``outputs_dir``; the tree may have lain elsewhere when the path was written.
-        names: what the directory holds.
-        rules: say what an old name becomes.
+        directory: its path below ``outputs_dir``: the tree may have been elsewhere when the text was written.
+        names: the names in the directory.
+        rules: say what an old name has become.
     """
     folder, slash, name = text.rpartition("/")
     if not slash or name in names or len(name) > LONGEST_NAME or not name.isprintable():
@@ -220,35 +225,32 @@ def _no_space(outputs_dir: str, directory: int, entry: Entry) -> str:
 
 
 def _fix_one(
-    here: Ground, directory: int, place: Workplace, entry: Entry, recipe: Recipe, tell: Progress, kept: int
+    context: FixContext, directory: int, tree: JournalledTree, entry: Entry, recipe: Recipe, tell: Progress, kept: int
 ) -> str:
-    """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
-    listing = here.listing
-    folder = trash_folder(place.journal.run, listing.directory)
+    """Replace one checkpoint by a copy with other paths; return why that failed, or an empty text."""
+    listing = context.listing
+    folder = trash_folder(tree.journal.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
-        if why := _no_space(place.outputs_dir, directory, entry):
+        if why := _no_space(tree.outputs_dir, directory, entry):
             return why
-        with Folders(place.outputs_dir) as folders:
+        with Folders(tree.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return CHANGED
-        staged = unfinished.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
-        why = "not looked at to its end"
-        try:
-            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or here.used(directory, entry)
-        finally:
-            if why:
-                unfinished.drop_staged(place.outputs_dir, staged)
+        staged = unfinished.stage_rewrite(tree.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
+        with undo_on_error(unfinished.drop_staged, tree.outputs_dir, staged):
+            why = _unsound(tree.outputs_dir, staged, recipe.size, tell) or context.why_in_use(directory, entry)
         if why:
+            unfinished.drop_staged(tree.outputs_dir, staged)
             return why
-        unfinished.lay_in_trash(place.outputs_dir, staged, folder, step.to)
-        with Folders(place.outputs_dir) as folders:
+        unfinished.lay_in_trash(tree.outputs_dir, staged, folder, step.to)
+        with Folders(tree.outputs_dir) as folders:
             step = step._replace(was=f"{before} {exchanging.mark(folders, step.there)}")
     except OSError as error:
         return why_of(error)
     unit = Unit("fix", entry.size, (step,))
-    return transact(place, listing.experiment, listing.directory, [unit], kept=kept).why
+    return transact(tree, listing.experiment, listing.directory, [unit], kept=kept).why
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Progress) -> str:

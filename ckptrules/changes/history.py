@@ -1,4 +1,4 @@
-"""Pure: journals → what was done by which run, and what of it still stands."""
+"""Pure: journals → which run did what, and what of it still stands (was not undone since)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.changes.record import Intent, RunRecord, refs
+from ckptrules.changes.record import Intent, RunRecord, unit_refs
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Unit
 from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
 from ckptrules.engine.state_folder import TRASH
 
-STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
+STOPS = ("the run was stopped", "the run was interrupted")  # how the reasons for units not done may end
 
 
 class Run(NamedTuple):
-    """One run, of all its processes.
+    """One run, with all its processes.
 
-    ``standing`` are the units that were done and not taken back since, nor freed; with each comes the unit that did
-    the same last: itself, or the one of an undo of an undo. ``gone`` are those that cannot be taken back, as what they
-    left in the trash was freed. ``barred`` are those that are not taken back, as they rewrote texts and what tells of
-    them lies where others can write. ``interrupted`` says that the end of the run is not known, ``stopped`` that it
-    ended before its time.
+    ``done`` are the units that were done. ``standing`` are those that were not taken back since and can be; each with
+    the unit that did the same last: itself, or one of an undo of an undo. ``gone`` cannot be taken back, as their part
+    of the trash was freed. ``barred`` are not taken back, as they rewrote texts, by a journal that others could have
+    written. ``interrupted``: nobody knows yet how the run ended; ``stopped``: it ended early.
     """
 
     id: str
@@ -43,25 +42,25 @@ class Run(NamedTuple):
 
     @property
     def pairs(self) -> list[tuple[UnitRef, Unit]]:
-        """What was done, also if it was taken back later, each with where it stands."""
+        """The units that were done, also those that were taken back later, with their places in the journals."""
         return [
             pair
             for r, intent in self.intents
-            for pair in zip(refs(r, intent), intent.units, strict=True)
+            for pair in zip(unit_refs(r, intent), intent.units, strict=True)
             if pair[0] in self.done
         ]
 
     @property
     def units(self) -> list[Unit]:
-        """What was done, also if it was taken back later."""
+        """The units that were done, also those that were taken back later."""
         return [unit for _, unit in self.pairs]
 
 
 class TakeBack(NamedTuple):
-    """What is to be taken back in one directory and below it, in this order, and which units that undoes.
+    """What is to be taken back in one directory and below it, in this order.
 
-    ``units`` are those that do it, from `inverted` on; in what `standing` gives, they are those that were done last.
-    ``own`` says that the user's own state tells of it: it may rewrite texts.
+    ``undoes`` are the units of the run. ``units`` are, from `standing`, those that did the same last; from `inverted`,
+    those that take them back. ``own`` says that the journal is in the user's own state, and may rewrite texts.
     """
 
     experiment: str
@@ -72,10 +71,10 @@ class TakeBack(NamedTuple):
 
 
 def read_history(records: Iterable[RunRecord], emptied: Iterable[str] = ()) -> list[Run]:
-    """Replay journals, oldest run first. The runs that are ``emptied`` have nothing in the trash.
+    """Replay journals, oldest run first; the runs ``emptied`` have nothing in the trash.
 
-    The order is that of the numbers that runs get under the lock, whatever the clocks say. Runs of versions that gave
-    no numbers come first, by the time at which they started.
+    Runs are ordered by the numbers that they got under the lock. Runs of earlier versions, which had no numbers, come
+    first, ordered by their start.
     """
     by_run: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -90,24 +89,24 @@ def read_history(records: Iterable[RunRecord], emptied: Iterable[str] = ()) -> l
 
 
 class _Replay:
-    """What journals say, read in the order of their runs: which units were done, and which of them stand."""
+    """Reads journals in the order of their runs, and finds which units were done and which still stand."""
 
     def __init__(self) -> None:
         self._units: dict[UnitRef, Unit] = {}  # all that were done, in their order
         self._barred: set[UnitRef] = set()
-        self._standing: dict[UnitRef, tuple[UnitRef, Unit]] = {}  # known at the end, like what is gone
+        self._standing: dict[UnitRef, tuple[UnitRef, Unit]] = {}  # set by `end`, like ``_gone``
         self._gone: set[UnitRef] = set()
         self._stands: dict[UnitRef, bool] = {}
         self._takes_back: dict[UnitRef, UnitRef] = {}
-        self._again: dict[UnitRef, UnitRef] = {}  # what did the same once more
-        self._purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
+        self._again: dict[UnitRef, UnitRef] = {}  # from a unit to the one that did the same again
+        self._purged: dict[str, tuple[str, ...]] = {}  # from a run to the paths that could not be freed
         self._freed: set[UnitRef] = set()
 
     def read(self, record: RunRecord) -> None:
-        """Go on with one journal."""
+        """Read the next journal."""
         self._purged.update(dict.fromkeys(record.purged, record.left))
         for intent in record.intents:
-            for place, ref in enumerate(refs(record, intent)):
+            for place, ref in enumerate(unit_refs(record, intent)):
                 if place not in (intent.failed or {}):
                     self._read_unit(record, intent, place, ref)
 
@@ -125,7 +124,7 @@ class _Replay:
             self._set(back, stands=False)
 
     def _set(self, ref: UnitRef, *, stands: bool) -> None:
-        """Note whether a unit stands; what it took back then is the other way round."""
+        """Note whether a unit stands. If it does not, the unit that it took back stands, and so on."""
         seen = set()
         while ref not in seen:
             seen.add(ref)
@@ -135,10 +134,7 @@ class _Replay:
             ref, stands = self._takes_back[ref], not stands
 
     def end(self, emptied: Iterable[str]) -> None:
-        """Find out what still stands, each with the unit that did the same last, and what is gone for good.
-
-        What these runs had left in the trash is, whether that is on record or not.
-        """
+        """Find which units still stand, and which are gone; the trash of the runs ``emptied`` is gone in any case."""
         self._purged.update(dict.fromkeys(emptied, ()))
         last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
         for ref in reversed(self._units):
@@ -153,9 +149,9 @@ class _Replay:
         self._standing = {ref: p for ref, p in stands.items() if ref not in gone and barred.isdisjoint((ref, p[0]))}
 
     def _lost_with(self, gone: Collection[UnitRef], stands: Mapping[UnitRef, tuple[UnitRef, Unit]]) -> set[UnitRef]:
-        """Find what was done before with that of which the space was freed: there is nothing left to take back.
+        """Return the units that are gone, with the earlier ones that moved the same files: nothing is left of these.
 
-        What came to the same name later, by a restore say, is there.
+        A file that came to the same name later, by a restore say, is still there.
         """
         lost: set[UnitRef] = set()
         freed: set[tuple[Spot, Identity]] = set()
@@ -171,9 +167,9 @@ class _Replay:
         return lost
 
     def run(self, records: Sequence[RunRecord]) -> Run:
-        """Return what is known of a run in the end."""
+        """Return one run, after `end`."""
         intents = tuple((record, intent) for record in records for intent in record.intents)
-        own = [ref for record, intent in intents for ref in refs(record, intent)]
+        own = [ref for record, intent in intents for ref in unit_refs(record, intent)]
         return Run(
             records[0].run,
             records[0].header,
@@ -213,25 +209,25 @@ def changed_since(runs: Sequence[Run], run: str) -> Run | None:
 
 
 def inverted(back: TakeBack, by: str) -> TakeBack:
-    """Return with the units that take back what stands.
+    """Return the same with the inverse units.
 
     Args:
-        back: one of those that `standing` gives.
-        by: the run that does it; what it deletes waits in its trash, and its age is counted from there.
+        back: a result of `standing`.
+        by: the id of the undo: what it deletes goes to its own trash, and has its age.
     """
     return back._replace(units=tuple(in_trash_of(by, inverse_of(unit)) for unit in back.units))
 
 
 def standing(run: Run, meant: Collection[str] | None = None) -> list[TakeBack]:
-    """List what of a run stands, in all experiments, or in those that are meant; of each, newest changes first.
+    """List what still stands of a run, in all or some experiments, the newest changes first.
 
-    What lies in a folder that was moved is taken back with it, so that none has to do with another.
+    Changes within a folder that the run moved are listed with that folder, so that each result is independent.
     """
     rows = [
         (record.own, intent, pairs)
         for record, intent in reversed(run.intents)
         if (meant is None or intent.experiment in meant)
-        and (pairs := [run.standing[ref] for ref in reversed([*refs(record, intent)]) if ref in run.standing])
+        and (pairs := [run.standing[ref] for ref in reversed([*unit_refs(record, intent)]) if ref in run.standing])
     ]
     moved = {path: intent for _, intent, _ in rows for path in _moved_folders(intent)}
     found: dict[tuple[bool, str], tuple[str, list[tuple[UnitRef, Unit]]]] = {}
@@ -246,19 +242,19 @@ def standing(run: Run, meant: Collection[str] | None = None) -> list[TakeBack]:
 
 
 def _moved_folders(intent: Intent) -> Iterator[str]:
-    """Yield from where and to where an intent brings what is no single file."""
+    """Yield the old and new paths of the folders that an intent moves."""
     for step in (step for unit in intent.units for step in unit.steps if KINDS[step.kind].moves):
         if step.identity.kind == "directory":
             yield from (step.here.path, step.there.path)
 
 
 def in_trash_of(run: str, unit: Unit) -> Unit:
-    """Return a unit that puts into the trash of a run what it puts into the trash."""
+    """Return a unit that uses the trash of another run."""
     return unit._replace(steps=tuple(KINDS[step.kind].in_trash_of(step, run) for step in unit.steps))
 
 
 def left_in_trash(unit: Unit) -> list[tuple[str, str]]:
-    """List what a unit that needs the trash to be taken back left there: in that of which run, and under which path."""
+    """List what a unit put into the trash, and needs to be taken back: the run whose trash it is, and the path."""
     if not ACTIONS[unit.kind].in_trash:
         return []
     spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
@@ -266,20 +262,20 @@ def left_in_trash(unit: Unit) -> list[tuple[str, str]]:
 
 
 def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
-    """Say whether what a unit left in the trash was freed."""
+    """Return whether anything that a unit put into the trash was freed."""
     return any(
         run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in left_in_trash(unit)
     )
 
 
 def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]]]:
-    """List from where to where a unit brought what; not of directories of which early journals noted nothing."""
+    """List the moves of a unit as (old, new) names with the identity; without directories of unknown identity."""
     moves = [step for step in unit.steps if KINDS[step.kind].moves and step.identity.mtime_ns]
     return [((step.here, step.identity), (step.there, step.identity)) for step in moves]
 
 
 def _place(record: RunRecord) -> tuple[int, int]:
-    """Return the number that a run got under the lock; where an earlier version gave none, 0 and when it started."""
+    """Return the number of a run; for a run of an earlier version, without one, 0 and when it started."""
     number, started = (record.header.get(key) for key in ("number", "started_ns"))
     if type(number) is int and number > 0:
         return number, 0

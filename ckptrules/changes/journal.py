@@ -1,7 +1,7 @@
-"""The append-only record of every change: what was intended, then what came of it. One JSON object a line.
+"""The append-only record of every change: first the intent, then the outcome. Each line is a JSON object.
 
-One file belongs to one process of one run. Each line says at its end what it is, so that the last few bytes of a
-file tell whether it ended in the middle of something.
+Each process of each run has a file of its own. Each line ends with its kind, so that the last bytes of a file show
+whether a change was left unfinished.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ JOURNALS = f"{STATE}/journal"
 VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
-TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
+TORN = '{"line": "torn"}\n'  # the line before it was cut off, and does not count
 HALF_DONE = "is half done"
 STOPPED = '{"line": "stopped"}\n'
-# what the last bytes (`TAIL_BYTES` are enough) of a journal hold that ended between two directories
-FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
+FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')  # fits the last `TAIL_BYTES`
 
 
 class JournalError(OSError):
-    """A journal that cannot be believed; it says of a line of a file of `JOURNALS` one fact."""
+    """A damaged journal; the message is the file, the line, and one fact."""
 
     def __init__(self, file: str, line: int, fact: str) -> None:
         super().__init__(errno.EBADMSG, f"{JOURNALS}/{file}:{line}: {fact}")
 
 
 class UnitRef(NamedTuple):
-    """Where a unit stands: the run, the process, the number of the intent, the place in it."""
+    """The place of a unit in the journals: the run, the process, the number of the intent, the index in it."""
 
     run: str
     process: str
@@ -44,7 +43,7 @@ class UnitRef(NamedTuple):
 
 
 class Journal:
-    """The journal of one process in one run; ``header`` is what its first line tells: its id, options, rules."""
+    """The journal of one process of one run; ``header`` is its first line: id, options, rules."""
 
     def __init__(self, storage: Storage, run: str, process: int, header: Mapping[str, Any]) -> None:
         self._storage, self.run = storage, run
@@ -57,7 +56,7 @@ class Journal:
     def intend(
         self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = (), kept: int = 0
     ) -> int:
-        """Record what is about to happen in one directory, and return the number to conclude it by.
+        """Record durably what is about to happen in one directory; return a number for `conclude`.
 
         Raises:
             OSError: it could not be recorded, so it must not happen.
@@ -80,27 +79,27 @@ class Journal:
         return self._number
 
     def conclude(self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> None:
-        """Record that a directory is finished: which units were not done and why, and which were freed at once.
+        """Record the outcome of an intent: which units were not done, and why; and which are freed at once.
 
-        What is to be freed is on the disk on return. Otherwise the next intent makes this durable: after a power cut
-        the disk itself tells what was done. What is recorded again replaces what was said before.
+        The last outcome of an intent counts. It is durable on return if it frees something, else with the next intent:
+        after a power cut, the disk itself shows what was done.
 
         Raises:
-            OSError: it could not be recorded; the next thing that is recorded makes up for it.
+            OSError: it could not be recorded; it is written again before the next line.
         """
         self._write(outcome_of(intent, failed, freed), durable=bool(freed))
 
     def purged(self, runs: Sequence[str], left: Sequence[str] = ()) -> None:
-        """Record that what these runs had left in the trash is gone, but for some paths (below ``outputs_dir``)."""
+        """Record that the trash of some runs was emptied, but for the paths ``left`` (below ``outputs_dir``)."""
         row = {"runs": list(runs), "left": list(left)} if left else {"runs": list(runs)}
         self._write(line_of(row, "purged"), durable=True)
 
     def leave_open(self) -> None:
-        """Record nothing more, as after a crash: the next run finishes what was intended last."""
+        """Record nothing more, as after a crash: the next run finishes the last intent."""
         self._is_left = True
 
     def _write(self, line: str, *, instead: str = "", durable: bool = False) -> None:
-        """Append a line. Where that fails, what is true then (``instead``) goes before the next one."""
+        """Append a line. If that fails, write it, or ``instead``, before the next one."""
         if self._is_left:
             raise OSError(errno.EBUSY, f"a change of this run {HALF_DONE}, and comes first")
         if self._header is not None:
@@ -114,10 +113,10 @@ class Journal:
 
 
 def line_of(row: Mapping[str, Any], line: str) -> str:
-    """Write a line, which says at its end what it is."""
+    """Return a line that ends with its kind."""
     return json.dumps({**row, "line": line}, check_circular=False) + "\n"
 
 
 def outcome_of(intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> str:
-    """Write what came of an intent; see `Journal.conclude`."""
+    """Return the line for the outcome of an intent; see `Journal.conclude`."""
     return line_of({"outcome": intent, "failed": failed, "freed": list(freed)}, "outcome")

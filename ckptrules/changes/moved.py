@@ -1,4 +1,4 @@
-"""Where a path leads today, by what the journals say was moved: what is pinned needs no other record of a rename."""
+"""Finds by the journals where a file is today: so a pin needs no other record of renames."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Moved(NamedTuple):
-    """Where that may have come to which stood under a path at any time, as names are used again.
+    """Where the files that had a path at some time may be today; several, as names are used again.
 
-    ``archived_by`` is the run of `doit archive` that has put it into the trash, where nothing came back since.
+    ``archived_by`` is the run of `doit archive` that moved the path to the trash, if nothing came back there since.
     """
 
     paths: tuple[str, ...]
@@ -24,14 +24,14 @@ class Moved(NamedTuple):
 
 
 def follower(outputs_dir: str) -> Callable[[str], Moved]:
-    """Return what follows a path, below ``outputs_dir``, through all that was moved, also with a directory above it.
+    """Return a function that follows a path below ``outputs_dir`` through all moves of it and of folders above it.
 
-    The journals are read once, when it is first asked; it raises OSError where they cannot be read.
+    Its first call reads the journals; it raises OSError if they cannot be read.
     """
 
     @functools.cache
     def runs() -> Sequence[Run]:
-        from ckptrules.changes.undoing import read_runs  # not above: most runs follow nothing
+        from ckptrules.changes.undoing import read_runs  # not above: most runs have no pins to follow
 
         return read_runs(outputs_dir)
 
@@ -39,7 +39,7 @@ def follower(outputs_dir: str) -> Callable[[str], Moved]:
 
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
-    """Follow a path through what runs have moved, oldest first; what stands there after one of them, from then on."""
+    """Follow a path through the moves of runs, oldest first, starting anew from each file that had the path."""
     from ckptrules.changes.kinds import KINDS  # likewise
 
     ways: tuple[str, ...] = ()

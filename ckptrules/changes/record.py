@@ -1,4 +1,4 @@
-"""What a journal tells, read: only what this version writes is believed."""
+"""Reads a journal, and refuses all that this version does not write."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ENTRY_KINDS = get_args(EntryKind)
 
 
 class Intent(NamedTuple):
-    """What was about to happen in one directory.
+    """What was about to happen in one directory, and the outcome.
 
-    ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` tells what came of them:
-    the places of the units that were not done, and why; None where the run ended before it could say. ``freed`` are the
-    places of those whose space was freed at once. ``kept`` is the number of checkpoints that were to stay.
+    ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` maps the indices of the
+    units that were not done to the reasons; None if the run ended before its outcome. ``freed`` are the indices of
+    units whose space was freed at once. ``kept`` is the number of checkpoints that were to stay.
     """
 
     number: int
@@ -34,12 +34,12 @@ class Intent(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
+    """One journal file.
 
-    ``left`` are the paths below ``outputs_dir`` of what it could not free of that. ``stopped`` says that the run ended
-    before its time: by Ctrl-C, or by a crash that another run has seen; ``interrupted`` by one that none has seen yet:
-    what became of its units the disk tells. ``own`` says that the journal lies in the user's own state, and has power
-    over texts.
+    ``header`` is its first line. ``purged`` are the runs whose trash it emptied, ``left`` the paths below
+    ``outputs_dir`` that it could not free. ``stopped`` says that the run ended early: by Ctrl-C, or by a crash that
+    another run has seen. ``interrupted`` says that no run has seen its crash yet, so only the disk shows what became of
+    its units. ``own`` says that the journal is in the user's own state, and may rewrite texts.
     """
 
     run: str
@@ -54,18 +54,21 @@ class RunRecord(NamedTuple):
 
 
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
-    """Return what to append to an unfinished journal so that it is finished."""
+    """Return the lines that finish an unfinished journal."""
     start = "" if text.endswith("\n") else "\n" + TORN
     return start + (outcome_of(intent.number, failed) + STOPPED if intent else "")
 
 
 def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
-    """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
+    """Read a journal file; None if not even its first line is whole. Lines that a crash cut off are passed over.
 
-    The name of the ``file`` tells run and process; ``own`` says that it lies in the user's own state.
+    Args:
+        file: its name, from which run and process are read.
+        text: its content.
+        own: whether it is in the user's own state.
 
     Raises:
-        JournalError: it holds anything else than what this version writes.
+        JournalError: it holds anything that this version does not write.
     """
     named = NAME.fullmatch(file)
     if named is None:
@@ -92,7 +95,7 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
             elif kind == "outcome":
                 failed = {int(place): str(why) for place, why in row["failed"].items()}
                 freed = tuple(int(place) for place in row["freed"])
-                if row["outcome"] in intents:  # else its intent was cut off, and nothing was begun
+                if row["outcome"] in intents:  # else the line of its intent was cut off, and nothing was begun
                     intents[row["outcome"]] = intents[row["outcome"]]._replace(failed=failed, freed=freed)
             elif kind == "purged":
                 purged += map(str, row["runs"])
@@ -105,8 +108,8 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
     return RunRecord(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
 
 
-def refs(record: RunRecord, intent: Intent) -> Iterable[UnitRef]:
-    """Yield where the units of an intent stand."""
+def unit_refs(record: RunRecord, intent: Intent) -> Iterable[UnitRef]:
+    """Yield the references to the units of an intent."""
     return (UnitRef(record.run, record.process, intent.number, place) for place in range(len(intent.units)))
 
 

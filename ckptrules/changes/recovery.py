@@ -1,4 +1,4 @@
-"""Finishes what an interrupted run began, before another one begins."""
+"""Finishes what an interrupted run has begun, before another run begins."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ckptrules.storage.state import Folders
 
 
 class Recovered(NamedTuple):
-    """What became of interrupted runs; ``left`` tells of those of which it could not be seen to."""
+    """Sentences about interrupted runs: those that were finished, and those that could not be."""
 
-    told: list[str]
+    done: list[str]
     left: list[str]
 
 
@@ -31,8 +31,8 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
     """Finish or take back what interrupted runs began. The caller holds the lock.
 
     Args:
-        outputs_dir: the folder of the experiments. What its journals tell has power below it, and nowhere else.
-        own_state: the user's own state, whose journals have power over texts; nothing where there is none.
+        outputs_dir: the folder of the experiments; its journals have power below it only.
+        own_state: the user's own state, whose journals may rewrite texts; empty if there is none.
     """
     result = Recovered([], [])
     for root in filter(None, (outputs_dir, own_state)):
@@ -61,11 +61,11 @@ def _finish(root: str, name: str, text: str, record: RunRecord | None, result: R
             why = half_done(failed)
         except OSError as error:
             why = why_of(error)
-        if why:  # the next run tries it again
+        if why:  # the next run tries again
             result.left.append(f"Not recovered: a run was interrupted in {intent.directory}: {why}")
             return
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
-        result.told.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
+        result.done.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
     try:
         Disk(root).append(f"{JOURNALS}/{name}", closing(text, intent, failed).encode())
     except OSError as error:
@@ -75,13 +75,13 @@ def _finish(root: str, name: str, text: str, record: RunRecord | None, result: R
 
 
 def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
-    """Finish what a crash interrupted: a unit that was begun is completed or, where that fails, taken back.
+    """Finish what a crash interrupted; return the numbers of the units that were not done, and why, as `do_units`.
 
-    Units are done in their order, so only the last that was begun can be half done. Those before it were done, or are
-    as they were. Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
+    Units are done in their order, so only the last one that was begun can be half done: it is completed or, if that
+    fails, taken back. A unit that was not begun is left to the next plan, which decides anew.
 
     Raises:
-        OSError: what was done cannot be seen.
+        OSError: it cannot be seen what was done.
     """
     failed = {}
     done_of = _done_steps(folders, units)
@@ -90,7 +90,7 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
         head, rest = head_of(unit), [step for step in unit.steps if step not in done]
         if number > last:
             failed[number] = NOT_REACHED
-        elif head in rest and KINDS[head.kind].moves and not begins(folders, head):  # changed since: no way back
+        elif head in rest and KINDS[head.kind].moves and not begins(folders, head):  # it has changed: go on without it
             do_unit(folders, rest[1:] if number == last else ())
         elif number < last:
             if head in rest:
@@ -101,9 +101,10 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
 
 
 def _done_steps(folders: Folders, units: Sequence[Unit]) -> list[list[Step]]:
-    """List the steps of each unit that were made.
+    """List the steps of each unit that were done.
 
-    Later ones first: one may have taken the name that another left, or moved what another has exchanged.
+    The last step is looked at first, as it may have taken a name that another left, or moved a file that another has
+    exchanged.
     """
     found: list[list[Step]] = []
     taken: set[Spot] = set()

@@ -1,4 +1,4 @@
-"""Pure: where a text asks for a checkpoint by a name that it no longer has, and what should stand there."""
+"""Pure: finds the old names of checkpoints in a text, and the new names for them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FEW = 3
 
 
 class Reference(NamedTuple):
-    """An old name in a text: where it stands (characters from the start), and the name to put there.
+    """An old name in a text: its place (characters from the start), and the new name.
 
-    ``new`` is empty where that is not certain; ``why`` says so then.
+    If the new name is not certain, ``new`` is empty, and ``why`` gives the reason.
     """
 
     start: int
@@ -36,8 +36,11 @@ class Reference(NamedTuple):
 
 
 def renames(runs: Iterable[Run], only: str | None = None) -> dict[str, tuple[Spot, ...]]:
-    """Map each old name to what stands there now, by what runs (oldest first, or ``only`` one) did and stands."""
-    becomes: dict[tuple[str, str], str] = {}  # what a name that stands here at the time is called in the end
+    """Map each old name to the names that it has now, by the standing renames of all runs, or of ``only`` one.
+
+    ``runs`` are ordered, the oldest first.
+    """
+    becomes: dict[tuple[str, str], str] = {}  # from a name at the time to its last one
     now: dict[tuple[str, str], str] = {}
     for directory, old, new in reversed(list(_standing(runs, only))):
         becomes[directory, old] = becomes.get((directory, new), new)
@@ -50,7 +53,7 @@ def renames(runs: Iterable[Run], only: str | None = None) -> dict[str, tuple[Spo
 
 
 def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str, str]]:
-    """Yield directory, old and new name of each renaming that stands, oldest first."""
+    """Yield directory, old and new name of each rename that stands, oldest first."""
     for run in runs:
         if run.takes_back or only not in (None, run.id):
             continue
@@ -60,7 +63,7 @@ def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str,
 
 
 class Candidates:
-    """What became of one old name, by the ends of the paths that lead there: asking costs the same for one or many."""
+    """The checkpoints that had one old name, found by the ends of their paths in the same time for one or many."""
 
     def __init__(self, rows: Sequence[Spot]) -> None:
         self.where = _few(sorted({row.directory for row in rows}), ", ")
@@ -74,14 +77,14 @@ class Candidates:
                 self._by_end[end].append(row)
 
     def fitting(self, parts: Sequence[str]) -> list[Spot]:
-        """Return those whose directory a path ends in, or ends as, as far as the path goes."""
+        """Return those that a path may mean: it ends with their directory, or their directory ends with it."""
         shorter = [end for end in _ends(parts[-self._deepest - 1 :]) if end in self._whole]
         path = "/".join(parts)
         return [self._whole[end] for end in shorter if end != path] + self._by_end.get(path, [])
 
 
 class OldNames:
-    """The old names, so that a text is gone through once, however many there are."""
+    """All old names, found in a text in one pass."""
 
     def __init__(self, renamed: Mapping[str, Sequence[Spot]]) -> None:
         self._renamed = {name: rows for name, rows in renamed.items() if "\n" not in name}
@@ -96,14 +99,14 @@ class OldNames:
         return name in self._renamed
 
     def candidates(self, name: str) -> Candidates:
-        """Return what became of a name."""
+        """Return the checkpoints that had an old name."""
         if name not in self._candidates:
             self._candidates[name] = Candidates(self._renamed[name])
         return self._candidates[name]
 
 
 def find(text: str, names: OldNames) -> list[Reference]:
-    """Find the old names in a text, in order. A name inside a longer one is none."""
+    """Find the old names in a text, in order. A name within a longer one does not count."""
     found, done = [], 0
     for start, old in sorted(_mentions(text, names), key=lambda mention: (mention[0], -len(mention[1]))):
         if start < done:
@@ -119,7 +122,7 @@ def find(text: str, names: OldNames) -> list[Reference]:
 
 
 def folder_before(text: str, start: int) -> str:
-    """Return the path that ends right before a place in a text, with the slash at its end; or nothing."""
+    """Return the path right before a place in a text, with its slash at the end; empty if there is none."""
     if not text.endswith("/", 0, start):
         return ""
     backwards = text[max(0, start - LONGEST_PATH) : start][::-1]
@@ -128,7 +131,7 @@ def folder_before(text: str, start: int) -> str:
 
 
 def _spelled_out(text: str, end: int, candidates: Candidates) -> list[Spot]:
-    """Return whose odd directory stands right before a place in a text, from the beginning of one of its names on."""
+    """Return the candidates whose odd directory (`_is_odd`) stands whole right before a place in a text."""
     if not text.endswith("/", 0, end):
         return []
     starts = [end - 1 - length for length in candidates.odd_lengths if length < end]
@@ -140,7 +143,7 @@ def _spelled_out(text: str, end: int, candidates: Candidates) -> list[Spot]:
 
 
 def _is_odd(candidate: Spot) -> bool:
-    """Say whether a directory has a space, a comma or the like in its name: a path in a text seems to begin there."""
+    """Return whether a directory has a space, a comma or the like, at which a path in a text seems to begin."""
     return _FOLDER.fullmatch(f"{candidate.directory}/") is None
 
 
@@ -151,9 +154,9 @@ def _ends(parts: Sequence[str]) -> Iterator[str]:
 
 
 def judge(start: int, old: str, folder: str, candidates: Candidates) -> Reference | None:
-    """Say what an old name should become, given the path before it; None where that leads to another directory.
+    """Return the new name for an old one, given the path before it; None if the path leads to another directory.
 
-    The path decides between experiments; a name without one is only told.
+    The path decides between experiments; without a path, no new name is certain.
     """
     parts = [part for part in folder.split("/") if part not in ("", ".", "..")]
     if not parts:
@@ -173,7 +176,7 @@ def _few(names: Sequence[str], between: str) -> str:
 
 
 def rewritten(text: str, references: Iterable[Reference]) -> str:
-    """Put the new names in the places of the old ones that are certain."""
+    """Return a text with the certain new names in place of the old ones."""
     parts, done = [], 0
     for reference in references:
         if reference.new:
@@ -183,7 +186,7 @@ def rewritten(text: str, references: Iterable[Reference]) -> str:
 
 
 def stays_valid(suffix: str, references: Iterable[Reference]) -> bool:
-    """Say whether a JSON file or notebook is still one: no name may hold what begins, ends or escapes a text in it."""
+    """Return whether a JSON file or notebook stays valid: no name may have a quote or a backslash."""
     return suffix not in JSON_SUFFIXES or not any(
         mark in f"{reference.old}{reference.new}" for reference in references if reference.new for mark in '"\\'
     )

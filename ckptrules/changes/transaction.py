@@ -1,4 +1,4 @@
-"""The one transaction: journal the intent, change the storage, journal the outcome."""
+"""The one transaction: journal the intent, change the disk, journal the outcome."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
 
 
-class Workplace(NamedTuple):
-    """Where a run changes things, and its record.
+class JournalledTree(NamedTuple):
+    """A tree that a run changes, and the journal of the run.
 
-    ``texts`` says that ``outputs_dir`` is the user's own state, from which texts elsewhere are rewritten.
+    ``texts`` says that ``outputs_dir`` is the user's own state, so that texts elsewhere may be rewritten.
     """
 
     outputs_dir: str
@@ -36,14 +36,14 @@ class Workplace(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a plan came to; ``stamp`` is None where the next run must look at the directory again."""
+    """A plan after it was carried out; ``stamp`` is None if the next run must look at the directory again."""
 
     plan: Plan
     stamp: Stamp | None
 
 
 def transact(
-    place: Workplace,
+    tree: JournalledTree,
     experiment: str,
     directory: str,
     units: Sequence[Unit],
@@ -52,53 +52,53 @@ def transact(
     kept: int = 0,
     frees: Collection[int] = (),
 ) -> Transacted:
-    """Record what is about to happen, do it, record what came of it: the one way to change a tree.
+    """Record the intent, do the units, record the outcome: the one way to change a tree.
 
     Args:
-        place: where and how.
-        experiment: whom it is for, in the words of the user.
-        directory: where it happens, below ``outputs_dir``.
-        units: what is to happen; each wholly or not at all.
-        takes_back: what an undo takes back, in the order of the units.
+        tree: the tree, and the journal of the run.
+        experiment: its name.
+        directory: the directory that is changed, below ``outputs_dir``.
+        units: the changes, each done wholly or not at all.
+        takes_back: the units that an undo takes back, in the order of ``units``.
         kept: the number of checkpoints that are to stay.
         frees: the numbers of the units whose space is freed as soon as they are in the trash.
     """
     try:
-        number = place.journal.intend(experiment, directory, units, takes_back, kept)
+        number = tree.journal.intend(experiment, directory, units, takes_back, kept)
     except OSError as error:
         return Transacted(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
-    with Folders(place.outputs_dir, texts=place.texts) as folders:
+    with Folders(tree.outputs_dir, texts=tree.texts) as folders:
         failed = do_units(folders, units)
         if half_done(failed):
-            place.journal.leave_open()
+            tree.journal.leave_open()
             return Transacted(failed)
         freed = [one for one in frees if one not in failed]
         left: dict[int, str] = {}
         try:
-            place.journal.conclude(number, failed, freed)
+            tree.journal.conclude(number, failed, freed)
             if left := _free(folders, units, freed):
-                place.journal.conclude(number, failed, [one for one in freed if one not in left])
+                tree.journal.conclude(number, failed, [one for one in freed if one not in left])
         except OSError as error:
             return Transacted(failed, left, why_of(error))
     return Transacted(failed, left)
 
 
-def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -> Outcome:
-    """Carry out one plan and return what came of it: actions that failed have become problems.
+def carry_out(plan: Plan, listing: Listing, tree: JournalledTree, trash_days: int) -> Outcome:
+    """Carry out one plan; return it with a problem in place of each action that failed.
 
-    With no ``trash_days``, the space of what the policy lets go is freed at once.
+    If ``trash_days`` is 0, the space of what the policy deletes is freed at once.
     """
     if plan.problems and not plan.actions:
         return Outcome(plan, None)
-    with Folders(place.outputs_dir) as folders:
+    with Folders(tree.outputs_dir) as folders:
         directory = folders.descriptor(plan.directory)
         if not plan.actions:
             return Outcome(plan, stamp_after(directory, plan, listing, changed=False))
         if problem := obstacle(directory, plan):
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
-        units = units_of(plan, listing, place.journal.run)
+        units = units_of(plan, listing, tree.journal.run)
         frees = () if trash_days else to_be_freed(plan)
-        done = transact(place, plan.experiment, plan.directory, units, kept=len(plan.staying), frees=frees)
+        done = transact(tree, plan.experiment, plan.directory, units, kept=len(plan.staying), frees=frees)
         outcome = after(plan, done)
         if outcome.problems:
             return Outcome(outcome, None)
@@ -106,9 +106,9 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -
 
 
 def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> dict[int, str]:
-    """Free the space of some units, and return those that could not be removed, and why: they stay in the trash.
+    """Free the space of some units; return those that stay in the trash, and why.
 
-    That they are freed is on record before: a crash while freeing must not hide it.
+    The journal already says that they are freed, so a crash cannot hide it.
     """
     left = {}
     for number in numbers:
@@ -121,6 +121,6 @@ def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> di
 
 
 def stamp_after(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
-    """Return the stamp to remember a directory by in which a plan was carried out; see `moving.stamp_to_remember`."""
+    """Return the stamp of a directory after a plan was carried out in it; see `moving.stamp_to_remember`."""
     plain = all(entry.kind == "file" for entry in listing.entries) and not any(a.leaves_link for a in plan.actions)
     return moving.stamp_to_remember(directory, names_left(plan, listing), plain=plain, changed=changed)

@@ -1,4 +1,4 @@
-"""What of a run still stands on the disk, and what taking it back would meet. Nothing is changed here."""
+"""Reads what runs did, and foresees what an undo cannot take back. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from ckptrules.storage.trash import trash_runs
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
-    """Read all journals, those of the user's own state as well; oldest run first.
+    """Read all journals, also those in the user's own state; oldest run first.
 
-    What became of a run that was interrupted, the disk tells; and whose trash is gone, by hand or by a purge that was
-    killed before it could record that.
+    The disk shows what became of an interrupted run, and whose trash was removed by hand or by a purge that was killed.
 
     Raises:
-        JournalError: one of them is damaged.
-        OSError: one of them cannot be read.
+        JournalError: a journal is damaged.
+        OSError: a journal cannot be read.
     """
     records = [
         as_the_disk_tells(root, record)
@@ -40,16 +39,16 @@ def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
 
 
 def _emptied(outputs_dir: str, runs: set[str]) -> set[str]:
-    """Return those of some runs that have no folder in the trash; none where it cannot be read."""
+    """Return the runs that have no folder in the trash; none if it cannot be read."""
     with contextlib.suppress(OSError):
         return runs.difference(trash_runs(Disk(outputs_dir)))
     return set()
 
 
 def as_the_disk_tells(root: str, record: RunRecord) -> RunRecord:
-    """Return a journal that ends before it says what became of its units, with what the disk tells of them.
+    """Complete a journal without an outcome by what the disk shows.
 
-    Nothing is changed: the next run that changes anything finishes what was begun (`recovery`).
+    Nothing is changed: the next run that changes something finishes what was begun (`recovery`).
     """
     if all(intent.failed is not None for intent in record.intents):
         return record
@@ -66,11 +65,11 @@ def _as_the_disk_tells(folders: Folders, intent: Intent) -> Intent:
 
 
 def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
-    """Find the units that cannot be taken back as things stand, and say why; nothing is changed."""
+    """Return the numbers of the units that could not be done now, and why; nothing is changed."""
     failed = {}
     left: set[Spot] = set()
     altered: set[Spot] = set()
-    moved: dict[str, str] = {}  # where that lies today which will be at a path
+    moved: dict[str, str] = {}  # from a path after earlier steps to where that file is now
     for number, unit in enumerate(units):
         today = unit._replace(steps=tuple(_as_it_lies(step, moved) for step in unit.steps))
         leaves = {step.here for step in today.steps if KINDS[step.kind].leaves}
@@ -87,7 +86,7 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
 
 
 def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
-    """Say from where to where a step would go today, if earlier ones move its name, or a directory above it."""
+    """Return a step with the paths that its files have now, before earlier steps move them or folders above."""
     here = _today(step.here.path, moved)
     if here != step.here.path:
         directory, _, name = here.rpartition("/")
@@ -96,7 +95,7 @@ def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
 
 
 def _today(path: str, moved: Mapping[str, str]) -> str:
-    """Return where that lies today which will be at a path."""
+    """Return where the file is now that will be at a path."""
     above = next((one for one in (path, *reversed(folders_above(path))) if one in moved), "")
     return f"{moved[above]}{path[len(above) :]}" if above else path
 

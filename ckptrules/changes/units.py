@@ -1,4 +1,4 @@
-"""Pure: a plan → units, and what came of units → the plan as it came out."""
+"""Pure: a plan → units, and the outcome of units → the plan as it was carried out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_BEGUN = "not begun, as the run was stopped"
 NOT_RECORDED = "not begun, as it could not be recorded"
 NO_RECORD = "was changed, but the journal cannot be written: "
 
-ADVICE: Mapping[str, str] = {  # the first fact that is told decides
+ADVICE: Mapping[str, str] = {  # hints by facts in a reason, of which the first counts
     HALF_DONE: "run again when the disk is well: that finishes it, or takes it back",
     os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
@@ -40,10 +40,10 @@ ADVICE: Mapping[str, str] = {  # the first fact that is told decides
 
 
 class Transacted(NamedTuple):
-    """What a transaction came to.
+    """The outcome of a transaction.
 
-    ``failed`` tells which units were not done, by number, and why; ``not_freed`` whose space could not be freed.
-    ``unrecorded`` says why the journal could not be written; where that was before the first change, all have failed.
+    ``failed`` maps the numbers of units that were not done to the reasons; ``not_freed`` those whose space could not be
+    freed. ``unrecorded`` is why the journal could not be written; if that was the intent, all units have failed.
     """
 
     failed: Mapping[int, str]
@@ -52,7 +52,7 @@ class Transacted(NamedTuple):
 
     @property
     def why(self) -> str:
-        """Why the only unit was not done, or that it was and is not on record (`cannot`); or nothing."""
+        """Why the only unit was not done, or that it was done and is not on record (`cannot`); else empty."""
         if 0 in self.failed or not self.unrecorded:
             return self.unrecorded or self.failed.get(0, "")
         return NO_RECORD + self.unrecorded
@@ -75,24 +75,24 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
 
 
 def heads(plan: Plan) -> list[Action]:
-    """List the actions that are no mere consequence of another: each becomes one unit."""
+    """List the actions that follow no other: each becomes one unit."""
     return [action for action in plan.actions if not action.follows]
 
 
 def after(plan: Plan, done: Transacted) -> Plan:
-    """Return the plan as it came out, given what came of its heads: what failed has become problems."""
+    """Return the plan with a problem in place of each action that failed."""
     lost = {action.name for number, action in enumerate(heads(plan)) if number in done.failed}
     actions = tuple(action for action in plan.actions if (action.follows or action.name) not in lost)
     return plan._replace(actions=actions, problems=(*plan.problems, *_problems_of(plan, done)))
 
 
 def head_of(unit: Unit) -> Step:
-    """Return the step that the others belong to; links under old names are made after it, and removed before it."""
+    """Return the main step; links under old names are made after it, and removed before it."""
     return next((step for step in unit.steps if not KINDS[step.kind].turn), unit.steps[0])
 
 
 def parts_of(unit: Unit) -> list[Step]:
-    """Return the steps that move the other files of a checkpoint that is several."""
+    """Return the steps that move the other parts of a checkpoint."""
     others = [step for step in unit.steps if not KINDS[step.kind].turn][1:]
     return others[: unit.parts] if unit.parts >= 0 else others[unit.parts :]
 
@@ -158,7 +158,7 @@ def _problems_of(plan: Plan, done: Transacted) -> list[Problem]:
 
 
 def to_be_freed(plan: Plan) -> list[int]:
-    """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
+    """List the units whose space is freed at once: what the policy deletes. Losers of conflicts stay in the trash."""
     return [n for n, head in enumerate(heads(plan)) if head.kind in DELETES and not head.keep_in_trash]
 
 
@@ -172,12 +172,12 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
 
 
 def cannot(be_done: str, why: str) -> str:
-    """Say that something cannot be done, and why; or that it was done, where ``why`` is that it is not on record."""
+    """Return a sentence on what cannot be done; or ``why``, if that says that it was done, but is not on record."""
     return why if why.startswith(NO_RECORD) else f"cannot {be_done}: {why}"
 
 
 def refused(head: Action, why: str) -> Problem:
-    """Tell that a unit was not done, by the action that heads it."""
+    """Return the problem for a unit that was not done, by its head."""
     text = cannot(ACTIONS[head.kind].cannot.format(to=head.to), why)
     return Problem("refused", (head.name,), text, _advice(why))
 

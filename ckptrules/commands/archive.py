@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import TypeVar
 
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
@@ -325,5 +325,5 @@ def change(session: Session, options: Common, command: str, experiment: str, uni
     Raises:
         OSError: the journal cannot be opened.
     """
-    place = Workplace(options.outputs_dir, records.open_journal(session, command, options))
-    return transact(place, experiment, experiment, [unit]).why
+    tree = JournalledTree(options.outputs_dir, records.open_journal(session, command, options))
+    return transact(tree, experiment, experiment, [unit]).why

@@ -40,8 +40,8 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     plan = Plan(listing.experiment, listing.directory, tuple(actions), problems=problems)
     if job.options.dry_run or not left:
         return plan
-    place = working.workplace(job)
+    tree = working.journalled_tree(job)
     steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
     units = [Unit("unlink", 0, (step,)) for step in steps]
-    done = transact(place, listing.experiment, listing.directory, units)
+    done = transact(tree, listing.experiment, listing.directory, units)
     return after(plan, done)

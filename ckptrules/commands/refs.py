@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ckptrules import stopping
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
 from ckptrules.outputs.versioned import GitIndex, how_changed
@@ -244,8 +244,8 @@ def write(session: Session, options: Options, texts: Sequence[TextFile]) -> dict
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
-    place = Workplace(own, records.open_journal(session, "refs", options, own), texts=True)
-    done = transact(place, REFERENCES, REFERENCES, units)
+    tree = JournalledTree(own, records.open_journal(session, "refs", options, own), texts=True)
+    done = transact(tree, REFERENCES, REFERENCES, units)
     end = f": {done.unrecorded}" * bool(done.unrecorded)
     return {texts[place].path: why + end for place, why in done.failed.items()}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from ckptrules.changes.transaction import Workplace
+from ckptrules.changes.transaction import JournalledTree
 from ckptrules.commands.backup import chosen_backup, expected, lock, stopped
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import visible
@@ -74,8 +74,8 @@ def bring_back(
         steps = restoring.plan_restore(outputs_dir, manifest, chosen, force=options.force, each=each)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
-            place = Workplace(outputs_dir, records.open_journal(session, "restore", options))
-            steps = restoring.restore(place, path, steps, each, lost.__setitem__)
+            tree = JournalledTree(outputs_dir, records.open_journal(session, "restore", options))
+            steps = restoring.restore(tree, path, steps, each, lost.__setitem__)
     except (StoppedError, KilledError) as error:
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:

@@ -23,7 +23,7 @@ from ckptrules.run.past import runs_of, ways_back
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
-from ckptrules.storage.trash import TrashItem, strangers, trash_items
+from ckptrules.storage.trash import TrashItem, foreign_paths, trash_items
 
 HEADINGS = ("run", "directory", "name", "size", "freed on")
 DROPS = ("run",)
@@ -92,7 +92,7 @@ def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[t
 
 def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:
     """Yield a note on files in the trash that no run has put there."""
-    if paths := [os.path.join(outputs_dir, path) for path in strangers(Disk(outputs_dir))]:
+    if paths := [os.path.join(outputs_dir, path) for path in foreign_paths(Disk(outputs_dir))]:
         yield f"Left alone, as no run has put it into the trash: {few([*map(style.name, paths)])}"
 
 

@@ -20,7 +20,7 @@ from ckptrules.changes.history import (
     standing,
 )
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, after, head_of, parts_of
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
@@ -270,8 +270,8 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
             outcome = Transacted(foresee(folders, back.units))
     elif back.units:
         journal = job.journals.of_this_thread(root, job.header)
-        place = Workplace(root, journal, back.own)
-        outcome = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+        tree = JournalledTree(root, journal, back.own)
+        outcome = transact(tree, back.experiment, back.directory, back.units, takes_back=back.undoes)
     done = after(plan, outcome)
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from ckptrules.engine.entries import LEADS_NOWHERE, NOT_READ, Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
-from ckptrules.storage.looking import NO_FILE, hard_links, look_inside
+from ckptrules.storage.looking import NO_FILE, hard_links, walk_folder
 from ckptrules.storage.reading import open_below, open_inner
 
 GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)
@@ -133,7 +133,7 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
 def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     """Read a folder in a checkpoint directory; one that contains only dangling links counts as empty."""
     try:
-        found = look_inside(directory, name)
+        found = walk_folder(directory, name)
     except PermissionError as error:
         return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
     size, mtime_ns = found.identity[1:]

@@ -94,10 +94,10 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
     options = job.options
     if options.fix_state or options.leave_links or all(action.kind != "rename" for action in plan.actions):
         return plan
-    from ckptrules.changes.fixing import Ground, stale_name  # not above: only renames need it
+    from ckptrules.changes.fixing import FixContext, stale_name  # not above: only renames need it
 
-    ground = Ground(options.outputs_dir, job.rules, listing, job.header["started_ns"])
-    name = stale_name(ground, directory, plan)
+    context = FixContext(options.outputs_dir, job.rules, listing, job.header["started_ns"])
+    name = stale_name(context, directory, plan)
     text = (
         f"paths inside still tell old names ({name}), and a training resumes by them: after the rename, "
         "'doit fix_state' brings them up to date; what it changes takes its space twice until the trash is emptied"

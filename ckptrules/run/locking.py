@@ -95,7 +95,7 @@ def recover_first(session: Session, path: str) -> None:
 
             recovered = recover(path, own)
             session.problems_before |= bool(recovered.left)
-            sentences = [*recovered.told, *recovered.left]
+            sentences = [*recovered.done, *recovered.left]
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"

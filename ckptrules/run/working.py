@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ckptrules import stopping
-from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
+from ckptrules.changes.transaction import JournalledTree, Outcome, carry_out, stamp_after
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import believed
@@ -41,7 +41,7 @@ def work_on(job: Job, found: Directory) -> Done:
         before = look_before(job, decided)
     try:
         if not job.options.dry_run:
-            outcome = carry_out(plan, listing, workplace(job), job.rules.trash_days)
+            outcome = carry_out(plan, listing, journalled_tree(job), job.rules.trash_days)
         if job.options.fix_state:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
@@ -140,17 +140,17 @@ def fixed(job: Job, listing: Listing, migrated: Plan) -> Plan:
 
     ``migrated`` is the plan of the renames before, which in a dry run are still to come.
     """
-    from ckptrules.changes.fixing import Ground, fix, foresee  # not above: few plans need it
+    from ckptrules.changes.fixing import FixContext, fix, foresee  # not above: few plans need it
 
     found = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
     pinned = {checkpoint.name: checkpoint.pin.reason.text for checkpoint in found}
-    ground = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
+    context = FixContext(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
     if job.options.dry_run:
-        return foresee(ground, migrated)
-    return fix(ground, workplace(job), stoppable, len(migrated.staying))
+        return foresee(context, migrated)
+    return fix(context, journalled_tree(job), stoppable, len(migrated.staying))
 
 
-def workplace(job: Job) -> Workplace:
+def journalled_tree(job: Job) -> JournalledTree:
     """Return where this thread makes changes: the folder of the outputs, and a journal of its own.
 
     Raises:
@@ -159,4 +159,4 @@ def workplace(job: Job) -> Workplace:
     if job.number is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
-    return Workplace(job.options.outputs_dir, journal)
+    return JournalledTree(job.options.outputs_dir, journal)

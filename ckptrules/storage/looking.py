@@ -47,7 +47,7 @@ def identify(directory: int, name: str, without: Container[str] = ()) -> Identit
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
-        return look_inside(directory, name, without).identity
+        return walk_folder(directory, name, without).identity
     return identity_of(status)
 
 
@@ -137,7 +137,7 @@ class Inside(NamedTuple):
     files: tuple[str, ...]
 
 
-def look_inside(directory: int, name: str, without: Container[str] = ()) -> Inside:
+def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Inside:
     """Walk through a directory: its size is the bytes of all files, its time the newest of theirs (or `NO_FILE`).
 
     A link counts as one byte and has no time: when it gets another text, the directory is still the same checkpoint.

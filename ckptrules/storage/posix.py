@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.lock import Lock, lock
-from ckptrules.storage.looking import hard_links, identity_of, look_inside, stamp_of
+from ckptrules.storage.looking import hard_links, identity_of, stamp_of, walk_folder
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_file_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
@@ -180,7 +180,7 @@ def _stat_in(directory: int, name: str) -> Stat:
     status = os.lstat(name, dir_fd=directory)
     if not stat.S_ISDIR(status.st_mode):
         return _stat_of(status)
-    found = look_inside(directory, name)
+    found = walk_folder(directory, name)
     _, size, newest = found.identity
     return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
 

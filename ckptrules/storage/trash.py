@@ -55,14 +55,14 @@ class Emptied(NamedTuple):
 
 
 def trash_runs(storage: Storage) -> list[str]:
-    """List the runs that have something in the trash, oldest first; leave out names that are not ours (`strangers`)."""
+    """List the runs that have something in the trash, oldest first; see `foreign_paths` for other names."""
     try:
         return sorted(name for name, _ in storage.list(TRASH) if _is_of_a_run(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def strangers(storage: Storage) -> list[str]:
+def foreign_paths(storage: Storage) -> list[str]:
     """List the paths in the trash that no run of ours has made. No other function lists them, and none frees them."""
     with contextlib.suppress(OSError):
         return sorted(f"{TRASH}/{name}" for name, _ in storage.list(TRASH) if not _is_of_a_run(name))

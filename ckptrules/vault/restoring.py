@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
@@ -84,7 +84,7 @@ def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
 
 
 def restore(
-    place: Workplace, backup: str, steps: Sequence[RestoreStep], each: Each, tell: Tell = lambda *_: None
+    tree: JournalledTree, backup: str, steps: Sequence[RestoreStep], each: Each, tell: Tell = lambda *_: None
 ) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.
 
@@ -94,7 +94,7 @@ def restore(
     Raises:
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.
     """
-    outputs_dir, coming = place.outputs_dir, [step.item for step in steps if step.verdict in COMES]
+    outputs_dir, coming = tree.outputs_dir, [step.item for step in steps if step.verdict in COMES]
     if not coming:
         return list(steps)
     with (
@@ -104,7 +104,7 @@ def restore(
         way = Way(backup, outputs_dir, folder, "clone", as_item=True)
 
         def bring(step: RestoreStep) -> RestoreStep:
-            came = _carry_out(step, place, way, answers, tell)
+            came = _carry_out(step, tree, way, answers, tell)
             if came.item.kind == "directory" and not came.problem:
                 at_end.callback(lambda: tell(came.item.path, making.set_item_metadata(outputs_dir, came.item)))
             return came
@@ -114,7 +114,7 @@ def restore(
 
 
 def _carry_out(
-    step: RestoreStep, place: Workplace, way: Way, answers: Iterator[Copied | Failed | Lost], tell: Tell
+    step: RestoreStep, tree: JournalledTree, way: Way, answers: Iterator[Copied | Failed | Lost], tell: Tell
 ) -> RestoreStep:
     """Bring back one name; a file is known to be sound before what is in its place is touched."""
     item = step.item
@@ -130,32 +130,32 @@ def _carry_out(
         if answer.item.checksum != item.checksum:
             text = "is damaged in the backup: its checksum is not that of the manifest"
             return _failed(item, "damaged", text, DAMAGED_HINT)
-        if why := _put_in_place(step, place, way.folder, name):
+        if why := _put_in_place(step, tree, way.folder, name):
             return _failed(item, "refused", cannot("be brought back", why))
     finally:
-        unfinished.drop_staged(place.outputs_dir, name, way.folder)
+        unfinished.drop_staged(tree.outputs_dir, name, way.folder)
     tell(item.path, answer.lost)
     return step
 
 
-def _put_in_place(step: RestoreStep, place: Workplace, waits_in: str, staged: str) -> str:
+def _put_in_place(step: RestoreStep, tree: JournalledTree, waits_in: str, staged: str) -> str:
     """Move what was staged to where it belongs, and what stands there to the trash; say why that could not be."""
     folder, name = os.path.split(step.item.path)
     try:
-        bring = Step("move", waits_in, staged, folder, name, identity=_identity(place, waits_in, staged))
+        bring = Step("move", waits_in, staged, folder, name, identity=_identity(tree, waits_in, staged))
         unit = Unit("restore", step.item.size, (bring,))
         if step.verdict == "replace":
-            trash, there = trash_folder(place.journal.run, folder), _identity(place, folder, name)
+            trash, there = trash_folder(tree.journal.run, folder), _identity(tree, folder, name)
             away = Step("move", folder, name, trash, trash_name(name), identity=there)
             unit = Unit("replace", step.item.size, (away, bring))
     except OSError as error:
         return why_of(error)
     top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
-    return transact(place, top, top, [unit]).why
+    return transact(tree, top, top, [unit]).why
 
 
-def _identity(place: Workplace, folder: str, name: str) -> Identity:
-    with reading.open_below(place.outputs_dir, folder) as directory:
+def _identity(tree: JournalledTree, folder: str, name: str) -> Identity:
+    with reading.open_below(tree.outputs_dir, folder) as directory:
         return looking.identify(directory, name)
 
 

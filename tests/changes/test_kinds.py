@@ -19,7 +19,7 @@ from ckptrules.changes.journal import Journal
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.changes.recovery import recover
-from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.undoing import foresee, read_runs
 from ckptrules.changes.units import NO_RECORD, NOT_BEGUN, NOT_RECORDED, Transacted, after, head_of, inverse_of, refused
 from ckptrules.commands.undo import as_plan
@@ -282,7 +282,7 @@ def test_a_step_of_which_the_answer_was_lost_is_made_or_not(
 
 
 def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename, place = moving.rename, Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+    rename, place = moving.rename, JournalledTree(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
 
     def fails(directory: int, name: str, to: str, target: int | None = None) -> None:
         if name in ("b", "a2"):
@@ -309,7 +309,10 @@ def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monke
 
 def test_an_exchange_that_stands_in_the_middle_is_on_record(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a system without exchange: the old content was left under a name that no record told of."""
-    unit, place = Unit("fix", 3, (exchange(outputs),)), Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+    unit, place = (
+        Unit("fix", 3, (exchange(outputs),)),
+        JournalledTree(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {})),
+    )
     rename = os.rename
 
     def fails(name: str, to: str, **more: int) -> None:
@@ -323,7 +326,7 @@ def test_an_exchange_that_stands_in_the_middle_is_on_record(outputs: Path, monke
         done = transact(place, "exp", "exp", [unit])
         assert done == Transacted({0: "Input/output error, so it is half done"})
         assert recover(str(outputs)).left == ["Not recovered: a run was interrupted in exp: Input/output error"]
-    assert recover(str(outputs)).told == [
+    assert recover(str(outputs)).done == [
         "Recovered: a run was interrupted in exp: 1 of its changes done, 0 not begun."
     ]
     assert tree(outputs) == {"exp/a": "new paths"}
@@ -345,7 +348,7 @@ def test_what_was_not_freed_at_once_can_be_taken_back(outputs: Path, monkeypatch
         free(storage, step)
 
     monkeypatch.setattr(trash_room, "free_at_once", busy)
-    place = Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
+    place = JournalledTree(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {}))
     units = [Unit("trash", 7, (step,)) for step in steps]
     done = transact(place, "exp", "exp", units, frees=[0, 1, 2])
     assert done == Transacted({0: CHANGED}, {2: os.strerror(errno.EBUSY)})
@@ -547,7 +550,7 @@ def test_a_link_in_a_folder_that_an_earlier_unit_moves_is_looked_at_where_it_lie
 def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
     unit, place = (
         Unit("rewrite", 0, (rewrite(outputs),)),
-        Workplace(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {})),
+        JournalledTree(str(outputs), Journal(Disk(str(outputs)), RUN, 1, {})),
     )
     with Folders(str(outputs)) as folders:
         assert foresee(folders, (unit,)) == do_units(folders, [unit]) == transact(place, "", "", [unit]).failed != {}
@@ -648,7 +651,7 @@ def times(outputs: Path) -> int:
 
 def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
     journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
-    place = Workplace(str(outputs), journal)
+    place = JournalledTree(str(outputs), journal)
     assert transact(place, "exp", "exp", [retime]) == Transacted({})
     assert times(outputs) == 7
     (run,) = read_runs(str(outputs))
@@ -704,7 +707,7 @@ def test_what_cannot_be_seen_after_a_crash_is_left_to_a_run_that_can(
         patch.setattr(os, "lstat", fails)
         recovered = recover(str(outputs))
     assert recovered == ([], [f"Not recovered: a run was interrupted in exp: {os.strerror(number)}"])
-    assert recover(str(outputs)).told == [
+    assert recover(str(outputs)).done == [
         "Recovered: a run was interrupted in exp: 1 of its changes done, 0 not begun."
     ]
     (run,) = read_runs(str(outputs))

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from ckptrules import stopping
 from ckptrules.changes.journal import Journal
-from ckptrules.changes.transaction import Workplace
+from ckptrules.changes.transaction import JournalledTree
 from ckptrules.commands import backups as command
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
@@ -808,7 +808,7 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
 
     manifest = vault_backups.read_backup(made)[0]
     steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, each=here)
-    problems = [step.problem for step in restoring.restore(workplace(project), made, steps, shown_by(disturbing))]
+    problems = [step.problem for step in restoring.restore(journalled_tree(project), made, steps, shown_by(disturbing))]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]
     assert file.read_text() == "new"
 
@@ -832,14 +832,14 @@ def test_what_was_brought_is_taken_back_also_where_the_power_went_before_that_wa
     assert project.tree() == {}
 
 
-def workplace(project: Project) -> Workplace:
+def journalled_tree(project: Project) -> JournalledTree:
     run, outputs_dir = "20200101T000000Z-1", str(project.outputs)
-    return Workplace(outputs_dir, Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"}))
+    return JournalledTree(outputs_dir, Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"}))
 
 
 def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
     steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, each=here)
-    return restoring.restore(workplace(project), made, steps, here)
+    return restoring.restore(journalled_tree(project), made, steps, here)
 
 
 def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.record import Intent, RunRecord, refs
+from ckptrules.changes.record import Intent, RunRecord, unit_refs
 from ckptrules.commands.log import code, entry_of, plain, threshold
 from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
@@ -203,7 +203,13 @@ def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[tuple[str, str],
     intent = Intent(1, name if where == "experiments" else "a", "a", (Unit("rename", 1, ()),))
     record = RunRecord("20260101T100000Z-1", "1", header, (intent,), ())
     run = Run(
-        record.run, header, ((record, intent),), frozenset(refs(record, intent)), {}, frozenset(), interrupted=False
+        record.run,
+        header,
+        ((record, intent),),
+        frozenset(unit_refs(record, intent)),
+        {},
+        frozenset(),
+        interrupted=False,
     )
     entry = render(
         log_template(None) + "{% if deleted == 0 %}\n({{ threshold }}) {{ when }}\n{% endif %}", entry_of(run)

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from ckptrules.changes import doing
-from ckptrules.changes.fixing import Ground, look_inside
+from ckptrules.changes.fixing import FixContext, find_old_paths
 from ckptrules.changes.references import Reference
 from ckptrules.commands.refs import TextFile, obstacle
 from ckptrules.engine.actions import Plan, Problem, Recipe, Step
@@ -569,12 +569,12 @@ def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
                 os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
     entries = scan(str(shared), found)
     names = {entry.name for entry in entries.entries}
-    here = Ground(str(shared), rules, entries, 0)
-    ours = look_inside(here, names)
+    context = FixContext(str(shared), rules, entries, 0)
+    ours = find_old_paths(context, names)
     assert ours.recipes
     assert ours.problems == ()
     with somebody():
-        theirs = look_inside(here, names)
+        theirs = find_old_paths(context, names)
     assert theirs.recipes == ()
     assert {problem.text for problem in theirs.problems} == {
         "cannot get other paths in its state: belongs to root; a copy of it would be yours"

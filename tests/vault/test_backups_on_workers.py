@@ -30,7 +30,7 @@ from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
-from tests.commands.test_backup import NAME, bar, below, check, contents, filled, here, order, shown_by, workplace
+from tests.commands.test_backup import NAME, bar, below, check, contents, filled, here, journalled_tree, order, shown_by
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die, fill
@@ -65,7 +65,7 @@ def long(tree: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
     steps = plan_restore(str(project.outputs), read_backup(made)[0], None, force=True, each=each)
-    return restoring.restore(workplace(project), made, steps, each)
+    return restoring.restore(journalled_tree(project), made, steps, each)
 
 
 # --- the same --------------------------------------------------------------------------------------------------------
@@ -182,7 +182,9 @@ def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Wor
         shutil.rmtree(tree.outputs)
         tree.outputs.mkdir()
         steps = plan_restore(str(tree.outputs), manifest, None, force=False, each=here)
-        done = restoring.restore(workplace(tree), str(made), steps, shown_by(killing(times, killed), workers.each))
+        done = restoring.restore(
+            journalled_tree(tree), str(made), steps, shown_by(killing(times, killed), workers.each)
+        )
         assert [step.problem for step in done if step.problem] == []
         assert contents(tree.outputs) == contents(made)
         assert os.listdir(tree.outputs / STATE / "work") == []

@@ -1,4 +1,4 @@
-"""The kinds of change: one file each, and its name in this table."""
+"""The table of the kinds of change: the names of their files."""
 
 from __future__ import annotations
 

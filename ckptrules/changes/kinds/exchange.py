@@ -1,7 +1,6 @@
-"""Exchanges: a checkpoint and a copy of it with other paths inside change places.
+"""Exchanges: a checkpoint and a copy of it with other paths inside exchange their names.
 
-An ``exchange`` gives ``name`` in ``directory`` and ``to`` in ``to_directory`` each other's content; ``was`` has the
-marks of both, as they stood before.
+An ``exchange`` is of ``name`` in ``directory`` and ``to`` in ``to_directory``; ``was`` has the marks of both before it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ UNFIX = ActionKind(
 
 
 class Exchange(Kind):
-    """Gives two files each other's name."""
+    """Exchanges the names of two files."""
 
     name = "exchange"
     actions = (FIX, UNFIX)

@@ -1,4 +1,4 @@
-"""What the engine of changes asks of a kind of step, and what the report says of the actions that it carries out."""
+"""What a kind of step must define, and how reports show its actions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ckptrules.storage.state import Folders
 
 
 class ActionKind(NamedTuple):
-    """What a step means to people who read a plan.
+    """How plans and reports show an action.
 
     Args:
-        name: how plans, journals and JSON call it.
-        did: the word before a name when it was done.
+        name: its name in plans, journals and JSON.
+        did: the word before a checkpoint's name when it was done.
         would: the same, in a preview.
-        cannot: what could not be done, behind "cannot"; ``{to}`` stands for the new name.
+        cannot: the words after "cannot" when it failed; ``{to}`` stands for the new name.
         sign: one of `Style.signs`.
-        counts_as: the number of the summary that it adds to, a field of `Tally`.
-        inverse: the action that takes it back; nothing where that is the same one.
-        in_trash: it can be taken back only with what lies in the trash.
+        counts_as: the field of `Tally` that it adds to.
+        inverse: the action that takes it back; empty if that is the same one.
+        in_trash: taking it back needs the trash.
         shows_to: undo shows the new name.
         in_sequence: its steps make room for one another, so the last is taken back first.
     """
@@ -40,9 +40,9 @@ class ActionKind(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """What will be otherwise when it is the turn of a step, because of the steps before it.
+    """What earlier steps will have changed when a step is done.
 
-    ``left`` are the names that will be free, ``altered`` those under which something else will stand.
+    ``left`` are the names that will be free, ``altered`` those that will have another content.
     """
 
     left: Collection[Spot]
@@ -50,34 +50,34 @@ class Ahead(NamedTuple):
 
 
 class Kind:
-    """A kind of step. Every method takes the open directories and the step; only `do` and `is_done` change anything."""
+    """A kind of step. Only `do` and `is_done` change the disk."""
 
-    name: ClassVar[str]  # how journals call it
+    name: ClassVar[str]  # in journals
     actions: ClassVar[tuple[ActionKind, ...]] = ()
-    changed: ClassVar[str] = CHANGED  # what is said where something else stands there
+    changed: ClassVar[str] = CHANGED  # the reason if `begins` is False
     turn: ClassVar[int] = 0  # within a unit: -1 before the head, 1 after all others
-    moves: ClassVar[bool] = False  # what stands here goes there
-    leaves: ClassVar[bool] = False  # nothing stands here afterwards
+    moves: ClassVar[bool] = False  # the file goes from ``step.here`` to ``step.there``
+    leaves: ClassVar[bool] = False  # ``step.here`` is free afterwards
     follows: ClassVar[bool] = False  # it is an action of its own, which happens only because of the head
-    stays_with_file: ClassVar[bool] = False  # where the file is moved later, that it was done is seen there
-    beyond_tree: ClassVar[bool] = False  # only the user's own state has power over what it changes
+    stays_with_file: ClassVar[bool] = False  # if the file is moved later, `is_done` must look at its new name
+    beyond_tree: ClassVar[bool] = False  # it changes files elsewhere, which only the user's own state may do
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether the step could be made by what stands here now; OSError where that cannot be seen."""
+        """Return whether ``step.here`` is as it must be before the step; OSError if that cannot be seen."""
         raise NotImplementedError
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Say why the step cannot be made as things stand, or nothing; OSError is a reason as well."""
+        """Return why the step could not be done now, or an empty text; an OSError is a reason as well."""
         return "" if step.here in ahead.altered or self.begins(folders, step) else self.changed
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Make the step, or change nothing: `Changed` where something else stands here, or another OSError."""
+        """Do the step, or change nothing: `Changed` if `begins` is False, or another OSError."""
         raise NotImplementedError
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
-        """Say whether the step was made; what was begun of one that takes two system calls is finished first.
+        """Return whether the step is done; if it takes two system calls, and one was made, finish it first.
 
-        ``taken_again`` says that a later step brought what stands here now. OSError where nothing can be seen.
+        ``taken_again`` says that a later step has put another file at ``step.here``. OSError if it cannot be seen.
         """
         raise NotImplementedError
 
@@ -86,5 +86,5 @@ class Kind:
         return step._replace(to=step.was, was=step.to)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        """Return the same step, but what it puts into the trash goes to the trash of a run."""
+        """Return the same step, with the trash of a run in place of that of another."""
         return step

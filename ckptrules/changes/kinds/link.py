@@ -1,6 +1,6 @@
-"""Links: one gets another text, one is left under an old name, one is removed.
+"""Links: a link gets another text, or one under an old name is made or removed.
 
-A ``relink`` changes the text of ``name`` from ``was`` to ``to``. A ``link`` makes one with the text ``to``, an
+A ``relink`` changes the text of ``name`` from ``was`` to ``to``. A ``link`` makes a link with the text ``to``, an
 ``unlink`` removes it.
 """
 
@@ -21,7 +21,7 @@ UNLINK = ActionKind("unlink", "Link removed", "Would remove the link", "be remov
 
 
 class Relink(Kind):
-    """Gives a link another text, as what it leads to has another name."""
+    """Gives a link another text, after its target was renamed."""
 
     name = "relink"
     actions = (RELINK,)
@@ -39,11 +39,11 @@ class Relink(Kind):
 
 
 class Link(Kind):
-    """Leaves a link under a name, to one beside it."""
+    """Makes a link under an old name, to the new one beside it."""
 
     name = "link"
     actions = (LINK,)
-    turn = 1  # the head frees the name
+    turn = 1  # after the head, which frees the name
 
     def begins(self, folders: Folders, step: Step) -> bool:
         return folders.is_free(step.here)
@@ -62,12 +62,12 @@ class Link(Kind):
 
 
 class Unlink(Kind):
-    """Removes a link that was left under a name."""
+    """Removes a link under an old name."""
 
     name = "unlink"
     actions = (UNLINK,)
     changed = LINK_CHANGED
-    turn = -1  # the head wants the name
+    turn = -1  # before the head, which takes the name
     leaves = True
 
     def begins(self, folders: Folders, step: Step) -> bool:

@@ -1,6 +1,6 @@
-"""Moves: a name becomes another one, in its directory, into the trash, or out of it.
+"""Moves: renames within a directory, into the trash, or out of it.
 
-A ``move`` brings ``name`` from ``directory`` to ``to_directory``, as ``to``. It is known by its ``identity``.
+A ``move`` renames ``name`` in ``directory`` to ``to`` in ``to_directory``, if it has the ``identity``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REPLACE = ActionKind(
 
 
 class Move(Kind):
-    """Brings a name to another place; nothing is ever overwritten."""
+    """Renames a file or folder; nothing is ever overwritten."""
 
     name = "move"
     actions = (RENAME, TRASHED, SWEPT, RESTORE, UNSWEPT, REPLACE)
@@ -59,7 +59,7 @@ class Move(Kind):
         except FileNotFoundError:
             if not _comes_to_new_place(folders, step):
                 raise
-            from ckptrules.storage import making  # not above: nothing else needs it
+            from ckptrules.storage import making  # not above: most runs do not need it
 
             making.make_parents(folders.outputs_dir, step.there.path)
             target = folders.descriptor(step.to_directory)
@@ -70,9 +70,9 @@ class Move(Kind):
         target = folders.descriptor(step.to_directory)
         try:
             directory = folders.descriptor(step.directory)
-        except FileNotFoundError:  # a folder of the workplace, which went when all that waited in it had left
+        except FileNotFoundError:  # a folder of the workplace, removed when it was empty
             return looking.stands_for(target, step.to, step.identity)
-        # What is left under the old name may be a link that was to stay there, or what somebody has written since.
+        # Under the old name there may be a link that was to stay there, or a file that somebody has written since.
         is_old_there = (
             not (taken_again or folders.is_free(step.here))
             and looking.stands_for(directory, step.name, step.identity)
@@ -84,7 +84,7 @@ class Move(Kind):
         return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        if lies_in(step.to_directory, WORK):  # where it was staged before it was brought
+        if lies_in(step.to_directory, WORK):  # the inverse of a restore: the file was staged there
             return step._replace(to_directory=trash_folder(run, step.directory), to=trash_name(step.name))
         if not step.to_directory.startswith(f"{TRASH}/"):
             return step
@@ -92,7 +92,7 @@ class Move(Kind):
 
 
 class _Leaving(Container[str]):
-    """The paths below a directory that leave before; to list them for each directory would be quadratic."""
+    """The paths below a directory that earlier steps move away; to list them for each directory would be quadratic."""
 
     def __init__(self, directory: str, left: Container[Spot]) -> None:
         self._directory, self._left = directory, left
@@ -103,13 +103,13 @@ class _Leaving(Container[str]):
 
 
 def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
-    """Say whether a directory into which something came later will be as it was, as that leaves before."""
+    """Return whether a directory has its identity without the names that earlier steps move out of it."""
     leaving = _Leaving(step.directory, ahead.left)
     return looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, leaving)
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
-    """Say whether the new name is free; folders of the trash, and for what leaves it, are made when they are needed."""
+    """Return whether the new name is free; its folder may be missing, if the step makes it."""
     try:
         return folders.is_free(step.there)
     except FileNotFoundError:
@@ -119,9 +119,9 @@ def _is_free(folders: Folders, step: Step) -> bool:
 
 
 def _comes_to_new_place(folders: Folders, step: Step) -> bool:
-    """Say whether a step brings something out of the trash, for which the directory that is gone is made again.
+    """Return whether a step brings something out of the trash, for which a directory that is gone is made again.
 
-    It may be all that is left. But an experiment that was archived, and waits in the trash as a whole, comes first.
+    Not if the directory, or one above it, is in the trash as a whole (of an archived experiment): that comes first.
     """
     if not step.directory.startswith(f"{TRASH}/"):
         return False

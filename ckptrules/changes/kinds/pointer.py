@@ -1,6 +1,6 @@
 """Pointers: text files that name a checkpoint get its new name.
 
-A ``repoint`` puts the name ``to`` in the place of ``was`` in the file ``name``; its old bytes go to ``to_directory``.
+A ``repoint`` replaces the name ``was`` by ``to`` in the file ``name``; the old file goes to ``to_directory``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REPOINT = ActionKind("repoint", "Repointed", "Would repoint", "be repointed", "r
 
 
 class Repoint(Kind):
-    """Puts one name in the place of another; everything else in the file stays, byte by byte."""
+    """Replaces one name by another; all other bytes of the file stay."""
 
     name = "repoint"
     actions = (REPOINT,)

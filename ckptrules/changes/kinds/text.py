@@ -15,7 +15,7 @@ REWRITE = ActionKind("rewrite", "Rewritten", "Would rewrite", "be rewritten", "r
 
 
 class Rewrite(Kind):
-    """Gives a text other content that was kept for it."""
+    """Replaces the content of a text."""
 
     name = "rewrite"
     actions = (REWRITE,)
