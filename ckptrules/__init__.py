@@ -1,6 +1,6 @@
-"""Rules-driven renaming and retention of machine-learning checkpoints. See README.md.
+"""Renames and prunes machine-learning checkpoints by rules. See README.md.
 
-What a program may call: `catalog` and the helpers `latest`, `best` and `at` (docs/catalog.md).
+Programs may call `catalog` and the helpers `latest`, `best` and `at` (docs/catalog.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Record", "__version__", "at", "best", "catalog", "latest"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, when it is: the command line does not need it."""
+    """Import these on first use, as the command line does not need them."""
     if name not in __all__:
         raise AttributeError(f"module 'ckptrules' has no attribute '{name}'")
     from ckptrules import discovery

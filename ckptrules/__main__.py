@@ -4,5 +4,5 @@ import sys
 
 from ckptrules.cli import main
 
-if __name__ == "__main__":  # a process that is spawned imports it again
+if __name__ == "__main__":  # a spawned process imports this file, too
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The console script ``ckptrules``: the same tasks as the shipped dodo.py, in a folder that has none."""
+"""The console script ``ckptrules``: the tasks of the shipped dodo.py, in any folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PROGRAM = "ckptrules"
 
 
 def main() -> int:
-    """Print a page of help, run ``ckptrules init``, or doit with the shipped tasks."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us, without a traceback
+    """Print help, run ``ckptrules init``, or run doit with the shipped tasks."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends this process without a traceback
     make_output_safe()
     arguments = [encode_word(word) if selects_by_name(word) else word for word in sys.argv[1:]]
     sys.argv[1:] = arguments
@@ -44,10 +44,10 @@ def main() -> int:
 
 
 def refuse_gone_folder() -> None:
-    """Refuse to work in a folder that was removed: no path in it leads anywhere.
+    """Refuse to work in a folder that was removed.
 
     Raises:
-        OptionError: the folder that we stand in is one.
+        OptionError: the current folder was removed.
     """
     try:
         os.getcwd()
@@ -56,38 +56,38 @@ def refuse_gone_folder() -> None:
 
 
 def run_doit(arguments: list[str]) -> int:
-    """Hand the rest to doit, with the shipped tasks.
+    """Run doit with the shipped tasks.
 
     Raises:
-        OptionError: it would answer with a traceback, or a dump of its own objects.
+        OptionError: doit would print a traceback or its own objects.
     """
     from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
     from doit.exceptions import InvalidDodoFile
 
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports what lies in the folder that we stand in
+    os.environ["PYTHONSAFEPATH"] = "1"  # so that our processes import nothing from the current folder
     DoitMain.BIN_NAME = PROGRAM
-    if arguments[:1] == ["clean"]:  # of doit, which removes what tasks have made: ours make nothing, so it said nothing
+    if arguments[:1] == ["clean"]:  # a command of doit that does nothing for our tasks, and says nothing
         refuse_unknown("clean", TASKS)
     if arguments[:1] == ["dumpdb"]:
         raise OptionError("dumpdb reads another kind of database", f"'{PROGRAM} info TASK' says what is up to date")
     tasks = ModuleType("dodo")
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
-    has_flags = any(word.startswith("-") for word in arguments)  # to look at them costs a start of doit's command
+    has_flags = any(word.startswith("-") for word in arguments)  # the check of flags takes time
     if has_flags and (fault := fault_in_flags(main, loader, arguments)):
         hint = f"'{PROGRAM} help' lists the commands; options of a command stand behind it"
         raise OptionError(fault, hint)
     try:
-        SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # runpy would write over sys.argv[0]
+        SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # `runpy` would change sys.argv[0]
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
-    return int(main.run(arguments) or 0)  # doit returns nothing where all went well
+    return int(main.run(arguments) or 0)  # doit returns None on success
 
 
 def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:
-    """Say what is wrong with the flags of doit, which itself would print all of its objects."""
+    """Return what is wrong with the flags for doit; empty if nothing is. doit itself would print its objects."""
     from doit.cmdparse import CmdParseError
 
     commands = main.get_cmds()
@@ -102,22 +102,22 @@ def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:
 
 
 def show_help(topic: str) -> int:
-    """Print the page of one task, or that of all where the topic is empty.
+    """Print the help on one command, or on all if the topic is empty.
 
     Raises:
-        OptionError: there is no such task.
+        OptionError: there is no such command.
     """
     (begin, tasks), *others = groups().items()
-    told = {begin: {**{word: own.sentence for word, own in OWN.items()}, **tasks}, **dict(others)}
-    known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
+    every = {begin: {**{word: own.sentence for word, own in OWN.items()}, **tasks}, **dict(others)}
+    known = {task: sentence for tasks in every.values() for task, sentence in tasks.items()}
     if topic:
         refuse_unknown(topic, known)
-    say(topic_page(topic, known, PROGRAM) if topic else page(told, PROGRAM))
+    say(topic_page(topic, known, PROGRAM) if topic else page(every, PROGRAM))
     return 0
 
 
 def init(words: list[str]) -> int:
-    """Look, write the rules, and say so."""
+    """Run ``ckptrules init``: look at the folder, write rules, print what was found."""
     import shutil
 
     from ckptrules.rules.shipped import has_own_tasks
@@ -136,10 +136,10 @@ def init(words: list[str]) -> int:
 
 
 def completion(words: list[str]) -> int:
-    """Print what a shell reads to complete, or what that asks for.
+    """Print the completion script of a shell, or the names for which such a script asks.
 
     Raises:
-        OptionError: it is for another shell.
+        OptionError: the shell is unknown.
     """
     from ckptrules.rules import packs
     from ckptrules.run.completion import LISTED, SHELLS, listed, script

@@ -1,7 +1,7 @@
-"""What checkpoints there are, read from their names: what a user interface calls in place of globbing.
+"""Lists checkpoints by their names, for user interfaces and other programs.
 
-Legacy names are read as well, so it works before, during and after a migration. No checkpoint is opened, and no torch
-is needed.
+Old names are read as well, so it works before, during and after a migration. It opens no checkpoint, and needs no
+torch.
 """
 
 from __future__ import annotations
@@ -36,17 +36,24 @@ Kind = Literal["epoch", "best", "last", "protected"]
 
 
 class Record(NamedTuple):
-    """One checkpoint, as its name has it.
+    """One checkpoint, or a link beside checkpoints that leads to one, with the numbers of that.
 
-    ``path`` begins with the ``outputs_dir`` that was given. ``kind`` is ``epoch`` for a name that a format fits, else
-    how a protected name begins: ``best``, ``last``, or ``protected``. ``epoch``, ``step``, ``metric`` and ``value``
-    are None where the name does not say them; a link says what the checkpoint beside it that it leads to says.
-    ``size`` is in bytes, ``time`` is the file's, in seconds since 1970. ``rule`` is file and line of the rule that
-    claims the name. ``verified`` says that `doit verify` has found this very content sound. ``pinned`` is the note of
-    a pinned checkpoint, or ``yes`` where it has none; None for all others. ``number`` is one of unknown unit, ``run``
-    what the name says of the run. ``files`` counts the files of a checkpoint that has several. ``metrics`` are those
-    that `facts` tell, and groups of the rule that are called by one; those of the policies come first. Where
-    the name says neither epoch, step nor number, these are those that `doit verify` has read.
+    Attributes:
+        path: begins with ``outputs_dir`` as it was given.
+        experiment: the name of the experiment.
+        kind: ``epoch`` for a name that a format fits, else how a protected name begins: ``best``, ``last``, or
+            ``protected``.
+        epoch, step, number: those in the name, ``number`` being one of unknown unit. If the name has none of them, the
+            epoch and step that `doit verify` has read inside. Else None.
+        metric, value: those in the name, or None.
+        size: in bytes, of all files.
+        time: of the file, in seconds since 1970.
+        rule: file and line of the rule that claims the name.
+        verified: whether `doit verify` has found this very content sound.
+        pinned: the note of a pin, or ``yes`` if it has none; None without a pin.
+        run: the run in the name, or None.
+        files: the number of files.
+        metrics: those in `facts`, and groups of the rule with the name of a metric; those of the policies come first.
     """
 
     path: str
@@ -72,15 +79,15 @@ def catalog(
 ) -> Iterator[Record]:
     """Yield a record for each checkpoint, experiment by experiment, older before newer.
 
-    Empty files, dangling links, names that no rule knows and names that two rule files claim are left out; `doit
-    verify` tells of them. What a marker calls unfinished is left out, and what disappears while it is looked at.
+    Left out are checkpoints that are not whole, empty files, dangling links, unknown names, names that two rule files
+    claim (`doit verify` reports all of these), and files that disappear meanwhile.
 
     Args:
-        outputs_dir: the folder that holds the experiments; without one that of the rules, or ``outputs``.
-        rules: the folder with the rule files; without one ``rules`` where that is, else the rules of the package.
+        outputs_dir: the folder of the experiments; by default that in the rules, or ``outputs``.
+        rules: the folder of the rule files; by default ``rules``, or the rules of the package if there is none.
 
     Raises:
-        RuleError: the rules do not hold; the message names file, line and column.
+        RuleError: the rules are invalid; the message has file, line and column.
         OSError: ``outputs_dir`` or a checkpoint directory cannot be read.
     """
     given = os.fspath(rules) if rules else None
@@ -94,11 +101,11 @@ def catalog(
 
 
 def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterable[Pin] = ()) -> list[Record]:
-    """Return the records of one checkpoint directory, by the rules for it; none where it is gone. Older before newer.
+    """Return the records of one checkpoint directory by its rules, older before newer; none if it is gone.
 
     Raises:
-        OSError: it cannot be read.
-        SlowRuleError: a rule needs too long for one of the names.
+        OSError: the directory cannot be read.
+        SlowRuleError: a rule takes too long for a name.
     """
     pinned = {name: pin for pin in pins if (name := name_in(pin, found))}
     try:
@@ -108,11 +115,11 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterabl
 
 
 def latest(records: Iterable[Record]) -> Record | None:
-    """Return the newest by epoch, then step, then file time; None where there are no records. Never by name.
+    """Return the newest record by epoch, then step, then file time, never by name; None if there are no records.
 
-    Names that tell an epoch, only a step, or only a plain number cannot be compared: of the newest of each kind, it is
-    the one with the latest time. It warns where a `last` checkpoint of that experiment has a later time and nobody
-    knows its epoch and step.
+    Names with an epoch, with only a step, and with only a plain number cannot be compared. Of the newest of each kind,
+    the one with the latest time is returned. Warns if a `last` checkpoint of its experiment has a later time, and its
+    epoch and step are unknown.
     """
     found = _listed(records)
     by_kind = {_kind_of_number(record): record for record in sorted(found, key=_age)}
@@ -127,20 +134,20 @@ def latest(records: Iterable[Record]) -> Record | None:
 
 
 def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | None = None) -> Record | None:
-    """Return the record with the highest (``max``) or lowest (``min``) finite value; None where none has one.
+    """Return the record with the highest (``max``) or lowest (``min``) finite value; None if none has a value.
 
     Args:
         records: those to choose from.
         mode: which end is the best.
-        metric: which metric, by names or by what files tell; without it, the one that names tell.
+        metric: the metric, in names or files; by default the one in names.
 
     Raises:
-        ValueError: no ``metric`` is given and the names have several, or ``mode`` is neither.
+        ValueError: the names have several metrics and ``metric`` is None, or ``mode`` is neither.
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
-    told = ((one.value if metric in (None, one.metric) else one.metrics.get(metric), one) for one in _listed(records))
-    valued = [(value, record) for value, record in told if value is not None and isfinite(value)]
+    values = ((one.value if metric in (None, one.metric) else one.metrics.get(metric), one) for one in _listed(records))
+    valued = [(value, record) for value, record in values if value is not None and isfinite(value)]
     metrics = sorted({str(record.metric) for _, record in valued}) if metric is None else []
     if len(metrics) > 1:
         raise ValueError(f"several metrics: {', '.join(metrics)}; say which")
@@ -149,7 +156,7 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
 
 
 def at(records: Iterable[Record], epoch: int) -> Record | None:
-    """Return the newest of an epoch; None where there is none."""
+    """Return the newest record of an epoch; None if there is none."""
     return latest(record for record in _listed(records) if record.epoch == epoch)
 
 
@@ -170,8 +177,8 @@ def _age(record: Record) -> tuple[int, int, float, str]:
 
 
 def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping[str, Pin]) -> Iterator[Record]:
-    told = all_facts(outputs_dir, listing, rules)
-    found = sort_entries(rules, believed(listing, told.times))
+    facts = all_facts(outputs_dir, listing, rules)
+    found = sort_entries(rules, believed(listing, facts.times))
     known = memory.results_by_name(outputs_dir, listing)
     broken = {name: this.broken for name, this in known.items() if this.broken}
     proved = known.keys() - broken
@@ -180,22 +187,22 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
     read = reader(rules, len(entries))
     asked = {line.value.metric for one in rules.policies.values() for line in one.lines if line.key == "keep_best"}
     for name, one in _with_links(rules, listing, found, left_out):
-        said = read(in_part_folder(name)[1], entries[name].kind == "directory").claim
-        fields = {**_by_verify(one, known), **one.fields, **said.fields}
+        claim = read(in_part_folder(name)[1], entries[name].kind == "directory").claim
+        fields = {**_by_verify(one, known), **one.fields, **claim.fields}
         by_name = {key: text for key, text in fields.items() if text and (key in asked or mode_of(key))}
-        metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()} | by_name
+        metrics = {key: text for own in one.names for key, text in facts.metrics.get(own, {}).items()} | by_name
         if len(by_name) == 1 and "metric" not in fields:
             fields |= dict(zip(("metric", "value"), *by_name.items(), strict=True))
         yield Record(
             path=os.path.join(outputs_dir, listing.directory, name),
             experiment=listing.experiment,
-            kind=_kind(in_part_folder(name)[1], said),
+            kind=_kind(in_part_folder(name)[1], claim),
             **dict.fromkeys(NUMBERS) | numbers_told(fields),
             metric=fields.get("metric"),
             value=as_float(fields.get("value")),
             size=one.entry.size,
             time=one.entry.mtime_ns / NS,
-            rule=said.reason.place.file_line if said.reason.place else "",
+            rule=claim.reason.place.file_line if claim.reason.place else "",
             verified=proved >= set(one.names),
             pinned=next(filter(None, (_pinned(pinned.get(own), entries[own]) for own in one.names)), None),
             run=fields.get("run"),
@@ -211,7 +218,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
 def _with_links(
     rules: RuleSet, listing: Listing, found: Sorted, left_out: Collection[str]
 ) -> Iterator[tuple[str, Checkpoint]]:
-    """Yield the names of a directory that lead to a whole checkpoint, and that: its own name, and those of links."""
+    """Yield each name that leads to a whole checkpoint, with the checkpoint: its own name, and those of links."""
     every = {one.entry.name: one for one in found.every}
     yield from ((name, one) for name, one in every.items() if name not in left_out)
     markers = markers_in(listing, rules)
@@ -228,19 +235,19 @@ def _with_links(
 
 
 def _by_verify(one: Checkpoint, known: Mapping[str, memory.CheckResult]) -> dict[str, str]:
-    """Return the numbers that `doit verify` has read inside a checkpoint whose name tells none."""
+    """Return the numbers that `doit verify` has read inside a checkpoint whose name has none."""
     if one.series[1] or one.entry.name not in known:
         return {}
-    facts = known[one.entry.name].content
-    less = 1 if facts.counts_from_1 else 0
-    return {key: str(value - less) for key, value in facts.inside.items() if value is not None and value >= less}
+    content = known[one.entry.name].content
+    less = 1 if content.counts_from_1 else 0
+    return {key: str(value - less) for key, value in content.inside.items() if value is not None and value >= less}
 
 
 def _pinned(pin: Pin | None, entry: Entry) -> str | None:
     return (pin.note or "yes") if pin and is_it(pin, entry) else None
 
 
-def _kind(name: str, said: Claim) -> Kind:
-    if said.kind != "protected":
+def _kind(name: str, claim: Claim) -> Kind:
+    if claim.kind != "protected":
         return "epoch"
     return "best" if name.startswith("best") else "last" if name.startswith("last") else "protected"

@@ -1,6 +1,6 @@
-"""A callback of the Trainer that cleans up after each save as `doit after` does. Extra: ``ckptrules[huggingface]``.
+"""A callback of the Trainer that runs `doit after` after each save. Extra: ``ckptrules[huggingface]``.
 
-Written after ``transformers/trainer.py`` and ``trainer_callback.py`` of transformers 5.24 and tried with it.
+Written after ``transformers/trainer.py`` and ``trainer_callback.py`` of transformers 5.24, and tried with it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ except ImportError:
     missing = "ckptrules.huggingface needs transformers: pip install 'ckptrules[huggingface]'"
     raise ImportError(missing) from None
 
-LONGEST = 600  # seconds that the training waits; a cleanup that is ended is finished by the next one
+LONGEST = 600  # seconds that the training waits; the next cleanup finishes one that was ended then
 log = logging.getLogger(__name__)
 
 
-class RulesCallback(TrainerCallback):  # type: ignore[misc] # it need not be installed where types are checked
-    """Runs `doit after` when the Trainer has saved a checkpoint, in a process of its own, on the main process only.
+class RulesCallback(TrainerCallback):  # type: ignore[misc] # not installed where types are checked
+    """Runs `doit after` in a process of its own when the Trainer has saved a checkpoint; on the main process only.
 
-    What was just saved, the best and what the run was resumed from stay. The training goes on whatever happens: a
-    cleanup that fails is a warning in the log.
+    The checkpoint just saved, the best, and the one that the run was resumed from stay. If a cleanup fails, a warning
+    is logged, and the training goes on.
 
     Args:
-        delete_old: whether to delete what the policy does not keep; else checkpoints are only renamed, where the rules
-            want that.
-        policy: by which retention policy.
-        outputs_dir: the folder that holds ``args.output_dir``; otherwise that of the rules, or ``outputs``.
-        rules_dir: the folder of the rule files; otherwise ``rules``, and where that is not, the rules of the package.
-        wait: seconds to wait where another run of ckptrules is at work.
+        delete_old: whether to delete what the policy does not keep; else checkpoints are only renamed, if the rules say
+            so.
+        policy: the name of the retention policy.
+        outputs_dir: the folder that holds ``args.output_dir``; by default that in the rules, or ``outputs``.
+        rules_dir: the folder of the rule files; by default ``rules``, or the rules of the package if there is none.
+        wait: seconds to wait for another run of ckptrules.
 
     Raises:
-        RuleError: the rules do not hold.
-        ValueError: they have no such policy.
+        RuleError: the rules are invalid.
+        ValueError: the rules have no such policy.
     """
 
     def __init__(
@@ -57,28 +57,27 @@ class RulesCallback(TrainerCallback):  # type: ignore[misc] # it need not be ins
         self._folder = os.getcwd()
         self._resumed = ""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - they give it
-        """Note what the run is resumed from: the Trainer has read the step from it."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - the Trainer passes them
+        """Note the checkpoint that the run is resumed from; the Trainer has read the step in it."""
         by_step = [_saved_at(args, state)] if state.global_step else []
-        said = getattr(args, "resume_from_checkpoint", None)
-        self._resumed = _first_there([*by_step, *([said] if isinstance(said, str) else [])])
+        given = getattr(args, "resume_from_checkpoint", None)
+        self._resumed = _first_there([*by_step, *([given] if isinstance(given, str) else [])])
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - they give it
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - the Trainer passes them
         """Clean up beside the checkpoint that was just saved."""
         if not state.is_world_process_zero:
             return
-        best = state.best_model_checkpoint or ""  # as it was written, which may have been elsewhere
+        best = state.best_model_checkpoint or ""  # the path when it was saved; the folder may have moved
         named = {
             "path": _saved_at(args, state),
             "resumed": _first_there([self._resumed]),
             "best": _first_there([os.path.join(args.output_dir, os.path.basename(best)), best]) if best else "",
         }
-        said = self._clean_up([f"{name}={path}" for name, path in named.items() if path])
-        if said:
-            log.warning("nothing is lost, but the cleanup after %s has left problems:\n%s", named["path"], said)
+        if problems := self._clean_up([f"{name}={path}" for name, path in named.items() if path]):
+            log.warning("nothing is lost, but the cleanup after %s has left problems:\n%s", named["path"], problems)
 
     def _clean_up(self, words: Iterable[str]) -> str:
-        """Run `doit after`; say what went wrong, or nothing."""
+        """Run `doit after`; return what went wrong, or an empty text."""
         command = [sys.executable, "-P", "-m", "ckptrules", "after", *self._words, *words]
         try:
             done = subprocess.run(  # noqa: S603 - our own command
@@ -91,10 +90,10 @@ class RulesCallback(TrainerCallback):  # type: ignore[misc] # it need not be ins
 
 
 def _saved_at(args: Any, state: Any) -> str:
-    """Return where the Trainer saves at a step."""
+    """Return the path to which the Trainer saves at this step."""
     return os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
 
 
 def _first_there(paths: Iterable[str]) -> str:
-    """Return the first of some paths that is there, as an absolute one, or nothing."""
+    """Return the first path that exists, as an absolute one; an empty text if none does."""
     return next((os.path.abspath(path) for path in paths if os.path.lexists(path)), "")

@@ -1,6 +1,6 @@
-"""A `ModelCheckpoint` whose files are born with the names that the rules want. Extra: ``ckptrules[lightning]``.
+"""A `ModelCheckpoint` that saves files under the names of the rules. Extra: ``ckptrules[lightning]``.
 
-Written after ``lightning/pytorch/callbacks/model_checkpoint.py`` of Lightning 2.6 and tried with it.
+Written after ``lightning/pytorch/callbacks/model_checkpoint.py`` of Lightning 2.6, and tried with it.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ SIDECAR = ".metadata.json"
 OURS = ("filename", "auto_insert_metric_name", "enable_version_counter")
 
 
-class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need not be installed where types are checked
-    """Saves checkpoints under the names of the target format, each with a sidecar that tells epoch, step and metrics.
+class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # not installed where types are checked
+    """Saves checkpoints under the names of the target format, each with a sidecar of epoch, step and metrics.
 
-    A name is never given a version: what stands under it and is not of this run is set aside first, as
-    ``<name>.replaced-<time>``, which no rule knows and nothing deletes. On resume the old paths in its own state (and
-    in that of a plain `ModelCheckpoint` with the same settings) are read through the rules.
+    No name gets a version. A file of another run under the same name is renamed first, to ``<name>.replaced-<time>``,
+    which no rule knows and nothing deletes. On resume, old paths in the state of this callback, or of a plain
+    `ModelCheckpoint` with the same settings, are replaced by those that the rules give the files.
 
     Args:
         dirpath: where to save; as in `ModelCheckpoint`.
-        best: whether the names are ``best-<metric>-<value>.ckpt``, which is protected; needs ``monitor``.
-        rules_dir: the folder of the rule files; otherwise ``rules``, and where that is not, the rules of the package.
-        options: whatever else `ModelCheckpoint` takes, but for the names: ``filename``, ``auto_insert_metric_name`` and
+        best: whether names are ``best-<metric>-<value>.ckpt``, which the rules must protect; needs ``monitor``.
+        rules_dir: the folder of the rule files; by default ``rules``, or the rules of the package if there is none.
+        options: all others of `ModelCheckpoint`, but for the names: ``filename``, ``auto_insert_metric_name`` and
             ``enable_version_counter``.
 
     Raises:
-        RuleError: the rules do not hold.
-        ValueError: the options do not fit together, or the rules would not know the names.
+        RuleError: the rules are invalid.
+        ValueError: the options contradict each other, or the rules would not know the names.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
 
     @property
     def state_key(self) -> str:
-        """The key of a plain `ModelCheckpoint` with these settings, so that each goes on from the other's state."""
+        """The key of a plain `ModelCheckpoint` with these settings, so that each can load the other's state."""
         return str(super().state_key).replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Find out where to save.
+        """As in `ModelCheckpoint`.
 
         Raises:
-            ValueError: that is no local folder.
+            ValueError: ``dirpath`` is no local folder.
         """
         super().setup(trainer, pl_module, stage)
         if "://" in str(self.dirpath):
@@ -85,13 +85,13 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
     def format_checkpoint_name(
         self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
     ) -> str:
-        """Return the path of a checkpoint with these metrics; ``epoch`` and ``step`` are among them."""
+        """Return the path of a checkpoint with these metrics, which have ``epoch`` and ``step``."""
         if filename is not None or ver is not None or prefix is not None:
             return str(super().format_checkpoint_name(metrics, filename, ver, prefix))
         return os.path.join(self.dirpath or "", self._name(metrics))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, with the paths that its files have now."""
+        """Load a state, with the paths that its files have now."""
         state = dict(state_dict)
         for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
             if state.get(key):
@@ -110,7 +110,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         self._mine.add(filepath)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            writing.write_file(_sidecar_of(filepath), _told(trainer))
+            writing.write_file(_sidecar_of(filepath), _metadata(trainer))
 
     def _remove_checkpoint(self, trainer: Any, filepath: str) -> None:
         super()._remove_checkpoint(trainer, filepath)
@@ -124,7 +124,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         return self._rules.targets[0]
 
     def _name(self, metrics: Mapping[str, Any]) -> str:
-        """Return the name for an epoch, a step and, where one is monitored, its metric."""
+        """Return the name for an epoch, a step and the monitored metric, if there is one."""
         epoch, step = int(metrics["epoch"]), int(metrics["step"])
         metric = re.sub(r"\W", "_", self.monitor or "")
         value = f"{float(metrics[self.monitor]):.4f}" if self.monitor in metrics else ""
@@ -136,7 +136,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         return self._periodic(str(epoch), str(step), metric, value)
 
     def _best_name(self, metric: str, value: float) -> str:
-        """Return a name that none of the others has that stay; where a value is equal in four digits, it gets more."""
+        """Return a name that no other kept checkpoint has: with more digits if the value is equal in four."""
         names = [f"best-{metric}-{value:.{4 + more}f}.ckpt" for more in range(len(self.best_k_models) + 1)]
         free = (name for name in names if os.path.join(self.dirpath or "", name) not in self.best_k_models)
         return next(free, names[-1])
@@ -165,11 +165,11 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         )
 
     def _path_now(self, path: str) -> str:
-        """Return where a checkpoint is now: under the name that its old one has become, where it is there."""
+        """Return the path that a checkpoint has now, if it was renamed."""
         folder, name = os.path.split(path)
-        said = named(name, self._rules)
-        now = os.path.join(folder, said.target)
-        moved = said.claim.kind == "legacy" and said.target and (os.path.islink(path) or not os.path.exists(path))
+        read = named(name, self._rules)
+        now = os.path.join(folder, read.target)
+        moved = read.claim.kind == "legacy" and read.target and (os.path.islink(path) or not os.path.exists(path))
         return now if moved and os.path.exists(now) else path
 
 
@@ -178,7 +178,7 @@ def _sidecar_of(path: str) -> str:
     return os.path.join(folder, stem_of(name) + SIDECAR)
 
 
-def _told(trainer: Any) -> str:
+def _metadata(trainer: Any) -> str:
     metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "metrics": metrics, "time": now}

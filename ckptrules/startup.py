@@ -1,6 +1,6 @@
-"""For a dodo.py that was written when each command was a function: it goes on working.
+"""Keeps a dodo.py of earlier versions at work, in which each command was a function below ``@with_options``.
 
-``with_options`` made a command of a function of its options. The function's name and docstring are what counts of it.
+Only the name and the docstring of such a function still count.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ __all__ = ["doit_config", "with_options"]
 
 
 def with_options(function: FunctionType) -> command:
-    """Return the command that a function ``task_NAME`` stands for, with its docstring as the sentence."""
+    """Return the command for a function ``task_NAME``, with its docstring as the sentence."""
     return command(function.__name__.removeprefix("task_"), (function.__doc__ or "").strip(), function.__globals__)
