@@ -146,6 +146,7 @@ class Evidence(NamedTuple):
         best_unknown: files that name the best checkpoint and are not understood.
         best_by: the metric by which files call a checkpoint the best, and ``min`` or ``max``; empty if two disagree.
         best_inside: the checkpoint whose content calls this one the best.
+        beside: of the newest save that folders beside this directory have, too, the paths of these folders.
     """
 
     same: Mapping[str, int] = {}
@@ -168,6 +169,7 @@ class Evidence(NamedTuple):
     best_unknown: tuple[str, ...] = ()
     best_by: tuple[str, str] = ("", "")
     best_inside: Mapping[str, str] = {}
+    beside: Mapping[str, tuple[str, ...]] = {}
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ ROLES = frozenset(
     "disc generator discriminator enc dec encoder decoder actor critic student teacher".split()
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
+PLACES = ROLES | {"checkpoint", "ckpt", "network", "training", "weight"}  # in the name of a folder
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Order = tuple[int, int]  # of a save, as `order_of` returns it
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
@@ -54,6 +55,12 @@ def cut_short(
         short |= of_newest
         showing |= of_earlier
     return short, showing
+
+
+def names_roles(folder: str) -> bool:
+    """Return whether the name of a folder says what the files in it hold: ``optimizers``, ``training_states``."""
+    words = _WORD.findall(folder.casefold())
+    return bool(words) and all(not PLACES.isdisjoint((word, word.removesuffix("s"))) for word in words)
 
 
 def _of_newest(

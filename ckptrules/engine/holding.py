@@ -31,6 +31,8 @@ def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
     for pointer, mentions in sorted(evidence.pointers.items()):
         reasons |= {mention.name: Reason(f"{pointer} names it") for mention in mentions if mention.protects}
     reasons |= link_targets(found.links, evidence.links)
+    text = "no newer save is whole in {}, too"
+    reasons |= {name: Reason(text.format(" and ".join(folders))) for name, folders in evidence.beside.items()}
     reasons |= {**evidence.spared, **evidence.pins}
     if not reasons:
         return {}

@@ -54,11 +54,16 @@ class Looks:
     """
 
     def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
-        self.directory, self.listing, self.rules, self.links, self._now_ns = directory, listing, rules, links, now_ns
+        self.directory, self.listing, self.rules, self.links, self.now_ns = directory, listing, rules, links, now_ns
         self.facts: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
         self.bases: list[Basis] = []
         self.glances = Glances(directory)
         self._used: dict[str, str] = {}
+
+    @property
+    def outputs_dir(self) -> str:
+        """The folder of all outputs."""
+        return self.links.outputs_dir
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
@@ -78,7 +83,7 @@ class Looks:
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, str]]:
         """The metrics of sidecars, as `read_metrics`."""
-        return read_metrics(self.links.outputs_dir, self.listing, self.found.sidecars)
+        return read_metrics(self.outputs_dir, self.listing, self.found.sidecars)
 
     @cached_property
     def pointers(self) -> tuple[Mapping[str, tuple[Mention, ...]], tuple[Reason, ...]]:
@@ -94,7 +99,7 @@ class Looks:
     def why_in_use(self, name: str) -> str:
         """Return why a name may still be written to; empty where nothing says so."""
         if name not in self._used:
-            self._used[name] = in_use(self.directory, self.entries[name], self.rules.settle, self._now_ns)
+            self._used[name] = in_use(self.directory, self.entries[name], self.rules.settle, self.now_ns)
         return self._used[name]
 
 

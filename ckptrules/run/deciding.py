@@ -24,6 +24,7 @@ from ckptrules.engine.sorting import Sorted, sort_entries, with_metrics
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
+from ckptrules.outputs.beside import newest_beside
 from ckptrules.outputs.evidence import (
     Looks,
     look,
@@ -80,7 +81,8 @@ def decided_of(job: Job, found: Directory) -> Decided:
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             plan = with_stale_paths(job, listing, directory, plan)
             compared = names_to_compare(job, listing, plan)
-            above = readings.marks(directory, (path for path in known.pointers if path.startswith(ABOVE)))
+            outside = {path for path in known.pointers if path.startswith(ABOVE)}.union(*known.beside.values())
+            above = readings.marks(directory, sorted(outside))
             contents = None if contents is None or above is None else {**contents, **above}
             if proven.job is not job:  # a pin or a backup suspends the policy: the next run must plan again
                 return Decided(plan, listing, None, known)
@@ -185,7 +187,8 @@ def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> PlanWi
         while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
             looked_at |= names  # new evidence may change which names the plan touches
             relied_on.update(plan.rests_on)
-            evidence = look(looks, plan, known)
+            beside = known.beside or (newest_beside(looks) if plan.going else {})
+            evidence = look(looks, plan, known)._replace(beside=beside)
             if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
                 evidence, notes = with_facts(job, looks, sources, evidence)
             if evidence == known:
