@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ckptrules.changes.history import TakeBack
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
+from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, OutsideLink, Spot, folders_above, lies_in
 from ckptrules.engine.naming import reader, stem_of
-from ckptrules.engine.pointers import by_name, cannot_follow
+from ckptrules.engine.pointers import Texts, by_name, cannot_follow
 from ckptrules.engine.rows import relink_actions, repoint_actions
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.outputs import facts
@@ -28,24 +29,24 @@ from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
 NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does
+Leading = TypeVar("Leading")  # a link or a text that leads to a name
 Moves = Mapping[str, str]  # of one unit, old and new names in its checkpoint directory, the head first
 
 
 class Around(NamedTuple):
     """What leads to the names of one checkpoint directory, as it is now.
 
-    ``looks`` is what was seen there, ``outside`` are the links of other directories, and ``pointers`` the files that
-    name something.
+    ``looks`` is what was seen there. ``links`` are the links of the directory and ``outside`` those of others, by the
+    name that they lead to. ``pointers`` are the files that name something, and ``texts`` the same by what they name.
+    ``sidecars`` are those of each checkpoint.
     """
 
     looks: Looks
-    outside: Sequence[OutsideLink]
+    links: Mapping[str, Sequence[Entry]]
+    outside: Mapping[str, Sequence[OutsideLink]]
     pointers: Mapping[str, tuple[Mention, ...]]
-
-    @property
-    def links(self) -> Iterator[Entry]:
-        """The links of the directory itself."""
-        return (entry for entry in self.looks.listing.entries if entry.kind == "link")
+    texts: Texts
+    sidecars: Mapping[str, Sequence[Sidecar]]
 
 
 class Holder(NamedTuple):
@@ -106,7 +107,7 @@ class Followers:
                 looks = Looks(directory, listing, rules, self._links, 0)
                 pointers = {**self._best(looks), **looks.pointers[0]}
                 _ = looks.foreign  # while the directory is open
-                return Around(looks, into_part_folders(self._links.into(home), listing), pointers)
+                return _around(looks, into_part_folders(self._links.into(home), listing), pointers)
         except OSError as error:
             if error.errno in (*LEADS_NOWHERE, errno.EINVAL):
                 return None
@@ -136,9 +137,10 @@ class Followers:
             return _stays(unit, held)
         (old, new), *with_it = moves.items()
         action = Action("rename", old, new, 0, (), tuple(with_it))
-        links = [link for link in around.links if link.name not in moves.values()]
-        relinks = relink_actions([action], links, around.outside, around.looks.rules)
-        followers = [*relinks, *repoint_actions([action], around.pointers)]
+        links = [link for link in _of(moves, around.links) if link.name not in moves.values()]
+        relinks = relink_actions([action], links, _of(moves, around.outside), around.looks.rules)
+        files = {text.pointer: around.pointers[text.pointer] for text in _of(moves, around.texts)}
+        followers = [*relinks, *repoint_actions([action], files)]
         now = {_key(step): step for step in (follower_step(one, home, self._run) for one in followers)}
         kept = [s for s in unit.steps if not KINDS[s.kind].follows or _key(s) in now or _may_begin(folders, s)]
         since = [step for key, step in now.items() if key not in map(_key, kept)]
@@ -173,8 +175,10 @@ class Followers:
         """Return what leads to the names in a checkpoint directory."""
         holders: dict[str, list[Holder]] = defaultdict(list)
         around = self._around(home)
-        for place, link in (*((home, link) for link in around.links), *around.outside) if around else ():
-            holders[link.sibling or ""].append(Holder(Spot(place, link.name).path, "points to it"))
+        for name, links in around.links.items() if around else ():
+            holders[name] += [Holder(Spot(home, link.name).path, "points to it") for link in links]
+        for name, outside in around.outside.items() if around else ():
+            holders[name] += [Holder(Spot(place, link.name).path, "points to it") for place, link in outside]
         for pointer, mentions in around.pointers.items() if around else ():
             for mention in (mention for mention in mentions if mention.protects):
                 holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
@@ -187,19 +191,31 @@ def _moves(unit: Unit) -> list[Step]:
     return [head, *(step for step in unit.steps if step is not head and KINDS[step.kind].moves)]
 
 
+def _around(looks: Looks, outside: Iterable[OutsideLink], pointers: Mapping[str, tuple[Mention, ...]]) -> Around:
+    """Sort what leads to names by these names: each rename of a directory asks for its own."""
+    links, elsewhere = defaultdict[str, list[Entry]](list), defaultdict[str, list[OutsideLink]](list)
+    for link in (entry for entry in looks.listing.entries if entry.kind == "link"):
+        links[link.sibling or ""].append(link)
+    for one in outside:
+        elsewhere[one.entry.sibling or ""].append(one)
+    has_sidecars = any(entry.name.endswith(looks.rules.sidecars) for entry in looks.listing.entries)
+    return Around(looks, links, elsewhere, pointers, by_name(pointers), looks.found.sidecars if has_sidecars else {})
+
+
+def _of(names: Iterable[str], found: Mapping[str, Sequence[Leading]]) -> list[Leading]:
+    return [one for name in names for one in found.get(name, ())]
+
+
 def _sidecars(unit: Unit, home: str, around: Around) -> list[Step]:
     """Return the moves of the sidecars that a checkpoint got since it was renamed; a shared one stays."""
-    looks = around.looks
-    if not any(entry.name.endswith(looks.rules.sidecars) for entry in looks.listing.entries):
-        return []
     head = head_of(unit)
-    to = {_below(home, step.here.path): step.to for step in _moves(unit)}
-    own = looks.found.sidecars.get(_below(home, head.here.path), ())
+    own = around.sidecars.get(_below(home, head.here.path), ())
+    to = {_below(home, step.here.path): step.to for step in _moves(unit)} if own else {}
     since = [one for one in own if one.suffix and not one.shared and one.name not in to]
     return [
         Step(
             "move", home, one.name, home, stem_of(to.get(one.owner, head.to)) + one.suffix,
-            identity=identity_of(looks.entries[one.name]),
+            identity=identity_of(around.looks.entries[one.name]),
         )
         for one in since
     ]  # fmt: skip
@@ -207,19 +223,20 @@ def _sidecars(unit: Unit, home: str, around: Around) -> list[Step]:
 
 def _cannot_follow(unit: Unit, moves: Moves, around: Around) -> Holder | None:
     """Return what leads to a renamed checkpoint and could not follow it."""
-    own, foreign = {step.name for step in unit.steps}, around.looks.foreign
-    for place, link in around.outside:
-        if link.sibling in moves and not link.link_text:  # it leads here through a link that is not ours
+    for place, link in _of(moves, around.outside):
+        if not link.link_text:  # it leads here through a link that is not ours
             return Holder(Spot(place, link.name).path, "points to it")
-    for link in around.links:
-        if link.sibling in moves and link.name in moves.values() and link.name not in own:
+    own = {step.name for step in unit.steps}
+    for link in _of(moves, around.links):
+        if link.name in moves.values() and link.name not in own:
             return Holder(link.name, "points to it")
-    fields = reader(around.looks.rules)(head_of(unit).name, None).claim.fields
-    if pointer := cannot_follow(by_name(around.pointers), moves, fields):
+    named = _of(moves, around.texts)
+    fields = reader(around.looks.rules)(head_of(unit).name, None).claim.fields if named else {}
+    if pointer := cannot_follow(around.texts, moves, fields):
         return Holder(pointer, "names it, and could not follow")
-    for pointer, owner in foreign.items():
-        if any(one.name in moves and not one.text.isdigit() for one in around.pointers[pointer]):
-            return Holder(pointer, f"names it, and belongs to {owner}")
+    for text in named:
+        if (owner := around.looks.foreign.get(text.pointer)) and not text.text.isdigit():
+            return Holder(text.pointer, f"names it, and belongs to {owner}")
     return None
 
 
