@@ -20,6 +20,10 @@ DEFAULT_TRASH_DAYS = 7
 SLOW_HINT = "make the pattern simpler: nested or alternative repetitions backtrack"
 
 
+def _folder_fault(text: str) -> str:
+    return f"'{text}' must be written out: nothing replaces '~' or '$' here" if text[0] in "~$" else ""
+
+
 def _layout_fault(text: str) -> str:
     parts = text.split("/")
     if text == "**":
@@ -43,7 +47,9 @@ def _suffix_fault(text: str) -> str:
 SHAPE = Keys(
     "Rules of ckptrules. Every *.yaml file of the folder is read; the keys may stand in any of them.",
     {
-        "outputs_dir": Text("Folder that holds the experiments, from the current one; the option overrides it."),
+        "outputs_dir": Text(
+            "Folder that holds the experiments, from the current one; the option overrides it.", _folder_fault
+        ),
         "layout": ListOf(
             "Where checkpoint directories lie below outputs_dir, with * ? [a-z] and **.",
             Text("e.g. */checkpoints", _layout_fault),

@@ -25,6 +25,10 @@ _GROUP = re.compile(
 )  # or escapes and sets, in which no group stands
 READ_BY_WORDS = re.compile("".join(f"(?P<{field}>)" for field in (*READS, "metrics")))
 _NO_PATTERN = (re.error, RecursionError, OverflowError, ValueError, FutureWarning)
+PATTERN_HINTS = {
+    "unknown extension ?<": "a group that captures is written (?P<name>…)",
+    "nothing to repeat": "this is no shell pattern: '.*' stands for any text, and '\\.' for a dot",
+}
 _ID = Text("A short name for messages.")
 _TEMPLATE = Text("Jinja2 template of the new name; variables are captured groups, filters: pad(n), int, lower, upper.")
 _MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<epoch>\\d+) captures a field.")
@@ -120,8 +124,10 @@ def compile_naming(
         place = merged["targets"][0].place if merged["targets"] else merged["target"].place
         faults.append(Fault(place, "there are 'target' and 'targets'", "list them all under 'targets'"))
     several = [merged["target"]] if "target" in merged else merged.get("targets", [])
+    before = len(faults)
     targets = tuple(filter(None, (compiler.target(value, n, len(several)) for n, value in enumerate(several))))
-    legacy = tuple(filter(None, (compiler.legacy(value, targets) for value in merged.get("legacy", []))))
+    sound = targets if len(faults) == before else ()  # else each legacy rule would tell of the fault again
+    legacy = tuple(filter(None, (compiler.legacy(value, sound) for value in merged.get("legacy", []))))
     if not merged.keys() & {"target", "targets"}:
         hint = "add a target, or list it under 'formats', which keep their names"
         faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
@@ -227,7 +233,7 @@ class _Compiler(NamedTuple):
             column = pattern.place.column + (0 if offset is None else offset + pattern.quoted)
             place = pattern.place._replace(column=column)
             why = str(getattr(error, "msg", error))
-            hint = "a group that captures is written (?P<name>…)" if why.startswith("unknown extension ?<") else ""
+            hint = next((hint for part, hint in PATTERN_HINTS.items() if part in why), "")
             self.refuse(place, f"{what}: not a regular expression: {why}", hint)
             return None
 
@@ -238,7 +244,8 @@ class _Compiler(NamedTuple):
         lacks = [[v for v in self.variables_of(rule.called, *one) if v not in groups] for one in templates]
         for variable in lacks[0] if lacks and all(lacks) else ():
             fact = f"{rule.called}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
-            self.refuse((own or value.get("match") or value).place, fact, closest(variable, groups))
+            hint = closest(variable, groups) or f"(?P<{variable}>…) in match captures it"
+            self.refuse((own or value.get("match") or value).place, fact, hint)
 
     def variables_of(self, what: str, template: str, place: Location) -> list[str]:
         if self.proved:

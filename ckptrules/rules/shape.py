@@ -7,7 +7,8 @@ YAML's own types are not used: a text stays as it is written (``010`` is not 8, 
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,6 +21,8 @@ MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
 IN_NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # other surrogates stand for bytes that are not UTF-8
+NO_SPACE = re.compile(r"\s*(?:- )?\w+:[^\s/].*")  # a key and its value without a space between them
+ODD = "“”„‟‘’‚‛«»\u200b\u200e\u200f\u2060\ufeff"  # look like quotes, or like nothing; to YAML they are text
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if PyYAML was built with it
 MAX_DIGITS = 18
 KINDS: dict[type, type] = {yaml.MappingNode: dict, yaml.SequenceNode: list}
@@ -36,6 +39,7 @@ YAML_HINTS = {
     "sequence entries are not allowed": "a list begins on a line of its own, or stands in [brackets]",
     "that cannot start any token": "put a text that begins with it in quotes",
 }
+SPACE_HINT = "put a space behind the ':' of a key"
 
 
 def name_fault(text: str) -> str:
@@ -96,6 +100,8 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
         place = Location(file, mark.line + 1, mark.column + 1) if mark else start
         problem = str(error.problem or error.context)
         hint = next((hint for part, hint in YAML_HINTS.items() if part in problem), "")
+        if any(NO_SPACE.fullmatch(line) for line in text.splitlines()[max(place.line - 2, 0) : place.line]):
+            hint = SPACE_HINT
         faults.append(Fault(place, f"not valid YAML: {problem}", hint))
         return None
     except yaml.reader.ReaderError as error:
@@ -172,7 +178,7 @@ class _Reader(NamedTuple):
                 if isinstance(node, yaml.MappingNode) and not node.value:
                     self.refuse(node, f"{what} is empty")
                     return None
-                return self.mapping(node, what, lambda _: shape.item)
+                return self.mapping(node, what, shape, f"write {{NAME: {_sample(shape.item)}}}")
             case Keys():
                 return self.record(node, shape, what)
             case Either():
@@ -190,6 +196,9 @@ class _Reader(NamedTuple):
         elif not node.style and self.is_cut(node):
             hint = "put the text in quotes, or a space behind the '#' of a comment"
             self.refuse(node, f"{what} is cut off at ' #' (YAML takes the rest for a comment)", hint)
+        elif not node.style and (odd := _odd(node.value)):
+            hint = "type it anew, with ' as quote and plain spaces; if it is meant, put all of it in 'quotes'"
+            self.refuse(node, f"{what} has a {odd} at one end, which is a letter like any other to YAML", hint)
         elif node.value == "":
             self.refuse(node, f"{what} is empty")
         else:
@@ -250,25 +259,17 @@ class _Reader(NamedTuple):
         return Value([value for value in values if value and value.whole], self.place(node))
 
     def record(self, node: yaml.Node, shape: Keys, what: str) -> Value | None:
-        value = self.mapping(node, what, shape.keys.get, tuple(shape.keys), _as_mapping(shape, what))
+        value = self.mapping(node, what, shape, _as_mapping(shape, what))
         if value is None:
             return None
-        for key in shape.required:
-            if key not in value.given:
-                self.refuse(node, f"{what} has no '{key}'")
+        if lacks := [f"'{key}'" for key in shape.required if key not in value.given]:
+            self.refuse(node, f"{what} has no {' and no '.join(lacks)}", f"write {_keys_of(shape)}")
         return value._replace(whole=value.data.keys() >= set(shape.required))
 
-    def mapping(
-        self,
-        node: yaml.Node,
-        what: str,
-        shape_of: Callable[[str], Shape | None],
-        known: tuple[str, ...] = (),
-        how: str = "",
-    ) -> Value | None:
+    def mapping(self, node: yaml.Node, what: str, mapping: Keys | MapOf, how: str) -> Value | None:
         if not isinstance(node, yaml.MappingNode):
             fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
-            self.refuse(node, f"{what} {fact}", how)
+            self.refuse(node, f"{what} {fact}", SPACE_HINT if NO_SPACE.fullmatch(str(node.value)) else how)
             return None
         values: dict[str, Value] = {}
         seen: set[str] = set()
@@ -276,12 +277,15 @@ class _Reader(NamedTuple):
             key = self.scalar(key_node, f"a key of {what}", "text")
             if key is None:
                 continue
-            shape = shape_of(key)
+            shape = mapping.keys.get(key) if isinstance(mapping, Keys) else mapping.item
             if key in seen:
-                self.refuse(key_node, f"{what} has '{key}' twice")
-            elif shape is None:
-                self.refuse(key_node, f"{what} has no key '{key}'", one_of(key, known))
-            elif value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}"):
+                both = (
+                    "" if isinstance(value_node, yaml.ScalarNode) else f"put what stands below both under one '{key}:'"
+                )
+                self.refuse(key_node, f"{what} has '{key}' twice", both)
+            elif shape is None and isinstance(mapping, Keys):
+                self.refuse(key_node, f"{what} has no key '{key}'", _belongs(key, mapping))
+            elif shape and (value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}")):
                 values[key] = value._replace(key_place=self.place(key_node))
             seen.add(key)
         return Value(values, self.place(node), given=frozenset(seen))
@@ -289,6 +293,12 @@ class _Reader(NamedTuple):
 
 def _is_empty(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.value == ""
+
+
+def _odd(text: str) -> str:
+    """Name the sign at an end of a plain text that only looks like a quote or a space; empty where there is none."""
+    odd = (one for one in text[:1] + text[-1:] if one in ODD or one.isspace())
+    return next((f"{unicodedata.name(one, 'space')} (U+{ord(one):04X})" for one in odd), "")
 
 
 def _called(node: yaml.Node) -> str:
@@ -312,6 +322,18 @@ def _as_mapping(shape: Keys, what: str) -> str:
     if key in shape.keys:
         return f"a name stands above it: default: {{{key}: …}}"
     return f"write {_keys_of(shape)}" if shape.required else ""
+
+
+def _belongs(key: str, mapping: Keys) -> str:
+    """Return the hint for a key that a mapping does not have: where it belongs, or which one may be meant."""
+    for name, inner in mapping.keys.items():
+        if isinstance(inner, MapOf) and isinstance(inner.item, Keys) and key in inner.item.keys:
+            return f"it belongs below a name: {name}: {{default: {{{key}: …}}}}"
+    return one_of(key, tuple(mapping.keys))
+
+
+def _sample(shape: Shape) -> str:
+    return "{KEY: …}" if isinstance(shape, Keys | MapOf) else "…"
 
 
 def _keys_of(shape: Keys) -> str:
