@@ -86,11 +86,11 @@ def fix(context: FixContext, tree: JournalledTree, bar: Bar, kept: int) -> Plan:
     """
     listing, found = context.listing, find_old_paths(context, _real_names(context.listing))
     actions, problems = [], list(found.problems)
-    with context.open() as directory, bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+    with context.open() as directory, bar(sum(2 * recipe.size for _, recipe in found.recipes)) as progress:
         try:
             for entry, recipe in found.recipes:
                 heed()
-                if why := _fix_one(context, directory, tree, entry, recipe, tell, kept):
+                if why := _fix_one(context, directory, tree, entry, recipe, progress, kept):
                     problems.append(refused(_action(entry, recipe), why))
                 else:
                     actions.append(_action(entry, recipe))
@@ -225,7 +225,13 @@ def _no_space(outputs_dir: str, directory: int, entry: Entry) -> str:
 
 
 def _fix_one(
-    context: FixContext, directory: int, tree: JournalledTree, entry: Entry, recipe: Recipe, tell: Progress, kept: int
+    context: FixContext,
+    directory: int,
+    tree: JournalledTree,
+    entry: Entry,
+    recipe: Recipe,
+    progress: Progress,
+    kept: int,
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that failed, or an empty text."""
     listing = context.listing
@@ -238,9 +244,9 @@ def _fix_one(
             before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return CHANGED
-        staged = unfinished.stage_rewrite(tree.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
+        staged = unfinished.stage_rewrite(tree.outputs_dir, f"{listing.directory}/{entry.name}", recipe, progress)
         with undo_on_error(unfinished.drop_staged, tree.outputs_dir, staged):
-            why = _unsound(tree.outputs_dir, staged, recipe.size, tell) or context.why_in_use(directory, entry)
+            why = _unsound(tree.outputs_dir, staged, recipe.size, progress) or context.why_in_use(directory, entry)
         if why:
             unfinished.drop_staged(tree.outputs_dir, staged)
             return why
@@ -253,10 +259,10 @@ def _fix_one(
     return transact(tree, listing.experiment, listing.directory, [unit], kept=kept).why
 
 
-def _unsound(outputs_dir: str, staged: str, size: int, tell: Progress) -> str:
+def _unsound(outputs_dir: str, staged: str, size: int, progress: Progress) -> str:
     with open_directory(outputs_dir, WORK) as work, open_file(work, staged) as file:
         try:
-            check_file(file, size, tell, quick=False)
+            check_file(file, size, progress, quick=False)
         except UnsoundError as error:
             return f"its copy {error}"
     return ""

@@ -243,7 +243,7 @@ def pack_batch(session: Session, options: Options, results: Results, batch: list
         StoppedError: Ctrl-C or SIGTERM came.
         KilledError: no worker is left.
     """
-    work = partial(packing.pack_apart, max(1, cores() // len(batch)))
+    work = partial(packing.pack_in_worker, max(1, cores() // len(batch)))
     with session.each(work, batch) as answers:
         for ready, why in zip(batch, answers, strict=True):
             with results.trying(ready.place.experiment):

@@ -13,7 +13,7 @@ from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import report
-from ckptrules.vault.backups import Held, backups_folder, check_backups, find_backups
+from ckptrules.vault.backups import FoundBackup, backups_folder, check_backups, find_backups
 
 
 class Options(Common):
@@ -55,7 +55,7 @@ def show(session: Session, options: Options) -> Done:
     return Done(Output(report.backups_table(held, folder, style)), failed=any(backup.damage for backup in held))
 
 
-def checked(session: Session, folder: str, held: Sequence[Held]) -> Iterator[tuple[int, Held]]:
+def checked(session: Session, folder: str, held: Sequence[FoundBackup]) -> Iterator[tuple[int, FoundBackup]]:
     """Check every file of the complete backups, and yield each with its index in the list.
 
     Raises:

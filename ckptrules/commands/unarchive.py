@@ -132,7 +132,7 @@ def bring_batch(session: Session, options: Options, back: BroughtBack, batch: Se
     large, room = [], space.room(options.outputs_dir)
     with (
         contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir) as folder,
-        session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room)) as answers,
+        session.each(unpacking.unpack_in_worker, unpacking.in_shares(batch, folder, room)) as answers,
     ):
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Failed) and answer.number in FULL and folder and len(batch) > 1:

@@ -1,4 +1,4 @@
-"""Makes a backup of ``outputs_dir``. What changes the disk is in the storage."""
+"""Makes a backup of ``outputs_dir``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ckptrules.storage import copying, looking, making, metadata, reading, unfin
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
-from ckptrules.vault.copies import Copied, Failed, Tell, Way, apart, copy_apart
+from ckptrules.vault.copies import Answer, Copied, CopyRoute, Failed, OnLost, files_and_links, stage_copy
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
 
-COPIES = f"{MANIFEST}.copies"  # a folder in which copies wait until they are moved to their places
-MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
+COPIES = f"{MANIFEST}.copies"  # the folder for copies until they are moved to their places
+MANIFEST_ROW = 512  # bytes of a manifest for each name, a high estimate
 CHANGED_HINT = "back it up again when nothing writes into it"
 LOST_HINT = "back it up again, with executor=none if it happens again"
 
@@ -29,8 +29,8 @@ LOST_HINT = "back it up again, with executor=none if it happens again"
 class Order(NamedTuple):
     """What is to be backed up, and where to.
 
-    ``experiments`` are the paths of those in it; ``whole`` says that all the rest of ``outputs_dir`` comes along.
-    ``path`` is where the backup will be, ``created`` is for its manifest.
+    ``experiments`` are the paths of the experiments in it; ``whole`` adds the rest of ``outputs_dir``. ``path`` is the
+    path of the backup; ``mode`` and ``created`` are those of `Manifest`, or the mode ``auto``.
     """
 
     outputs_dir: str
@@ -42,7 +42,7 @@ class Order(NamedTuple):
 
 
 def collect(order: Order) -> tuple[list[Item], list[Problem]]:
-    """List what is to be backed up, directories before what is in them, and tell what is left out."""
+    """List what is to be backed up, each directory before its contents; return a problem for all that is left out."""
 
     def is_meant(path: str) -> bool:
         return order.whole or belongs(path, order.experiments)
@@ -61,14 +61,16 @@ def collect(order: Order) -> tuple[list[Item], list[Problem]]:
     return [item for item in items if item.kind != "other" and is_meant(item.path)], problems
 
 
-def make_backup(order: Order, each: Each, tell: Tell = lambda *_: None) -> tuple[Manifest, list[Problem]]:
-    """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
+def make_backup(order: Order, each: Each, on_lost: OnLost = lambda *_: None) -> tuple[Manifest, list[Problem]]:
+    """Make a backup: under a hidden name until it is whole. Return a problem for each file that was not copied.
 
-    ``tell`` is called with what the copies could not be given; the manifest holds it. ``each`` has files copied; what
-    none of those who do that has finished is a problem, too.
+    Args:
+        order: what to back up.
+        each: lets workers copy the files.
+        on_lost: is called for each copy; lost metadata is in the manifest.
 
     Raises:
-        OSError: it would not fit, or cannot be written. Nothing of it is left, if that can be removed.
+        OSError: it would not fit, or cannot be written. The part that was made is removed.
     """
     items, problems = collect(order)
     source = os.path.realpath(order.outputs_dir)
@@ -79,7 +81,7 @@ def make_backup(order: Order, each: Each, tell: Tell = lambda *_: None) -> tuple
     making.make_private(hidden)
     with writing.undo_on_error(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
-        held, modes = _fill(hidden, order, items, problems, each, tell)
+        held, modes = _fill(hidden, order, items, problems, each, on_lost)
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
@@ -87,14 +89,14 @@ def make_backup(order: Order, each: Each, tell: Tell = lambda *_: None) -> tuple
             missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
         )
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
-        tell(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
+        on_lost(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
     return manifest, problems
 
 
 def _fill(
-    hidden: str, order: Order, items: list[Item], problems: list[Problem], each: Each, tell: Tell
+    hidden: str, order: Order, items: list[Item], problems: list[Problem], each: Each, on_lost: OnLost
 ) -> tuple[list[Item], set[str]]:
-    """Bring everything into a backup that is being made; return what is in it, and how files came there.
+    """Copy everything into a backup that is being made; return what is in it, and how files were copied.
 
     Raises:
         OSError: it would not fit, or cannot be written.
@@ -103,31 +105,31 @@ def _fill(
     if how == "copy":
         check_space(items, order.path)
     held = _directories(order.outputs_dir, items, hidden, problems)
-    work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
-    with unfinished.temporary_folder(hidden, COPIES), each(work, apart(items)) as answers:
-        modes = _place_all(hidden, items, answers, held, problems, tell)
+    work = partial(stage_copy, CopyRoute(order.outputs_dir, hidden, COPIES, how))
+    with unfinished.temporary_folder(hidden, COPIES), each(work, files_and_links(items)) as answers:
+        modes = _place_all(hidden, items, answers, held, problems, on_lost)
     held.sort()
     for item in reversed(held):
         if item.kind == "directory":
-            tell(item.path, making.set_item_metadata(hidden, item))
+            on_lost(item.path, making.set_item_metadata(hidden, item))
     return held, modes
 
 
 def leading_out(root: str, top: str, items: Iterable[Item]) -> list[str]:
-    """List the links that lead out of a path below a root: a copy holds them, and nothing of what they lead to."""
+    """List the links that lead out of a path below a root: a copy has the links, but not their targets."""
     real = os.path.realpath(os.path.join(root, top))
     links = [item.path for item in items if item.kind == "link"]
     return [path for path in links if not lies_in(os.path.realpath(os.path.join(root, path)), real)]
 
 
 def check_space(items: Sequence[Item], path: str) -> None:
-    """Refuse copies that would not fit where a backup is to be, with its manifest; errors as of `space.refuse_more`."""
+    """Raise ENOSPC if copies of all files, with a manifest, would not fit."""
     folder = os.path.dirname(os.path.abspath(path))
     space.refuse_more(MANIFEST_ROW * len(items) + space.needed(items, folder), space.free(folder), folder)
 
 
 def _way(order: Order, items: Iterable[Item], hidden: str) -> str:
-    """Decide how files come into the backup: clones are tried with the first file that can be read."""
+    """Decide how files are copied: try to clone the first file that can be read."""
     if order.mode != "auto":
         return order.mode
     for item in items:
@@ -141,20 +143,20 @@ def _way(order: Order, items: Iterable[Item], hidden: str) -> str:
 def _place_all(
     hidden: str,
     items: Iterable[Item],
-    answers: Iterator[Copied | Failed | Lost],
+    answers: Iterator[Answer],
     held: list[Item],
     problems: list[Problem],
-    tell: Tell,
+    on_lost: OnLost,
 ) -> set[str]:
-    """Give copies their places as they come, and return how the files came there.
+    """Move copies to their places as they come; return how they were made.
 
-    What is in its place is added to ``held``. What cannot be read, or was not copied, is a problem.
+    Items in their places are added to ``held``, and a problem for each of the others to ``problems``.
 
     Raises:
-        OSError: one cannot be written; the message names it.
+        OSError: a copy cannot be written; the message names the file.
     """
     modes = set[str]()
-    for item in apart(items):
+    for item in files_and_links(items):
         try:
             copied = _copied(item, next(answers))
             if isinstance(copied, Problem):
@@ -165,18 +167,14 @@ def _place_all(
             raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
         if copied.item.changed:
             problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
-        tell(item.path, copied.lost)
+        on_lost(item.path, copied.lost)
         held.append(copied.item)
         modes |= {copied.how} - {""}
     return modes
 
 
-def _copied(item: Item, answer: Copied | Failed | Lost) -> Copied | Problem:
-    """Return what was copied, or why it is left out.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+def _copied(item: Item, answer: Answer) -> Copied | Problem:
+    """Return the copy, or why there is none; OSError if it cannot be written."""
     if isinstance(answer, Lost):
         return Problem("unreadable", (item.path,), f"was not copied: {answer.why}; left out", LOST_HINT)
     if isinstance(answer, Failed):
@@ -187,9 +185,9 @@ def _copied(item: Item, answer: Copied | Failed | Lost) -> Copied | Problem:
 
 
 def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems: list[Problem]) -> list[Item]:
-    """Make all directories, and return them as the backup holds them.
+    """Make all directories, and return them with their metadata.
 
-    What cannot be read may have an access list, so only its owner keeps rights.
+    One that cannot be read may have an access list, so only its owner keeps rights.
     """
     held = []
     for item in (item for item in items if item.kind == "directory"):
@@ -204,11 +202,7 @@ def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems:
 
 
 def _text(manifest: Manifest) -> str:
-    """Write a manifest that `read_backup` reads.
-
-    Raises:
-        OSError: EFBIG, as it is too long.
-    """
+    """Return the text of a manifest; EFBIG if it is too long for `read_backup`."""
     text = to_json(manifest)
     if len(text) > LONGEST:
         raise OSError(errno.EFBIG, f"holds too many names for one backup: {TOO_LONG}; take fewer experiments=…")

@@ -1,4 +1,4 @@
-"""Backups of ``outputs_dir``: how they are called, found and checked."""
+"""Names, finds and checks backups of ``outputs_dir``."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TOO_LONG = f"its {MANIFEST} is longer than {human_size(LONGEST)}"
 
 
 class NoBackupError(Exception):
-    """A folder that is no sound backup of ours; the message is one fact."""
+    """A folder is no sound backup of ours; the message is one fact."""
 
 
 class NotOursError(NoBackupError):
-    """A folder that never was a backup of ours."""
+    """A folder never was a backup of ours."""
 
 
-class Held(NamedTuple):
-    """A backup in a list; ``manifest`` is None where it cannot be believed.
+class FoundBackup(NamedTuple):
+    """A backup in a folder of backups; ``manifest`` is None if it is damaged.
 
-    ``damage`` is what a check found, if its files are ``checked``.
+    ``checked`` says that its files were compared with the manifest, ``damage`` what was found.
     """
 
     name: str
@@ -44,41 +44,41 @@ class Held(NamedTuple):
 
 
 def backup_name(outputs_dir: str, now: datetime) -> str:
-    """Name a backup that is made now: ``outputs_backup_20251015_101500``."""
+    """Return the name of a backup: ``outputs_backup_20251015_101500``."""
     return f"{os.path.basename(os.path.abspath(outputs_dir))}_backup_{now:%Y%m%d_%H%M%S}"
 
 
 def hidden_path(path: str) -> str:
-    """Say where a backup is while it is made or removed; one that was left there stays there."""
+    """Return the path of a backup while it is made or removed: a hidden one, if it is not hidden already."""
     folder, name = os.path.split(path)
     return path if is_hidden(name) else os.path.join(folder, unfinished.PARTIAL.format(name))
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a backup is made or removed under this name, or was."""
+    """Return whether this is the name of a backup that is, or was, being made or removed."""
     return name.startswith(".") and name.endswith(".partial")
 
 
 def backups_folder(outputs_dir: str, to: str | None) -> str:
-    """Say in which folder backups lie: ``to``, or beside ``outputs_dir``."""
+    """Return the folder of the backups: ``to``, or the one of ``outputs_dir``."""
     return to or os.path.normpath(os.path.join(outputs_dir, os.pardir))
 
 
 def paths_of(experiments: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of experiments, each once: one folder may have a second name, `a/.`."""
+    """Return the paths of experiments, each once: ``a/.`` is ``a``."""
     return tuple(sorted(set(map(os.path.normpath, experiments))))
 
 
 def belongs(path: str, experiments: Collection[str]) -> bool:
-    """Say whether a path is in one of the experiments, or is a directory on the way to one."""
+    """Return whether a path is in one of the experiments, or is a directory above one."""
     return any(lies_in(path, name) or name.startswith(f"{path}/") for name in experiments)
 
 
 def read_backup(folder: str) -> tuple[Manifest, bool]:
-    """Read the manifest of a backup and check it; say also whether nobody else could have written it.
+    """Read and check the manifest of a backup; return also whether nobody else could have written it.
 
     Raises:
-        NoBackupError: the folder has none, or it cannot be believed.
+        NoBackupError: the folder has no sound manifest.
     """
     if os.path.islink(folder) or not os.path.isdir(folder):
         raise NotOursError("is a link" if os.path.islink(folder) else "is no directory")
@@ -97,8 +97,8 @@ def read_backup(folder: str) -> tuple[Manifest, bool]:
         raise NoBackupError(f"its {MANIFEST}: {error}") from None
 
 
-def find_backups(folder: str, outputs_dir: str) -> list[Held]:
-    """List the backups in a folder, oldest first; ``outputs_dir`` is none, even if it was one before."""
+def find_backups(folder: str, outputs_dir: str) -> list[FoundBackup]:
+    """List the backups in a folder, oldest first, without ``outputs_dir`` itself, which may be an old backup."""
     held = []
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
@@ -107,17 +107,14 @@ def find_backups(folder: str, outputs_dir: str) -> list[Held]:
         except NotOursError:
             continue
         except NoBackupError as error:
-            held.append(Held(name, None, (Problem("damaged", (name,), str(error)),)))
+            held.append(FoundBackup(name, None, (Problem("damaged", (name,), str(error)),)))
         else:
-            held += [Held(name, manifest)] if manifest else []
+            held += [FoundBackup(name, manifest)] if manifest else []
     return sorted(held, key=lambda backup: (backup.manifest.created if backup.manifest else "", backup.name))
 
 
-def check_backups(folder: str, held: Sequence[Held], each: Each) -> Iterator[tuple[Problem, ...]]:
-    """Compare everything in the backups of a folder with their manifests, files by their checksum.
-
-    Yield of each what is damaged.
-    """
+def check_backups(folder: str, held: Sequence[FoundBackup], each: Each) -> Iterator[tuple[Problem, ...]]:
+    """Compare the backups of a folder with their manifests, files by checksum; yield the damage of each."""
     names = [(one.name, one.manifest.items) for one in held if one.manifest]
     every = [item._replace(path=f"{name}/{item.path}") for name, items in names for item in items]
     with each(partial(difference, folder), every) as answers:
@@ -127,12 +124,12 @@ def check_backups(folder: str, held: Sequence[Held], each: Each) -> Iterator[tup
 
 
 def fault_of(answer: str | Lost) -> str:
-    """Return what `difference` said, or why nobody could say it."""
+    """Return the result of `difference`, or why there is none."""
     return f"was not read: {answer.why}" if isinstance(answer, Lost) else answer
 
 
 def foreign_names(folder: str, manifest: Manifest) -> list[str]:
-    """List what lies in the folder of a backup, finished or not, and is not of it: dropping it would lose that.
+    """List the paths in the folder of a backup that are not in its manifest: dropping the backup would lose them.
 
     Raises:
         OSError: a part of the folder cannot be read.
@@ -146,8 +143,8 @@ def foreign_names(folder: str, manifest: Manifest) -> list[str]:
 
 
 def difference(root: str, item: Item, progress: Progress) -> str:
-    """Say how what is below a folder differs from an item of a manifest, or return an empty text."""
-    fault = unlike(root, item)
+    """Return how a file, directory or link below a folder differs from its item in a manifest; empty if not at all."""
+    fault = quick_difference(root, item)
     if fault is not None:
         return fault
     try:
@@ -157,10 +154,10 @@ def difference(root: str, item: Item, progress: Progress) -> str:
     return "" if checksum == item.checksum else "has another checksum"
 
 
-def unlike(root: str, item: Item, *, by_time: bool = False) -> str | None:
-    """Say at a glance how what is below a folder differs from an item of a manifest; None: only its content can tell.
+def quick_difference(root: str, item: Item, *, by_time: bool = False) -> str | None:
+    """As `difference`, without reading the file; None if only its content can show a difference.
 
-    A file of the same size and time is taken as the same ``by_time``.
+    With ``by_time``, a file of the same size and time counts as the same.
     """
     try:
         there = looking.look(root, item.path)

@@ -1,4 +1,4 @@
-"""Copies of files that wait under names of their own until they are moved to their places."""
+"""Copies files to temporary names, in any process; the main process moves the copies to their places."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import NamedTuple
 from ckptrules.engine.entries import Item
 from ckptrules.storage import copying, making, writing
 from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.workers.pieces import Lost
 
-Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept, if anything
+OnLost = Callable[[str, tuple[str, ...]], object]  # takes the path of a copy, and the metadata that it lost, if any
 
 
-class Way(NamedTuple):
-    """How files are copied side by side: out of the folder ``origin`` into ``folder`` below ``root``, where they wait.
-
-    ``as_item`` is that of `copying.copy_file`, and ``how`` as well.
-    """
+class CopyRoute(NamedTuple):
+    """From which folder (``origin``) to which other (``folder`` below ``root``), and how; see `copying.copy_file`."""
 
     origin: str
     root: str
@@ -26,7 +24,7 @@ class Way(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """A copy that waits under a path of its own, how it came there, and what of the original it has not got."""
+    """A copy at a temporary path, ``how`` it was made, and what metadata it lost."""
 
     item: Item
     path: str
@@ -37,7 +35,7 @@ class Copied(NamedTuple):
 class Failed(NamedTuple):
     """Why something was not copied or unpacked: an error number, if there is one, and words.
 
-    ``in_origin``: it cannot be read, else not written.
+    ``in_origin`` says that it could not be read; else it could not be written.
     """
 
     number: int | None
@@ -45,25 +43,28 @@ class Failed(NamedTuple):
     in_origin: bool = False
 
 
-def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Copied | Failed:
-    """Copy a file or a link to where it waits, or make an empty directory there, under a name that nobody else takes.
+Answer = Copied | Failed | Lost
 
-    So it is of no matter who dies of it, or still goes on with the same when another one has begun it anew.
+
+def stage_copy(route: CopyRoute, item: Item, progress: Progress = lambda _: None) -> Copied | Failed:
+    """Copy a file or a link, or make an empty directory, under a temporary name that no other process takes.
+
+    So a worker that dies, or that goes on after another one has begun the same copy, does no harm.
     """
-    path, lost, how = f"{way.folder}/{writing.temporary_name('')}", tuple[str, ...](), ""
+    path, lost, how = f"{route.folder}/{writing.temporary_name('')}", tuple[str, ...](), ""
     try:
         if item.kind == "directory":
-            making.make_directory(way.root, path)
+            making.make_directory(route.root, path)
         elif item.kind == "link":
-            lost = making.make_link(way.root, item._replace(path=path))
+            lost = making.make_link(route.root, item._replace(path=path))
         else:
-            to = (way.root, path, way.how)
-            item, how, lost = copying.copy_file(way.origin, item, *to, progress, as_item=way.as_item)
+            to = (route.root, path, route.how)
+            item, how, lost = copying.copy_file(route.origin, item, *to, progress, as_item=route.as_item)
     except OSError as error:
         return Failed(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
     return Copied(item, path, how, lost)
 
 
-def apart(items: Iterable[Item]) -> list[Item]:
-    """Return what is copied side by side; directories are made before."""
+def files_and_links(items: Iterable[Item]) -> list[Item]:
+    """Return the items without directories, which are made before any copy."""
     return [item for item in items if item.kind in ("file", "link")]

@@ -1,4 +1,4 @@
-"""Pure: what a backup holds, and its JSON form. What is read is checked whole before anything believes it."""
+"""Pure: the manifest of a backup or archive, and its JSON, all of which is checked when it is read."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound, disbelieved
 from ckptrules.storage.streams import is_checksum
 
-SCHEMA_VERSION = 2  # 1 has a `sha256` in place of the `checksum` that names its algorithm
+SCHEMA_VERSION = 2  # 1 has `sha256` in place of `checksum`, which names its algorithm
 LIMIT = 2**63
 LONGEST = 1 << 30  # bytes: some four million names
-ROW = 4096  # bytes that one name takes in a manifest, with all the attributes that a file may have
-HEAD = 1 << 20  # bytes before the rows: the names of the experiments, and what could not be read
-VALUES = 24  # of one row, generously
-SPARSE = 8  # bytes to one value, where nobody knows the number of rows; what `to_json` writes has 15 and more
+ROW = 4096  # bytes of one item at the most, but for its path and link
+HEAD = 1 << 20  # bytes of all but the items: the names of the experiments, and of files that could not be read
+VALUES = 24  # in one item, at the most
+SPARSE = 8  # bytes for each value, at the least, if the number of items is not known; `to_json` writes 15 and more
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be believed; the message is one fact."""
+    """A manifest is not sound; the message is one fact."""
 
 
 class Manifest(NamedTuple):
-    """What a backup says of itself.
+    """The contents of a backup or archive.
 
-    ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up.
-    ``mode`` is how the files came here: ``clone``, ``copy``, ``clone and copy`` or ``link``. ``experiments`` are the
-    paths of the experiments in it, ``missing`` the paths of what was left out. A backup is ``complete`` from shortly
-    before it has its final name on; until then it is still being made, or was interrupted, and ``items`` are what is to
-    come into it, files without their checksum.
+    ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up. ``mode``
+    is how the files were copied: ``clone``, ``copy``, ``clone and copy`` or ``link``; or the format of an archive.
+    ``experiments`` are the paths of the experiments in it, ``missing`` the paths that were left out. A backup that is
+    not ``complete`` is being made, or was interrupted: ``items`` are then what is to be copied, without checksums.
     """
 
     created: str
@@ -46,12 +45,12 @@ class Manifest(NamedTuple):
 
     @property
     def disbelieved(self) -> Manifest:
-        """The manifest without owners and access lists, as somebody else could have written it."""
+        """The manifest without owners and access lists, for one that somebody else could have written."""
         return self._replace(items=tuple(map(disbelieved, self.items)))
 
     @property
     def files(self) -> int:
-        """The number of files and links; directories are only the way to them."""
+        """The number of files and links."""
         return sum(item.kind != "directory" for item in self.items)
 
     @property
@@ -61,7 +60,7 @@ class Manifest(NamedTuple):
 
 
 def to_json(manifest: Manifest) -> str:
-    """Write a manifest. Bytes in names that are no text become escapes of lone surrogates; `from_json` reads them."""
+    """Return a manifest as JSON. Bytes in names that are not UTF-8 become lone surrogates, which `from_json` reads."""
     rows = [
         {key: value for key, value in item._asdict().items() if value != Item._field_defaults.get(key)}
         for item in manifest.items
@@ -70,21 +69,21 @@ def to_json(manifest: Manifest) -> str:
 
 
 def longest(items: Iterable[Item]) -> int:
-    """Return the most bytes that a manifest of these takes; a letter of a name may take six of them."""
+    """Return how many bytes a manifest of these items has at the most; a character of a name may take six."""
     return HEAD + sum(ROW + 6 * (len(item.path) + len(item.link)) for item in items)
 
 
 def from_json(text: str, rows: int | None = None) -> Manifest:
     """Read a manifest and check it.
 
-    Before it is parsed, its values are counted: `[],[],…` takes thirty times its length in memory.
+    Its values are counted before it is parsed: ``[],[],…`` would take thirty times its length in memory.
 
     Args:
         text: the manifest.
-        rows: the number of names that it may tell of, or None where that is not known.
+        rows: the number of items that it may have, or None if that is not known.
 
     Raises:
-        ManifestError: it is not one, or a path in it could lead out of the folder that it is restored to.
+        ManifestError: it is not sound; or a path in it leads out of the folder.
     """
     data = _parsed(text, rows)
     items: dict[str, Item] = {}
@@ -102,13 +101,13 @@ def from_json(text: str, rows: int | None = None) -> Manifest:
 
 
 def count_values(text: str) -> int:
-    """Count what ends a value in a JSON text, without parsing it."""
+    """Count the values of a JSON text, by the characters that end one, without parsing it."""
     bare = _STRING.sub("", text)
     return sum(map(bare.count, ",]}"))
 
 
 def unsafe_path(path: str) -> str:
-    """Say why a path may not be restored, or return an empty text."""
+    """Return why a path may not be restored, or an empty text."""
     parts = path.split("/")
     if path.startswith("/"):
         return "is absolute"
@@ -120,11 +119,7 @@ def unsafe_path(path: str) -> str:
 
 
 def _parsed(text: str, rows: int | None) -> dict[str, Any]:
-    """Read all of a manifest but its items.
-
-    Raises:
-        ManifestError: it is none.
-    """
+    """Parse a manifest, and check all of it but the items."""
     if count_values(text) > (len(text) // SPARSE if rows is None else VALUES * rows) + VALUES:
         raise ManifestError("holds more values than a manifest has")
     try:
@@ -165,7 +160,7 @@ def _is_number(value: object, low: int, high: int) -> bool:
 
 
 def _is_name(text: object) -> bool:
-    """Say whether something can be handed to the system as a name."""
+    """Return whether this can be a file name."""
     try:
         return isinstance(text, str) and b"\0" not in text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Packs one experiment into one compressed tar file, reads it back, and proves it by a manifest of checksums.
+"""Packs one experiment into one compressed tar file, reads it back, and compares it with a manifest of checksums.
 
-The manifest is the last member of the archive; a copy of it lies beside, so that an unchanged experiment is recognised
-without reading the archive.
+The manifest is the last member of the archive. A copy of it lies beside the archive, to recognise an unchanged
+experiment without reading the archive.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ckptrules.storage.streams import Checksum
 from ckptrules.vault import space
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
 from ckptrules.vault.tar import ArchiveError, writer
-from ckptrules.vault.unpacking import BESIDE, MANIFEST, check
+from ckptrules.vault.unpacking import MANIFEST, NOT_IN_TAR, check
 
 
 class Packing(NamedTuple):
-    """An experiment, and where it is packed to."""
+    """An experiment, and the folder and format of its archive."""
 
     outputs_dir: str
     experiment: str
@@ -37,7 +37,7 @@ class Packing(NamedTuple):
 
     @property
     def root(self) -> str:
-        """The folder that the experiment lies in; paths in the archive begin with the experiment's last name."""
+        """The folder around the experiment. Paths in the archive begin below it, with `top`."""
         return os.path.join(self.outputs_dir, os.path.dirname(self.experiment))
 
     @property
@@ -52,12 +52,12 @@ class Packing(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The archive."""
+        """The path of the archive."""
         return os.path.join(self.folder, self.name)
 
 
 class Ready(NamedTuple):
-    """An experiment that is to be packed, or to be compared with its archive where that is there already."""
+    """An experiment that is to be packed, or compared with its archive if there is one."""
 
     place: Packing
     items: tuple[Item, ...]
@@ -65,20 +65,20 @@ class Ready(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes that pass on the way there, and on the way back."""
+        """The bytes to be packed, and read back."""
         return 2 * sum(item.size for item in self.items)
 
     @property
     def needed(self) -> int:
-        """The bytes that an archive takes at the most; zeros are packed into next to nothing."""
+        """The bytes that the archive takes at the most; holes take next to nothing."""
         return sum(item.size - item.holes for item in self.items) + space.SPARE
 
 
 def listing(place: Packing) -> tuple[Item, ...]:
-    """List the experiment, directories before what is in them.
+    """List the experiment, each directory before its contents.
 
     Raises:
-        ArchiveError: a part of it cannot be read, or is nothing that can be packed.
+        ArchiveError: a part of it cannot be read or packed.
     """
     items, unreadable = looking.read_tree(place.root, place.top)
     for path, error in unreadable.items():
@@ -93,21 +93,15 @@ def listing(place: Packing) -> tuple[Item, ...]:
 
 
 def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) -> None:
-    """Refuse a tree that is not, by names, sizes, times and modes, the one that an archive's manifest tells of.
-
-    Raises:
-        ArchiveError: it is another one.
-    """
+    """Raise ArchiveError if a tree differs from a manifest in names, sizes, times or modes."""
     if _plain(items) != _plain(item._replace(checksum="") for item in manifest.items):
-        raise ArchiveError(taken(place))
+        raise ArchiveError(already_there(place))
 
 
-def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
-    """Pack an experiment, or compare it with its archive; return why that could not be, or nothing.
+def pack_in_worker(threads: int, ready: Ready, progress: Progress) -> str:
+    """Pack an experiment with so many threads, or compare it with its archive; return why that failed, or nothing.
 
-    It may have been packed before, or since: by a worker that died with others before it could say so.
-
-    Args: ``threads`` is how many of them compress.
+    There may be an archive by now: of a worker that died, with others, before it could answer.
     """
     try:
         if os.path.lexists(ready.place.path):
@@ -124,11 +118,11 @@ def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
 
 
 def pack(ready: Ready, threads: int, progress: Progress) -> None:
-    """Write the archive, read it back, and only then give it its name.
+    """Write the archive, read it back, and only then give it its name. After an error, nothing of it is left.
 
     Raises:
-        ArchiveError: it would not fit, the experiment has changed meanwhile, or something else was read back.
-        OSError: it cannot be read or written. Nothing of the archive is left.
+        ArchiveError: it would not fit, the experiment has changed meanwhile, or the archive differs from it.
+        OSError: the experiment cannot be read, or the archive not written.
     """
     place, items, there = ready.place, ready.items, space.free(ready.place.folder)
     if ready.needed > there:
@@ -144,29 +138,29 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
         if _plain(listing(place)) != _plain(items):
             raise ArchiveError("has changed while it was packed")
         with contextlib.suppress(FileNotFoundError):
-            refuse_other_kinds(os.lstat(beside(place.path)), beside(place.path))
-        writing.write_file(beside(place.path), to_json(manifest))
+            refuse_other_kinds(os.lstat(manifest_path(place.path)), manifest_path(place.path))
+        writing.write_file(manifest_path(place.path), to_json(manifest))
 
 
-def beside(path: str) -> str:
-    """Return where the copy of an archive's manifest lies."""
+def manifest_path(path: str) -> str:
+    """Return the path of the copy of an archive's manifest."""
     return f"{path}.manifest.json"
 
 
 def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> bool:
-    """Say whether an archive of just this tree is there already, by its manifest.
+    """Return whether there is an archive of just this tree, by its manifest.
 
-    The copy beside is believed where it can be read, is no longer than that of these items, and nobody has written to
-    the archive since; else that is read.
+    The copy of the manifest is used if it is sound, no longer than one of these items, and not older than the archive;
+    otherwise the archive is read.
 
     Raises:
-        ArchiveError: it is that of another one, or cannot be believed.
+        ArchiveError: the archive is of another tree, or damaged.
     """
     if not os.path.lexists(place.path):
         return False
     manifest = None
     with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
-        folder, name = os.path.split(beside(place.path))
+        folder, name = os.path.split(manifest_path(place.path))
         with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
             status = os.fstat(file)
             if status.st_size <= longest(items) and os.stat(place.path).st_mtime_ns <= status.st_mtime_ns:
@@ -177,36 +171,36 @@ def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -
 
 
 def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
-    """Read an archive that is there already, and the experiment, and refuse any difference between the two.
+    """Read an archive and the experiment, and compare them.
 
     Raises:
-        ArchiveError: the archive is damaged, or holds something else.
+        ArchiveError: the archive is damaged, or differs.
         SourceError: a part of the experiment cannot be read.
     """
     manifest = _there(place, items, progress)
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
         if item.kind == "file" and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
-            raise ArchiveError(f"{taken(place)}: {item.path} differs")
+            raise ArchiveError(f"{already_there(place)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
-            raise ArchiveError(f"{taken(place)}: {item.path} has other attributes")
+            raise ArchiveError(f"{already_there(place)}: {item.path} has other attributes")
         if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
-            raise ArchiveError(f"{taken(place)}: {item.path} has another owner")
+            raise ArchiveError(f"{already_there(place)}: {item.path} has another owner")
 
 
 def _there(place: Packing, items: tuple[Item, ...], progress: Progress) -> Manifest:
-    """Read what is there already under the name of an archive, as one of so many bytes."""
+    """Read the file under the name of an archive, as an archive with no more bytes than the items have."""
     try:
         return check(place.path, place.format, progress, sum(item.size for item in items))
     except ArchiveError as error:
         why = str(error)
     except OSError as error:
         why = why_of(error) if error.errno == errno.EINVAL else f"cannot be read: {why_of(error)}"
-    raise ArchiveError(taken(place, why))
+    raise ArchiveError(already_there(place, why))
 
 
-def taken(place: Packing, why: str = "holds something else") -> str:
-    """Say what is there already under the name of an archive."""
+def already_there(place: Packing, why: str = "holds something else") -> str:
+    """Return a sentence on the file that has the name of an archive."""
     link = ", as a link" * os.path.islink(place.path)
     return f"{place.path} is there already{link}, and {why}; it is not overwritten"
 
@@ -217,7 +211,7 @@ def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Ma
         writer(file, place.format, threads) as packed,
         tarfile.open(fileobj=packed, mode="w:", format=tarfile.PAX_FORMAT) as tar,
     ):
-        tar.copybufsize = streams.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
+        tar.copybufsize = streams.CHUNK  # type: ignore[attr-defined] # fewer calls of zstd are faster
         held = tuple(_add(tar, place.root, item, progress) for item in ready.items)
         source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
         manifest = Manifest(ready.created, source, place.format, complete=True, experiments=names, items=held)
@@ -249,17 +243,16 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
 
 
 def _noted(root: str, item: Item) -> Item:
-    """Return a file or directory with its attributes."""
     return item._replace(attributes=metadata.with_metadata_below(root, item).attributes)
 
 
 def _plain(items: Iterable[Item]) -> list[Item]:
-    """Return items by what every archive tells of them; earlier ones knew no owners."""
-    return [item._replace(**BESIDE) for item in items]
+    """Return items with the fields that archives of every version have; early ones have no owners."""
+    return [item._replace(**NOT_IN_TAR) for item in items]
 
 
 class _Hashing:
-    """An open file that notes what is read of it."""
+    """An open file that hashes what is read from it."""
 
     def __init__(self, file: int, progress: Progress) -> None:
         self._file = file
@@ -267,7 +260,7 @@ class _Hashing:
         self.digest = Checksum()
 
     def read(self, count: int) -> bytes:
-        """Read so many bytes; fewer where the file ends."""
+        """Read so many bytes; fewer at the end of the file."""
         chunk = next(streams.chunks(self._file, count), b"")
         self.digest.update(chunk)
         self._progress(len(chunk))

@@ -10,14 +10,14 @@ from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, count_of, few, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN
-from ckptrules.vault.backups import Held, is_hidden
+from ckptrules.vault.backups import FoundBackup, is_hidden
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.restoring import RestoreStep
 
 HEADINGS = ("name", "created", "mode", "files", "size", "state")
 DROPS = ("mode", "created", "files")
 LATER = ("size",)
-NotKept = Mapping[str, Sequence[str]]  # what could not be kept, of copies by their paths
+NotKept = Mapping[str, Sequence[str]]  # the metadata that copies lost, by their paths
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
 )
@@ -33,7 +33,7 @@ VERBS = {
 
 
 def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: NotKept = {}) -> str:  # noqa: B006 - never changed
-    """Tell of a finished backup, or of what it would be."""
+    """Report a backup that was made, or would be."""
     verb = "Would back up to" if style.preview else "Backup made"
     lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
     lines += lost_lines(lost, style, "; the manifest keeps it, so a restore can bring it back")
@@ -41,18 +41,18 @@ def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], styl
 
 
 def outside_lines(links: Sequence[str], style: Style) -> list[str]:
-    """Tell of links that lead out of what was copied: what is there was not."""
+    """Report the links whose targets were not copied with them."""
     one, many = "link leads elsewhere; what it leads to is not", "links lead elsewhere; what they lead to is not"
     return [f"Note: {count_of(len(links), one, many)} in it: {few([*map(style.name, links)])}"] if links else []
 
 
 def failed_text(what: str, fact: str, hint: str = "") -> str:
-    """Tell that a whole command could not be done."""
+    """Report that a whole command failed."""
     return f"Problem: {what}: {fact}\n" + f"    hint: {hint}\n" * bool(hint)
 
 
-def backups_table(held: Sequence[Held], folder: str, style: Style) -> str:
-    """Show the backups of a folder as an aligned table, and below it what is damaged."""
+def backups_table(held: Sequence[FoundBackup], folder: str, style: Style) -> str:
+    """Show the backups of a folder as a table, and below it the damage."""
     if not held:
         return f"No backup in '{style.name(folder)}'.\n"
     rows = [_row(backup, style) for backup in held]
@@ -65,7 +65,7 @@ def backups_table(held: Sequence[Held], folder: str, style: Style) -> str:
 
 
 def restore_text(steps: Sequence[RestoreStep], style: Style, notes: Iterable[str] = ()) -> str:
-    """Tell what was restored, or would be, and count files and links; directories are only the way to them."""
+    """Report what was restored, or would be; only files and links are counted."""
     lines = [*(line for step in steps for line in _step_lines(step, style)), *notes]
     lines.append(style.paint("Summary", "bold") + " (nothing was changed)" * style.preview)
     files = [step for step in steps if step.item.kind != "directory"]
@@ -82,13 +82,13 @@ def restore_text(steps: Sequence[RestoreStep], style: Style, notes: Iterable[str
 
 
 def dropped_text(path: str, manifest: Manifest, style: Style) -> str:
-    """Tell of a backup that was removed, or would be."""
+    """Report a backup that was removed, or would be."""
     shared = next((text for mode, text in SHARED.items() if mode in manifest.mode), "")
     return f"{'Would drop' if style.preview else 'Dropped'}: {style.name(path)} ({contents(manifest)}){shared}\n"
 
 
 def lost_lines(lost: NotKept, style: Style, more: str = "") -> list[str]:
-    """Tell which copies have not got what their originals have: a line for each thing that could not be kept."""
+    """Report the metadata that copies lost: a line for each kind."""
     names: dict[str, list[str]] = {}
     for path, words in sorted(lost.items()):
         for word in [OWNER] if OWNER in words else words:
@@ -102,7 +102,7 @@ def lost_lines(lost: NotKept, style: Style, more: str = "") -> list[str]:
 
 
 def doubt_lines(stated: Manifest, believed: Manifest, what: str, uid: int) -> list[str]:
-    """Tell that owners and access lists were not taken from what others could have written. Args: ``uid``: who runs."""
+    """Report that owners and access lists of an untrusted manifest are not used. ``uid`` is the user of this run."""
     pairs = [(one, other) for one, other in zip(stated.items, believed.items, strict=True) if one != other]
     if not any(one.uid not in (UNKNOWN, uid) or one.attributes != other.attributes for one, other in pairs):
         return []
@@ -111,11 +111,11 @@ def doubt_lines(stated: Manifest, believed: Manifest, what: str, uid: int) -> li
 
 
 def contents(manifest: Manifest) -> str:
-    """Write how much a backup holds."""
+    """Return how much a backup holds, in words."""
     return f"{count_of(manifest.files, 'file')}, {human_size(manifest.size)}" if manifest.complete else "incomplete"
 
 
-def _row(backup: Held, style: Style) -> tuple[str, ...]:
+def _row(backup: FoundBackup, style: Style) -> tuple[str, ...]:
     if backup.manifest is None:
         return (style.name(backup.name), "?", "?", "?", "?", "damaged")
     manifest = backup.manifest

@@ -1,4 +1,4 @@
-"""Brings back what a backup holds. What changes the disk is in the storage."""
+"""Restores the contents of a backup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
 from ckptrules.storage.reading import why_of
-from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
-from ckptrules.vault.copies import Copied, Failed, Tell, Way, apart, copy_apart
+from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, quick_difference
+from ckptrules.vault.copies import Answer, CopyRoute, Failed, OnLost, files_and_links, stage_copy
 from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
 
-AHEAD = 16 << 30  # bytes that may be brought back into the workplace before an earlier file has its place
+AHEAD = 16 << 30  # bytes of copies that may wait in the workplace for an earlier one
 FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
 LOOK_AT_ALL = "'doit backups verify=1'"
 DAMAGED_HINT = f"{LOOK_AT_ALL} tells what else is damaged; take this one from another backup"
@@ -29,7 +29,7 @@ COMES: tuple[Decision, ...] = ("bring", "replace")
 
 
 class RestoreStep(NamedTuple):
-    """What is to happen, or has happened, with one name of a backup; one that failed has a problem."""
+    """What is to be done, or was done, with one name of a backup; one that failed has a problem."""
 
     item: Item
     verdict: Decision
@@ -44,9 +44,9 @@ def plan_restore(
     force: bool,
     each: Each,
 ) -> list[RestoreStep]:
-    """Decide for every name of a backup, or for those of the chosen experiments; nothing is changed.
+    """Decide for every name of a backup, or of the chosen experiments; nothing is changed.
 
-    What lies below a directory that cannot be brought back is left out.
+    Names below a directory that cannot be restored are left out.
     """
     steps: list[RestoreStep] = []
     unread: list[Item] = []
@@ -59,7 +59,7 @@ def plan_restore(
         if parent in blocked:
             blocked.add(item.path)
             continue
-        fault = MISSING if parent in new else unlike(outputs_dir, item, by_time=True)
+        fault = MISSING if parent in new else quick_difference(outputs_dir, item, by_time=True)
         unread += [item] if fault is None else []
         step = _decide(item, fault or "", force=force)
         if step.problem:
@@ -84,41 +84,41 @@ def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
 
 
 def restore(
-    tree: JournalledTree, backup: str, steps: Sequence[RestoreStep], each: Each, tell: Tell = lambda *_: None
+    tree: JournalledTree, backup: str, steps: Sequence[RestoreStep], each: Each, on_lost: OnLost = lambda *_: None
 ) -> list[RestoreStep]:
-    """Carry out what was decided, and return what came of it.
+    """Carry out a plan, and return its steps with a problem for each that failed.
 
-    What is replaced goes to the trash of the run. ``tell`` is called with what a copy has lost. ``each`` has files
-    copied into the workplace, a few ahead of those that have their places.
+    Replaced files go to the trash of the run. Workers (``each``) copy files into the workplace, some ahead of those
+    that are moved to their places. ``on_lost`` is called for each copy.
 
     Raises:
-        OSError: the workplace of the restore, or a directory that was just made, cannot be written.
+        OSError: the workplace, or a directory that was just made, cannot be written.
     """
     outputs_dir, coming = tree.outputs_dir, [step.item for step in steps if step.verdict in COMES]
     if not coming:
         return list(steps)
     with (
-        contextlib.ExitStack() as at_end,  # also where all ends before its time: the next run finds them there
+        contextlib.ExitStack() as at_end,  # after an error as well: the directories are there for the next run
         unfinished.staging(outputs_dir, "restore-") as folder,
     ):
-        way = Way(backup, outputs_dir, folder, "clone", as_item=True)
+        route = CopyRoute(backup, outputs_dir, folder, "clone", as_item=True)
 
         def bring(step: RestoreStep) -> RestoreStep:
-            came = _carry_out(step, tree, way, answers, tell)
+            came = _carry_out(step, tree, route, answers, on_lost)
             if came.item.kind == "directory" and not came.problem:
-                at_end.callback(lambda: tell(came.item.path, making.set_item_metadata(outputs_dir, came.item)))
+                at_end.callback(lambda: on_lost(came.item.path, making.set_item_metadata(outputs_dir, came.item)))
             return came
 
-        with each(partial(copy_apart, way), apart(coming), room=AHEAD) as answers:
+        with each(partial(stage_copy, route), files_and_links(coming), room=AHEAD) as answers:
             return [bring(step) if step.verdict in COMES else step for step in steps]
 
 
 def _carry_out(
-    step: RestoreStep, tree: JournalledTree, way: Way, answers: Iterator[Copied | Failed | Lost], tell: Tell
+    step: RestoreStep, tree: JournalledTree, route: CopyRoute, answers: Iterator[Answer], on_lost: OnLost
 ) -> RestoreStep:
-    """Bring back one name; a file is known to be sound before what is in its place is touched."""
+    """Restore one name. A copy is known to be sound before the file in its place is touched."""
     item = step.item
-    answer = copy_apart(way, item) if item.kind == "directory" else next(answers)
+    answer = stage_copy(route, item) if item.kind == "directory" else next(answers)
     if isinstance(answer, Lost):
         return _failed(item, "refused", f"was not brought back: {answer.why}")
     if isinstance(answer, Failed) and answer.in_origin:
@@ -130,16 +130,16 @@ def _carry_out(
         if answer.item.checksum != item.checksum:
             text = "is damaged in the backup: its checksum is not that of the manifest"
             return _failed(item, "damaged", text, DAMAGED_HINT)
-        if why := _put_in_place(step, tree, way.folder, name):
+        if why := _put_in_place(step, tree, route.folder, name):
             return _failed(item, "refused", cannot("be brought back", why))
     finally:
-        unfinished.drop_staged(tree.outputs_dir, name, way.folder)
-    tell(item.path, answer.lost)
+        unfinished.drop_staged(tree.outputs_dir, name, route.folder)
+    on_lost(item.path, answer.lost)
     return step
 
 
 def _put_in_place(step: RestoreStep, tree: JournalledTree, waits_in: str, staged: str) -> str:
-    """Move what was staged to where it belongs, and what stands there to the trash; say why that could not be."""
+    """Move a staged copy to its place, and the file that is there to the trash; return why that failed, or nothing."""
     folder, name = os.path.split(step.item.path)
     try:
         bring = Step("move", waits_in, staged, folder, name, identity=_identity(tree, waits_in, staged))
@@ -150,7 +150,7 @@ def _put_in_place(step: RestoreStep, tree: JournalledTree, waits_in: str, staged
             unit = Unit("replace", step.item.size, (away, bring))
     except OSError as error:
         return why_of(error)
-    top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
+    top = step.item.path.partition("/")[0]  # so that undo takes back what lies in a folder before the folder
     return transact(tree, top, top, [unit]).why
 
 

@@ -1,6 +1,6 @@
-"""The compressed tar stream of an archive: written, and read forwards only, whatever it holds.
+"""Writes the compressed tar stream of an archive, and reads it, forwards only, safe from hostile content.
 
-gzip is Python's own, and so is zstd from 3.14 on (before: the extra ``archive``).
+Python has gzip, and from 3.14 on zstd (before: the extra ``archive``).
 """
 
 from __future__ import annotations
@@ -23,26 +23,22 @@ from ckptrules.vault.manifest import unsafe_path
 from ckptrules.workers import side_by_side
 
 FORMATS = ("zst", "gz")
-LEVEL = 3  # what zstd itself takes; weights hardly shrink further
-WINDOW_LOG = 23  # 8 MiB; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+LEVEL = 3  # the default of zstd; weights hardly shrink further
+WINDOW_LOG = 23  # 8 MiB: every reader of zstd should have as much (RFC 8878, section 3.1.1.1.2); we write 2 MiB
 BEGINS = {"zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), "gz": re.compile(rb"\x1f\x8b")}
-HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
-MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
+HEADERS = 1 << 15  # bytes between the contents of two members: enough for the longest path and link
+MEMBER = 1024  # bytes of memory that a member takes until the manifest is checked
 MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
-MEMBERS_RATIO = 128  # and as many more for each byte of it; a member takes some 20 bytes at the least
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)  # what the libraries say of it
+MEMBERS_RATIO = 128  # and so many more for each byte of the archive; a member takes some 20 bytes at the least
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)  # errors of the libraries
 
 
 class ArchiveError(Exception):
-    """An archive that cannot be made, believed or brought back; the message is one fact."""
+    """An archive cannot be made, read or unpacked; the message is one fact."""
 
 
 def format_of(path: str) -> str:
-    """Tell the format of an archive by its name.
-
-    Raises:
-        ArchiveError: it is called otherwise.
-    """
+    """Return the format of an archive by its name; ArchiveError if the name has none."""
     for form in FORMATS:
         if path.endswith(f".tar.{form}"):
             return form
@@ -50,13 +46,12 @@ def format_of(path: str) -> str:
 
 
 def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, Iterator[bytes]], None, None]:
-    """Yield what is in an archive, in order, and its content; only plain names of files, directories, links get past.
-
-    Nothing is held of those before. There may be so many as an archive of its size can hold.
+    """Yield the members of an archive, in order, each with its content; nothing is kept of earlier ones.
 
     Raises:
-        ArchiveError: it holds anything else.
-        Exception: what the libraries say of damage (`told_as_damage` tells it in one way).
+        ArchiveError: a member has an unsafe name, or is no file, directory or link; or there are more members than an
+            archive of this size can hold.
+        Exception: errors of the libraries for a damaged archive; see `damage_as_error`.
     """
     with (
         open(open_plain(path), "rb", buffering=0) as file,
@@ -83,24 +78,20 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
 
 
 @contextlib.contextmanager
-def told_as_damage() -> Iterator[None]:
-    """Tell in one way what the libraries say of a damaged archive.
-
-    Raises:
-        ArchiveError: it is damaged.
-    """
+def damage_as_error() -> Iterator[None]:
+    """Turn the errors of the libraries for a damaged archive into ArchiveError."""
     try:
         yield
     except Exception as error:
         of_gzip = isinstance(error, OSError) and error.errno is None
-        of_zstd = type(error).__name__ == "ZstdError"  # where nobody uses zstd, its module is not imported for this
+        of_zstd = type(error).__name__ == "ZstdError"  # by name, so that its module need not be imported
         if not (of_gzip or of_zstd or isinstance(error, DAMAGE)):
             raise
         raise ArchiveError(f"is damaged or cut off: {error}") from None
 
 
 class _Stream:
-    """The tar stream of an archive, forwards only. tarfile reads the headers, of which only so much: they may lie."""
+    """The tar stream of an archive, forwards only. It bounds how much tarfile may read as headers, which may lie."""
 
     def __init__(self, pieces: Iterator[bytes], progress: Progress) -> None:
         self._pieces, self._progress = pieces, progress
@@ -122,11 +113,7 @@ class _Stream:
         return b"".join(self._take(count))
 
     def content(self, size: int) -> Iterator[bytes]:
-        """Yield so many bytes in pieces, as they come, and go behind what fills up their last block.
-
-        Raises:
-            ReadError: the archive is cut off.
-        """
+        """Yield so many bytes in pieces, then skip the rest of the last block; ReadError if the archive is cut off."""
         filling = -size % tarfile.BLOCKSIZE
         behind = self._at + size + filling
         yield from self._take(size)
@@ -156,11 +143,7 @@ def _refuse(member: tarfile.TarInfo) -> None:
 
 
 def zstd_library() -> Any:
-    """Return the module for zstd.
-
-    Raises:
-        ArchiveError: it is not installed.
-    """
+    """Return the module for zstd; ArchiveError if it is not installed."""
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd
@@ -173,10 +156,10 @@ def zstd_library() -> Any:
 
 @contextlib.contextmanager
 def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
-    """Give what compresses into a file, ``threads`` at once where the format can.
+    """Give a stream that compresses into a file, with so many threads if the format can.
 
     Raises:
-        ArchiveError: the library for it is not installed, or there is no memory for what it needs.
+        ArchiveError: the library is not installed, or gets too little memory.
     """
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
@@ -192,9 +175,9 @@ def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
 
 
 def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
-    """Yield what a compressed file holds, in pieces.
+    """Yield the uncompressed content of a file, in pieces.
 
-    zstd gets 256 KiB at once: a file of its library would read 8 KiB, and wait for other threads each time.
+    zstd gets 256 KiB at once: `ZstdFile` would read 8 KiB, and wait for other threads each time.
     """
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:

@@ -1,4 +1,4 @@
-"""Reads an archive, proves it by the manifest at its end, and brings back the experiment that it holds."""
+"""Reads an archive, compares it with the manifest at its end, and unpacks the experiment in it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
 from ckptrules.storage.writing import temporary_name, undo_on_error
 from ckptrules.vault import space
-from ckptrules.vault.copies import Failed, Tell
+from ckptrules.vault.copies import Failed, OnLost
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
-from ckptrules.vault.tar import ArchiveError, format_of, members, told_as_damage
+from ckptrules.vault.tar import ArchiveError, damage_as_error, format_of, members
 from ckptrules.workers import side_by_side
 
 MANIFEST = ".ckptrules-manifest.json"
-Take = Callable[[tarfile.TarInfo, Iterator[bytes]], Item]  # what is done with a member of an archive
-BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
+Take = Callable[[tarfile.TarInfo, Iterator[bytes]], Item]  # reads a member and its content
+NOT_IN_TAR: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # only the manifest has these
 
 
 class Unpacking(NamedTuple):
-    """An archive, and where it is unpacked to: a folder of the workplace, below ``outputs_dir``; or it is only read.
+    """An archive, and the folder, below ``outputs_dir``, to unpack it to; without a folder, it is only read.
 
-    ``size`` are its own bytes, and ``room`` those that it may take on the disk.
+    ``size`` is that of the archive, ``room`` how much it may take on the disk, both in bytes.
     """
 
     path: str
@@ -42,23 +42,19 @@ class Unpacking(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """The bytes that weights take when they are unpacked, generously: they hardly shrink."""
+        """A high estimate of the bytes that it takes unpacked: weights hardly shrink."""
         return 2 * self.size + space.SPARE
 
 
 class Unpacked(NamedTuple):
-    """What an archive holds, and where it lies in the workplace, below ``outputs_dir``; nowhere if it was only read."""
+    """The manifest of an archive, and its unpacked content, below ``outputs_dir``; none if it was only read."""
 
     manifest: Manifest
     staged: str = ""
 
 
 def unpacking_of(path: str, outputs_dir: str) -> Unpacking:
-    """Look at an archive that is to be unpacked.
-
-    Raises:
-        ArchiveError: it is no file, or is not called like an archive.
-    """
+    """Look at an archive that is to be unpacked; ArchiveError if it is no file, or not named like an archive."""
     format_of(path)
     if not os.path.isfile(path):
         raise ArchiveError("is no file")
@@ -72,12 +68,12 @@ def check(path: str, form: str, progress: Progress, most: int | None = None, *, 
         path: the archive.
         form: its format.
         progress: is called with the bytes of each step, and before the next bytes are read.
-        most: the most bytes that its files may have; where it tells of more, it is read no further.
-        with_: a checksum of the algorithm that its manifest names, which comes last: where it turns out to be another
-            one than that of new archives, the archive is read again.
+        most: how many bytes its files may have together; with more, it is read no further.
+        with_: a checksum by the algorithm to use. The manifest, which names the algorithm, comes last: if that is an
+            old one, the archive is read again.
 
     Raises:
-        ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
+        ArchiveError: it is damaged, cut off, no archive of ours, or differs from its manifest.
     """
     manifest, found = _read(path, form, progress, most, lambda member, content: _seen(member, content, progress, with_))
     old = _some_checksum(manifest)
@@ -88,13 +84,13 @@ def check(path: str, form: str, progress: Progress, most: int | None = None, *, 
 
 
 def unpack(one: Unpacking, progress: Progress) -> Unpacked:
-    """Read an archive once: unpack it into a folder of its own, and compare what came with its manifest.
+    """Unpack an archive into a folder of its own, and compare the content with its manifest.
 
-    Nothing is dressed yet, and links are not made. Where anything is wrong, what was unpacked is removed.
+    Metadata and links are still missing; see `finish`. After an error, nothing of it is left.
 
     Raises:
         ArchiveError: as `check`.
-        OSError: it would not fit (ENOSPC), or cannot be read, or the folder cannot be made.
+        OSError: it would not fit (ENOSPC), cannot be read, or the folder cannot be made.
     """
     if not one.folder:
         return Unpacked(check(one.path, format_of(one.path), progress, one.room))
@@ -105,14 +101,14 @@ def unpack(one: Unpacking, progress: Progress) -> Unpacked:
 
 
 def drop(outputs_dir: str, staged: str) -> None:
-    """Remove what is left in the folder that an archive was unpacked to, if it was; what cannot be removed stays."""
+    """Remove the folder that an archive was unpacked to, if it was, as far as possible."""
     if staged:
         folder, name = os.path.split(staged)
         unfinished.drop_staged(outputs_dir, name, folder)
 
 
-def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Failed:
-    """Unpack an archive beside others; who dies of it leaves a folder that nobody names."""
+def unpack_in_worker(one: Unpacking, progress: Progress) -> Unpacked | Failed:
+    """Unpack an archive; a worker that dies of it leaves a folder that no other process uses."""
     try:
         return unpack(one, progress)
     except ArchiveError as error:
@@ -122,9 +118,9 @@ def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Failed:
 
 
 def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:
-    """Let archives be unpacked in one folder at once, each with its share of the room that is there, by its size.
+    """Give archives that are unpacked at once a folder, and each a share of the free bytes ``there`` by its size.
 
-    Where there is no folder, they are only read, and each has all of it.
+    Without a folder they are only read, and each may have all of the bytes.
     """
     if not folder:
         return [one._replace(room=there) for one in several]
@@ -146,11 +142,11 @@ def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     return manifest
 
 
-def finish(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell) -> Identity:
-    """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
+def finish(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, on_lost: OnLost) -> Identity:
+    """Give unpacked content its links and metadata, durably, and return the identity of the experiment.
 
-    Its owner can write to the experiment still, whatever its mode: else nobody but root could move it to its place.
-    ``tell`` is called with what could not be given to what was brought back.
+    The top folder stays writable for its owner: otherwise only root could move it to its place. ``on_lost`` is called
+    for each file, directory and link.
 
     Raises:
         OSError: it cannot be written.
@@ -161,33 +157,33 @@ def finish(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress
     files = [item for item in items if item.kind == "file"]
     every = side_by_side.each(lambda item, step: making.set_item_metadata(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
-        tell(item.path, lost)
+        on_lost(item.path, lost)
     for item in reversed(items):
         if item.kind == "link":
-            tell(item.path, making.make_link(root, item))
+            on_lost(item.path, making.make_link(root, item))
         elif item.kind == "directory":
-            tell(item.path, making.set_item_metadata(root, item))
+            on_lost(item.path, making.set_item_metadata(root, item))
     with reading.open_below(outputs_dir, staged) as directory:
         return looking.identify(directory, top.path)
 
 
 def believed(path: str, manifest: Manifest) -> Manifest:
-    """Return the manifest of an archive without owners and access lists if somebody else could have written it."""
+    """Return the manifest of an archive, without owners and access lists if somebody else could have written it."""
     real = os.path.realpath(path)
     trusted = all(is_trusted(os.stat(place)) for place in (real, os.path.dirname(real)))
     return manifest if trusted else manifest.disbelieved
 
 
 def _read(path: str, form: str, progress: Progress, most: int | None, take: Take) -> tuple[Manifest, dict[str, Item]]:
-    """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
+    """Read an archive to its end; return its manifest, and the results of ``take`` by path.
 
     Raises:
-        ArchiveError: it is damaged, cut off or no archive of ours.
-        OSError: ENOSPC, as its files have more bytes than ``most``; or it cannot be read.
+        ArchiveError: it is damaged, cut off, or no archive of ours.
+        OSError: its files have more bytes than ``most`` (ENOSPC), or it cannot be read.
     """
     found: dict[str, Item] = {}
     manifest, size = None, 0
-    with told_as_damage(), contextlib.closing(members(path, form, progress)) as every:
+    with damage_as_error(), contextlib.closing(members(path, form, progress)) as every:
         for member, content in every:
             if manifest is not None:
                 raise ArchiveError(f"{member.name} comes behind its manifest")
@@ -206,14 +202,10 @@ def _read(path: str, form: str, progress: Progress, most: int | None, take: Take
 
 
 def _refuse_difference(manifest: Manifest, found: dict[str, Item]) -> None:
-    """Refuse an archive in which anything else was ``found`` than its manifest says.
-
-    Raises:
-        ArchiveError: with one difference.
-    """
+    """Raise ArchiveError for the first difference between a manifest and the items that were found."""
     for item in manifest.items:
         seen = found.pop(item.path, None)
-        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
+        if seen != item._replace(mtime_ns=0, mode=0, **NOT_IN_TAR):
             raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
     if found:
         raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
@@ -224,10 +216,10 @@ def _some_checksum(manifest: Manifest) -> str:
 
 
 class _Folder:
-    """Takes the members of an archive into a folder, for the owner alone, as long as there is room for them.
+    """Unpacks members into a folder, for the owner alone, as long as there is room.
 
-    Links are not made before all is proved: no later member is written through one. ``needed`` are the bytes that all
-    take, in steps of a ``block``.
+    Links are made later, when all is checked: so no later member is written through one. ``needed`` are the bytes that
+    all members take on the disk, in whole blocks.
     """
 
     def __init__(self, root: str, block: int, room: int, progress: Progress, sync: Callable[[int], None]) -> None:
@@ -236,12 +228,12 @@ class _Folder:
         self.needed = 0
 
     def take(self, member: tarfile.TarInfo, content: Iterator[bytes]) -> Item:
-        """Write a member, and return what it is. Where there is no more room, it is only read: to know how much it is.
+        """Write a member, and return its item. Once the room is used up, members are only read, to count their bytes.
 
         Raises:
             ArchiveError: it cannot be written, or comes before its directory.
         """
-        self.needed += space.taken(member.size, self._block)
+        self.needed += space.allocated(member.size, self._block)
         if self.needed > self._room:
             return _seen(member, content, self._progress, "")
         if os.path.dirname(member.name) not in self._directories:
@@ -262,7 +254,7 @@ class _Folder:
 
 
 def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress, with_: str) -> Item:
-    """Return what a member is, with its checksum if it is a file."""
+    """Return the item of a member, with the checksum of a file."""
     item = _item(member)
     if item.kind != "file":
         return item
@@ -274,7 +266,7 @@ def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress,
 
 
 def _item(member: tarfile.TarInfo) -> Item:
-    """Return what a member says of itself, without mode and time: these are those of the manifest."""
+    """Return the item of a member, without mode and time: those of the manifest count."""
     kind: Any = "file" if member.isreg() else "directory" if member.isdir() else "link"
     return Item(member.name, kind, member.size, 0, 0, link=member.linkname if member.issym() else "")
 

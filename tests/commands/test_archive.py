@@ -183,7 +183,7 @@ def test_what_a_failing_disk_does_not_give_is_named(project: Project, monkeypatc
         with monkeypatch.context() as patch:
             if fails:
                 patch.setattr(streams, "chunks", failing)
-            why = packing.pack_apart(1, ready, lambda _: None)
+            why = packing.pack_in_worker(1, ready, lambda _: None)
         assert why == f"{path} cannot be read: Input/output error" * fails
 
 
@@ -211,7 +211,7 @@ def test_what_is_not_as_it_was_packed_has_no_archive(
     monkeypatch.setattr(packing, "check", meanwhile)
     if change == "a file is cut off":
         os.truncate(file, 1)
-    assert packing.pack_apart(1, ready, lambda _: None) == told
+    assert packing.pack_in_worker(1, ready, lambda _: None) == told
     assert os.listdir(place.folder) == []
 
 
@@ -220,7 +220,7 @@ def test_where_the_manifest_beside_cannot_be_read_the_archive_is(
 ) -> None:
     place = Packing(str(project.outputs), "old_1", str(make(project)), "gz")
     items = packing.listing(place)
-    assert packing.pack_apart(1, Ready(place, items, "2026-11-28T00:00:00+00:00"), lambda _: None) == ""
+    assert packing.pack_in_worker(1, Ready(place, items, "2026-11-28T00:00:00+00:00"), lambda _: None) == ""
 
     def failing(*_: object) -> Manifest:
         raise OSError(errno.EIO, "Input/output error")

@@ -41,7 +41,7 @@ from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring, space
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backing_up import Order, make_backup
-from ckptrules.vault.backups import Held, check_backups, hidden_path
+from ckptrules.vault.backups import FoundBackup, check_backups, hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from ckptrules.vault.restoring import plan_restore
 from ckptrules.workers import side_by_side
@@ -477,7 +477,7 @@ here = shown_by(bar)
 
 def check(made: Path, manifest: Manifest, each: Each = here) -> tuple[Problem, ...]:
     """Check one backup."""
-    (damage,) = check_backups(str(made.parent), [Held(made.name, manifest)], each)
+    (damage,) = check_backups(str(made.parent), [FoundBackup(made.name, manifest)], each)
     return damage
 
 
@@ -1263,7 +1263,11 @@ def test_a_bar_expects_what_is_read_alone(project: Project, tmp_path: Path) -> N
 
     small(project)
     manifest, _ = make_backup(order(project, tmp_path / "made"), here)
-    held = [Held("made", manifest), Held(".other.partial", manifest._replace(complete=False)), Held("bad", None)]
+    held = [
+        FoundBackup("made", manifest),
+        FoundBackup(".other.partial", manifest._replace(complete=False)),
+        FoundBackup("bad", None),
+    ]
     session: Any = SimpleNamespace(each=shown_by(shown))
     assert [(at, one.damage, one.checked) for at, one in command.checked(session, str(tmp_path), held)] == [
         (0, (), True)

@@ -45,7 +45,7 @@ from ckptrules.storage.state import Folders
 from ckptrules.storage.texts import keep_content
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
-from ckptrules.vault.packing import Packing, Ready, listing, pack_apart, refuse_other
+from ckptrules.vault.packing import Packing, Ready, listing, pack_in_worker, refuse_other
 from ckptrules.vault.report import lost_lines
 from ckptrules.vault.space import needed
 from ckptrules.vault.unpacking import believed
@@ -471,7 +471,7 @@ def test_attributes_that_cannot_be_read_are_no_attributes_that_are_not_there(
     assert problem.names == manifest.missing == ("exp/checkpoints/x.ckpt",)
     assert "its attributes" in problem.text
     place = Packing(str(project.outputs), "exp", str(tmp_path), "gz")
-    why = pack_apart(1, Ready(place, listing(place), "now"), lambda _: None)
+    why = pack_in_worker(1, Ready(place, listing(place), "now"), lambda _: None)
     assert why.startswith("exp/checkpoints/x.ckpt cannot be read: its attributes")
     assert not (tmp_path / "exp.tar.gz").exists()
 

@@ -234,17 +234,17 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
     tree: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is cut off from the main process may write for a while: no name of his is one that anybody reads."""
-    way = copies.Way(str(tree.outputs), str(tmp_path), "copies", "copy")
+    route = copies.CopyRoute(str(tree.outputs), str(tmp_path), "copies", "copy")
     item = next(item for item in looking.read_tree(str(tree.outputs))[0] if item.path.endswith("03.ckpt"))
     removed = writing.remove
 
     def remove(directory: int, name: str) -> None:
-        copies.copy_apart(way, item)
+        copies.stage_copy(route, item)
         removed(directory, name)
 
     monkeypatch.setattr("ckptrules.storage.unfinished.remove", remove)
     with unfinished.temporary_folder(str(tmp_path), "copies"):
-        first, second = copies.copy_apart(way, item), copies.copy_apart(way, item)
+        first, second = copies.stage_copy(route, item), copies.stage_copy(route, item)
         assert isinstance(first, copies.Copied)
         assert isinstance(second, copies.Copied)
         unfinished.place_copy(str(tmp_path), first.path, "placed")

@@ -15,7 +15,7 @@ import pytest
 
 from ckptrules.commands import archive
 from ckptrules.engine.entries import Item
-from ckptrules.vault.packing import Packing, Ready, listing, pack_apart
+from ckptrules.vault.packing import Packing, Ready, listing, pack_in_worker
 from ckptrules.vault.space import SPARE
 from tests.commands.test_archive import everything
 from tests.conftest import Project
@@ -122,10 +122,10 @@ def test_what_a_worker_had_packed_that_died_before_it_could_say_so_is_not_packed
     packed = make(project)
     place = Packing(str(project.outputs), "one", str(packed), "zst")
     ready = Ready(place, listing(place), "2026-11-27T10:00:00+00:00")
-    done = [pack_apart(1, ready, lambda _: None) for _ in range(2)]
+    done = [pack_in_worker(1, ready, lambda _: None) for _ in range(2)]
     assert (done, sorted(os.listdir(packed))) == (["", ""], ["one.tar.zst", "one.tar.zst.manifest.json"])
     (packed / "one.tar.zst").write_bytes(b"another one")
-    assert "is no .tar.zst file" in pack_apart(1, ready, lambda _: None)
+    assert "is no .tar.zst file" in pack_in_worker(1, ready, lambda _: None)
     assert (packed / "one.tar.zst").read_bytes() == b"another one"
 
 

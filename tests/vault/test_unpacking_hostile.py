@@ -260,7 +260,7 @@ def test_what_found_no_room_beside_others_is_tried_alone(monkeypatch: pytest.Mon
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(unpacking, "unpack", unpack)
-    answer = unpacking.unpack_apart(unpacking.Unpacking("e.tar.gz", "outputs", 1), lambda _: None)
+    answer = unpacking.unpack_in_worker(unpacking.Unpacking("e.tar.gz", "outputs", 1), lambda _: None)
     assert answer == Failed(number, os.strerror(number))
     assert number in FULL
 
