@@ -19,7 +19,9 @@ ROLES = frozenset(
     "disc generator discriminator enc dec encoder decoder actor critic student teacher".split()
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
-PLACES = ROLES | {"checkpoint", "ckpt", "network", "training", "weight"}  # in the name of a folder
+OF_ANY = frozenset("checkpoint ckpt snapshot".split())
+"""Words in a name that say neither."""
+PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Order = tuple[int, int]  # of a save, as `order_of` returns it
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
@@ -131,10 +133,10 @@ def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
 
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
-    """Return the words of a run's name that say which training it is: all except those of `_roles`."""
+    """Return the words of a run's name that say which training it is: all except `OF_ANY` and those of `_roles`."""
     words = _WORD.findall(run.casefold())
-    roles = _roles(words)
-    return tuple(word for word in words if word not in roles)
+    others = OF_ANY.union(_roles(words))
+    return tuple(word for word in words if word not in others)
 
 
 def _roles(words: Sequence[str]) -> list[str]:

@@ -29,8 +29,10 @@ _MODELS = frozenset("densenet efficientnet resnet resnext vgg yolov".split())
 """Words right before the number of a model: ``resnet18``."""
 _MOMENT = re.compile(
     r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d)(?!\d)"
+    r"|(?<![A-Za-z])(?:\d\d?[-_.]?)?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_.]?(?:\d\d?[-_.])?(?:19|20)\d\d(?!\d)",
+    re.IGNORECASE,
 )
-"""A day, a time of day, or both: ``2024-01-15``, ``09-30-00``, ``20240115-0930``."""
+"""A day, a time of day, or both: ``2024-01-15``, ``09-30-00``, ``20240115-0930``, ``Jan-15-2024``, ``15Jan2024``."""
 _OF = re.compile(r"[-_. ]?of[-_. ]?", re.IGNORECASE)  # 1of2, 00001-of-00003
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as in rules, other digits (², ٣) count as letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no number of epochs or steps
@@ -246,12 +248,17 @@ def _run(
 
 
 def _has_rival(pieces: Sequence[str], every: Iterable[Sequence[str]], start: int, last: int) -> bool:
-    """Return whether other names have the same text before the numbers, but another one after: ``a_ep5_swa.pt``.
+    """Return whether the text before the numbers would make another kind of names one run with this kind.
 
-    By the text before the numbers, both would be of one run.
+    The others have the same text and another one after the numbers (``a_ep5_swa.pt``), or the same but for dividers at
+    its end (``a-5.pt``, for ``a--1.pt``).
     """
     goes_on = any(piece.startswith(("-", "_", " ")) for piece in pieces[last + 1 : last + 2])
-    return goes_on and any(_is_alike(row[:start], pieces[:start]) and not _is_alike(row, pieces) for row in every)
+    front = "".join(pieces[:start])
+    fronts = {"".join(row[:start]) for row in every if not _is_alike(row, pieces)}
+    return (goes_on and front in fronts) or any(
+        front.startswith(one) and one != front and not front[len(one) :].strip(_DIVIDERS) for one in fronts if one
+    )
 
 
 def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int], name: str) -> str:

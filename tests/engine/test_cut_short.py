@@ -228,3 +228,17 @@ def test_a_file_that_is_new_since_one_save_hides_no_other_that_is_missing() -> N
         rules, Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names)), rules.policies["default"]
     )
     assert (made.going, made.unwhole) == (set(), ("model_3.pth",))
+
+
+@pytest.mark.parametrize("word", ["checkpoint", "ckpt", "snapshot", "model"])
+def test_a_word_for_checkpoints_is_no_training_of_its_own(word: str) -> None:
+    """The optimizers had no run, the models one that was called ``checkpoint``: of each, another step stayed."""
+    text = rf"""{{layout: ['*'], retention: {{default: {{keep_last: 1}}}}, formats: [
+      {{id: x, match: '(?P<run>{word})-(?P<step>\d+)\.pt', examples: {{{word}-1.pt: {{step: 1}}}}}},
+      {{id: y, match: '{word}-(?P<step>\d+)-optimizer\.pt', examples: {{{word}-1-optimizer.pt: {{step: 1}}}}}}]}}"""
+    rules = load_rules({"rules/x.yaml": text})
+    names = [f"{word}-{step}{what}.pt" for step in (1, 2) for what in ("", "-optimizer")]
+    entries = tuple(Entry(name, "file", 1, 0) for name in (*names, f"{word}-3.pt"))
+    made = make_plan(rules, Listing("x", "x", entries), rules.policies["default"])
+    assert not made.going
+    assert f"{word}-3.pt" in made.unwhole

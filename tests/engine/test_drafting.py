@@ -134,6 +134,8 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
         "w_20260130_101500.pt w_20260130_111500.pt",
         "w_1705312345.pt w_1705312399.pt",
         "BPR-Jan-05-2023_09-30-00.pth BPR-Jan-05-2023_09-30-07.pth",
+        "BPR-Jan-05-2023_09-30-00.pth BPR-Jan-06-2023_09-30-00.pth",
+        "w_5-Jan-2023.pt w_6-Jan-2023.pt",
         "w_2026-01-30.pt w_2026-01-31.pt",
         "w-20260130-0930.pt w-20260130-1010.pt",
         "G_1k_seed9.pt G_2k_seed8.pt",
@@ -186,6 +188,12 @@ def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
     """Both were of the run in front: the newest average made the newest of the others go, and that the best by name."""
     names = "m-1_ep1.pt m-1_ep2.pt m-2_ep1.pt m-1_ep3_swa.pt m-1_ep4_swa.pt m-1_ep1_best_validation_0.1.pt"
     assert [one.kind for one, _ in joined(unread((name, False) for name in names.split()))] == ["m-0_ep0.pt"]
+
+
+def test_names_that_differ_in_dashes_alone_are_of_no_run_together() -> None:
+    """``checkpoint--1.pt``, always the newest of OpenSpiel, was number 1 of the run of all others, and went."""
+    names = [f"checkpoint-{step}{what}.pt" for step in ("100", "200", "-1") for what in ("", "-optimizer")]
+    assert [one.kind for one, _ in joined(unread((name, False) for name in names))] == ["checkpoint-0.pt"]
 
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each

@@ -131,3 +131,14 @@ def test_a_number_of_unknown_unit_counts_where_neither_epoch_nor_step_is_told(
 ) -> None:
     said = judged("keep_last", 1, checkpoints)
     assert {name: one.why for name, one in said.items() if one.keeps} == kept
+
+
+def test_files_of_one_save_stay_together_by_their_file_times_too() -> None:
+    """The optimizer of a second run in the directory was written last, and stayed alone."""
+    saves = [("1", 10), ("2", 20), ("3", 30), ("1-v1", 40), ("2-v1", 50)]
+    files = [made(name + part, time + len(part), step=name[0]) for name, time in saves for part in ("", "-opt")]
+    said = judged("keep_last", 1, files)
+    assert {name: one.why for name, one in said.items() if one.keeps} == {
+        **dict.fromkeys(("3", "3-opt"), "newest 1 of 1 (0 left), with 1 more of step 3"),
+        **dict.fromkeys(("2-v1", "2-v1-opt"), "newest 1 of 1 (0 left) by file time, with 1 more of step 2"),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from ckptrules.engine.checkpoints import NUMBERS, Checkpoint
 from ckptrules.engine.judging import (
@@ -29,15 +30,16 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
     """Keep the newest by epoch and step and, where file times disagree, the newest by these as well.
 
     Where no name has a number, the time in the names counts instead. Checkpoints of equal epoch and step have one rank:
-    two files of each step are not two steps.
+    two files of each step are not two steps. By file time, this holds for those written one after the other.
     """
     field = next((field for field in FIELDS if any(getattr(c, field) is not None for c in checkpoints)), "step")
     ranked = [c for c in checkpoints if getattr(c, field) is not None]
     order = {c.entry.name: _order(c) for c in ranked}
     newest = numbered(sorted(ranked, key=lambda c: order[c.entry.name], reverse=True))
     by_order, equals = _tied(newest, order)
-    times = {c.entry.name: (c.entry.mtime_ns, *order[c.entry.name]) for c in ranked}
-    by_time, twins = _tied(both_ranks(ranked, around.now_ns)[1], times)
+    age = both_ranks(ranked, around.now_ns)[1]
+    saves = groupby(sorted(ranked, key=lambda c: age[c.entry.name]), key=lambda c: order[c.entry.name])
+    by_time, twins = _tied(age, {c.entry.name: (place,) for place, (_, save) in enumerate(saves) for c in save})
 
     def opinion_on(checkpoint: Checkpoint) -> Opinion:
         name = checkpoint.entry.name
