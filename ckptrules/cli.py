@@ -44,11 +44,7 @@ def main() -> int:
 
 
 def refuse_gone_folder() -> None:
-    """Refuse to work in a folder that was removed.
-
-    Raises:
-        OptionError: the current folder was removed.
-    """
+    """Refuse to work in a folder that was removed."""
     try:
         os.getcwd()
     except OSError as error:

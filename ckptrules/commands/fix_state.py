@@ -9,7 +9,7 @@ from ckptrules import stopping
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
-from ckptrules.report.style import Style, summary_of
+from ckptrules.report.style import Style, noun_of, summary_of
 from ckptrules.report.text import Tally
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
@@ -65,7 +65,7 @@ def summary(words: Words, total: Tally, style: Style, notes: Iterable[str]) -> s
     """Return the summary of a command with one kind of change."""
     would, did, field = words
     rows = [
-        ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
+        ("processed", total.experiments, noun_of(total.experiments, "experiment")),
         (would if style.preview else did, getattr(total, field), ""),
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),

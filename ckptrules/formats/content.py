@@ -152,10 +152,11 @@ class Format(NamedTuple):
     Attributes:
         name: what users call it.
         fits: says by the first 512 bytes of a file whether it has this format.
-        check: takes the file, its size in bytes, a `Progress`, and whether to leave checksums out. It raises
-            `UnsoundError` if the file is not whole; any other exception counts as damage, too.
-        glance: takes the file and its size, and raises the same if it is cut off. It makes a few reads, whatever the
-            size. None for formats in which a few reads cannot show that.
+        check: takes the file, its size in bytes, a `Progress`, and whether to leave checksums out. Raises
+            `UnsoundError` if the file is not whole, `TooLongError` if it is beyond the limits of what is read; any
+            other exception counts as damage, too.
+        glance: takes the file and its size, and raises the same if it sees by a few reads that the file is cut off.
+            None for formats that do not show that.
     """
 
     name: str

@@ -148,11 +148,7 @@ def _first_model(folder: Folder) -> dict[str, FileContent]:
 
 
 def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[Shard, ...]]:
-    """List the files and the links in a checkpoint directory, sorted.
-
-    Raises:
-        UnsoundError: names and sizes show that something is missing.
-    """
+    """List the files and the links in a checkpoint directory, sorted."""
     shards, links = parts_of(directory, name), list[str]()
     for path, status, inner in _walk(directory, name):
         if stat.S_ISLNK(status.st_mode):
@@ -172,11 +168,7 @@ def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[
 
 
 def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) -> str:
-    """Return which framework wrote a directory, and check that all parts are there that it names.
-
-    Raises:
-        UnsoundError: a part is missing.
-    """
+    """Return which framework wrote a directory, and check that all parts are there that it names."""
     kind = "torch.distributed" if layouts.check_distributed(folder) else "directory"
     kind = "TensorFlow" if layouts.check_tensorflow(folder, quick=quick) else kind
     kind = "DeepSpeed" if layouts.check_deepspeed(folder, inside) else kind

@@ -37,13 +37,7 @@ class Tensor(NamedTuple):
 
 
 def check_gguf(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
-    """Check the header, that no tensors overlap, and that all are there; the format has no checksums.
-
-    Raises:
-        UnsoundError: the file is cut off or damaged.
-        UnreadableError: the header is damaged.
-        TooLongError: the header has too many values.
-    """
+    """Check the header, that no tensors overlap, and that all are there; the format has no checksums."""
     header = _Header(file, size, progress)
     tensors = sorted(header.read())
     if any(after.begin < before.end for before, after in itertools.pairwise(tensors)):

@@ -7,12 +7,8 @@ from typing import BinaryIO
 from ckptrules.formats.content import FileContent, Format, UnsoundError, check_size
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-_SUPERBLOCKS = {
-    0: (13, 24),
-    1: (13, 28),
-    2: (9, 12),
-    3: (9, 12),
-}  # by version: where the width of an address stands, and the first address
+# By version, the places of the width of an address, and of the first address
+_SUPERBLOCKS = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}
 
 
 def check_hdf5(file: BinaryIO, size: int, *_: object) -> FileContent:

@@ -75,11 +75,7 @@ def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
 def _json(folder: Folder, path: str) -> object:
     """Return the value in a JSON file.
 
-    None, if the file has one value on each line, or is too long to be parsed and ends as JSON does.
-
-    Raises:
-        UnsoundError: the file is not whole.
-        TooLongError: the file is an index, and too long.
+    None, if the file has one value on each line, or is no index, too long to be parsed, and ends as JSON does.
     """
     with folder.open(path) as file:
         data = file.read(LONGEST_JSON + 1)

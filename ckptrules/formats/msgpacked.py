@@ -51,12 +51,7 @@ ARRAY = Head(values=3)  # shape, type, bytes
 
 
 def check_msgpack(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
-    """Check that the values end where the file does, and that each array has the bytes of its shape and type.
-
-    Raises:
-        UnsoundError: the file is cut off, or longer than its values.
-        UnreadableError: it is damaged, or has too many values.
-    """
+    """Check that the values end where the file does, and that each array has the bytes of its shape and type."""
     left = 1
     for count in range(MOST_VALUES):
         if count % REPORT_EVERY == 0:

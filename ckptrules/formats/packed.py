@@ -12,22 +12,12 @@ from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
 
 
 def check_gzip(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
-    """Check the checksum and the end of a gzip file. To find its end, all is unpacked, by ``quick`` too.
-
-    Raises:
-        UnsoundError: the file is cut off.
-        TooLongError: it unpacks to far more than its bytes.
-    """
+    """Check the checksum and the end of a gzip file. To find its end, all is unpacked, by ``quick`` too."""
     return _unpack("gzip", gzip.GzipFile(fileobj=file), file, size, progress)._replace(checksums=True)
 
 
 def check_zstd(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
-    """Check a zstd file, and its checksum if its writer asked for one.
-
-    Raises:
-        UnsoundError: the file is cut off; ``not_read`` if the library for zstd is not installed.
-        TooLongError: it unpacks to far more than its bytes.
-    """
+    """Check a zstd file, and its checksum if its writer asked for one."""
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd

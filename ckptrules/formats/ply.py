@@ -23,13 +23,7 @@ _END = re.compile(rb"\nend_header\r?\n")
 
 
 def check_ply(file: BinaryIO, size: int, _: Progress = lambda _: None, *__: object) -> FileContent:
-    """Check the header, and the length that follows from it.
-
-    Raises:
-        UnsoundError: the file is cut off; ``not_read`` if its rows are text, or have lists, whose lengths vary.
-        UnreadableError: the header is damaged.
-        TooLongError: the header is too long.
-    """
+    """Check the header, and the length that follows from it. Lists are not read, as their lengths vary."""
     begin = file.read(min(size, LONGEST_HEADER))
     end = _END.search(begin)
     if end is None:

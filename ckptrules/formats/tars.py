@@ -18,11 +18,7 @@ END = 2 * tarfile.BLOCKSIZE  # bytes, all zero
 
 
 def check_tar(file: BinaryIO, size: int, progress: Progress, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
-    """Check the headers, that the end is there, and each member whose format is known.
-
-    Raises:
-        UnsoundError: the file or a member is cut off or damaged.
-    """
+    """Check the headers, that the end is there, and each member whose format is known."""
     tar, members = _read_headers(file, size, progress)
     if not any(may_be_weights(name) for name, _ in members):
         raise UnsoundError("incomplete", f"has {NO_WEIGHTS}")
@@ -40,11 +36,7 @@ def check_tar(file: BinaryIO, size: int, progress: Progress, quick: bool) -> Fil
 
 
 def glance_at_tar(file: BinaryIO, size: int) -> None:
-    """Check that the headers and the end are there.
-
-    Raises:
-        UnsoundError: they are not.
-    """
+    """Check that the headers and the end are there."""
     _read_headers(file, size, lambda _: None)
 
 

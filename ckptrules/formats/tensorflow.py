@@ -37,11 +37,7 @@ def check_index(
     progress: Progress = lambda _: None,
     quick: bool = True,  # noqa: FBT001, FBT002 - as `Format.check`
 ) -> FileContent:
-    """Check that an index is whole and, unless ``quick``, its checksums.
-
-    Raises:
-        UnsoundError: it is cut off or damaged.
-    """
+    """Check that an index is whole and, unless ``quick``, its checksums."""
     _read_index(file, size, progress, quick=quick)
     return FileContent("TensorFlow", checksums=not quick)
 

@@ -32,11 +32,7 @@ NO_END = "is cut off, or was never finished: the directory at its end is missing
 
 
 def check_zip(file: BinaryIO, _: int, progress: Progress, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
-    """Check a zip file: its directory, its checksums unless ``quick``, its arrays or the tensors of torch.
-
-    Raises:
-        UnsoundError: it is cut off, damaged or incomplete.
-    """
+    """Check a zip file: its directory, its checksums unless ``quick``, its arrays or the tensors of torch."""
     try:
         archive = open_zip(file)
         entries = archive.infolist()
@@ -64,32 +60,19 @@ def check_zip(file: BinaryIO, _: int, progress: Progress, quick: bool) -> FileCo
 
 
 def glance_at_zip(file: BinaryIO, _: int) -> None:
-    """Check that there is a directory at the end.
-
-    Raises:
-        UnsoundError: there is none.
-    """
+    """Check that there is a directory at the end."""
     if not zipfile.is_zipfile(file):
         raise UnsoundError("truncated", NO_END)
 
 
 def glance_at_pickle(file: BinaryIO, _: int) -> None:
-    """Check that the pickle at the beginning has an end.
-
-    Raises:
-        UnsoundError: it has none.
-    """
+    """Check that the pickle at the beginning has an end."""
     if is_cut_off(file):
         raise UnsoundError("truncated", "is cut off: its pickle has no end")
 
 
 def check_legacy(file: BinaryIO, size: int, progress: Progress, *__: object) -> FileContent:
-    """Check a pickle, or a file of torch before 1.6: pickles, then the bytes of the tensors. Neither has checksums.
-
-    Raises:
-        UnsoundError: it is cut off or damaged.
-        UnreadableError: its pickles are damaged, or too long.
-    """
+    """Check a pickle, or a file of torch before 1.6: pickles, then the bytes of the tensors. Neither has checksums."""
     limited = Limited(file, progress)
     contents = read_pickle(limited)
     if contents.value != MAGIC_NUMBER:

@@ -117,11 +117,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _refuse_unknown_nodes(tree: nodes.Template) -> None:
-    """Refuse what may take longer than template and values are long: calls, a loop in a loop, products.
-
-    Raises:
-        LogTemplateError: with the first such node.
-    """
+    """Refuse what may take longer than template and values are long: calls, a loop in a loop, products."""
     from jinja2 import nodes
 
     for node in tree.find_all(nodes.Node):
@@ -130,11 +126,7 @@ def _refuse_unknown_nodes(tree: nodes.Template) -> None:
 
 
 def _refuse_long_loops(tree: nodes.Template, turns: int) -> None:
-    """Refuse a loop that goes through a long list at each of its turns.
-
-    Raises:
-        LogTemplateError: with the line of the loop.
-    """
+    """Refuse a loop that goes through a long list at each of its turns."""
     from jinja2 import nodes
 
     for loop in tree.find_all(nodes.For):

@@ -92,9 +92,14 @@ def few(texts: Sequence[str], most: int = 3) -> str:
     return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
 
 
+def noun_of(number: int, one: str, many: str = "") -> str:
+    """Return the singular or the plural of a noun: ``checkpoint`` for 1, ``checkpoints`` for 2."""
+    return one if number == 1 else many or one + "s"
+
+
 def count_of(number: int, one: str, many: str = "") -> str:
-    """Write a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    """Return a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
+    return f"{number} {noun_of(number, one, many)}"
 
 
 def columns(text: str) -> int:

@@ -13,7 +13,7 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem, said_of
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, still_there, taken
 from ckptrules.engine.ruleset import Reason
-from ckptrules.report.style import Style, count_of, summary_of, table, when
+from ckptrules.report.style import Style, count_of, noun_of, summary_of, table, when
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
@@ -133,6 +133,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
     if not total.experiments and total.up_to_date:
         what = count_of(total.up_to_date, "experiment is", "experiments are")
         return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
+    up_to_date = f", {total.up_to_date} up to date" * bool(total.up_to_date)
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
     goes = total.deleted + total.leftovers
@@ -140,11 +141,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
     ignored = f"{unnamed} of them " * (unnamed < total.skipped)
     beside = f"and {count_of(total.leftovers, 'leftover')}, " if total.leftovers else ""
     rows = [
-        (
-            "processed",
-            total.experiments,
-            "experiment" + "s" * (total.experiments != 1) + f", {total.up_to_date} up to date" * bool(total.up_to_date),
-        ),
+        ("processed", total.experiments, noun_of(total.experiments, "experiment") + up_to_date),
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{beside}{human_size(total.bytes_deleted)} {deleted_where}" if goes else ""),
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),

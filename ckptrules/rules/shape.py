@@ -115,11 +115,7 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
 
 
 def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
-    """Parse the text. Where libyaml refuses it, PyYAML's own parser words the error, so that it is the same everywhere.
-
-    Raises:
-        yaml.YAMLError: it is not valid YAML.
-    """
+    """Parse the text. If libyaml refuses it, PyYAML's own parser words the error, so that all users see the same."""
     with contextlib.suppress(yaml.YAMLError, UnicodeError):
         return parsed_by(FAST, text, file)
     return parsed_by(yaml.SafeLoader, text, file)

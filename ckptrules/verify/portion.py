@@ -188,11 +188,7 @@ def _read_in(
     progress: Progress,
     answers: Mapping[Shard, ShardAnswer],
 ) -> CheckResult:
-    """Read a checkpoint of an open directory.
-
-    Raises:
-        UnsoundError: it is damaged, does not load, or changes while it is read.
-    """
+    """Read a checkpoint of an open directory."""
     before = memory.parts(directory, entry.name, entry.kind)
     if entry.kind == "directory":
         content = check_folder(directory, entry.name, progress, quick=context.depth.quick, answers=answers)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.actions import said_of
 from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import FileContent
-from ckptrules.report.style import Style, count_of, summary_of, table
+from ckptrules.report.style import Style, count_of, noun_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import CheckResult
@@ -85,7 +85,7 @@ def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
     """Return the text on the whole run: aligned numbers, and the notes below them."""
     to_come = style.preview or total.to_read > 0  # after Ctrl-C, some are left
     rows = [
-        ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
+        ("processed", total.experiments, noun_of(total.experiments, "experiment")),
         ("checkpoints", total.checkpoints, ""),
         ("verified", total.verified, human_size(total.bytes_verified) if total.verified else ""),
         *[("read now", total.read, human_size(total.bytes_read) if total.read else "")] * (not style.preview),

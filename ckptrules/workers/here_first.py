@@ -31,11 +31,7 @@ class HereFirst(ABC, Generic[Others]):
         self._start: Future[Others] | None = None
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer | Lost:
-        """Do a piece of work, here or in another process, and return its answer.
-
-        Raises:
-            KilledError: a process was killed, or no other can be started.
-        """
+        """Do a piece of work, as `Workers.do`."""
         if self._here:
             turn = self._here.submit(work, *values)
             wait([turn], max(0, self._until - time.monotonic()))

@@ -121,13 +121,7 @@ def weight(files: Iterable[Sized]) -> int:
 def spread(
     backend: Backend, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
 ) -> Generator[Answer | Lost, None, None]:
-    """Yield the answer on each file, as `Workers.each`.
-
-    Raises:
-        StoppedError: the run is to stop; no new work has begun.
-        KilledError: no worker is left.
-        Exception: one that ``progress`` raised.
-    """
+    """Yield the answers on many files, as `Each`; ``progress`` may raise, too."""
     from concurrent.futures import FIRST_COMPLETED, wait
 
     begun: dict[Future[list[Answer | Lost]], Piece[File]] = {}

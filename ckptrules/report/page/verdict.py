@@ -14,6 +14,7 @@ Data = Mapping[str, Any]
 Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it is emphasised
 
 MOST_NAMES = 20  # names of one problem
+PRECIOUS = {"best": "the best of its experiment", "last": "the last of its experiment", "pinned": "pinned"}
 _COMMAND = re.compile(r"'((?:doit|ckptrules) [^'\n]+)'|`((?:doit|ckptrules) [^`\n]+)`")
 
 
@@ -108,9 +109,7 @@ def of_verify(data: Data) -> Pieces:
     if broken:
         start = f"{broken} of {summary['checkpoints']} {'is' if broken == 1 else 'are'} not sound"
     else:
-        start = (
-            f"{count_of(summary['checkpoints'], 'checkpoint')} {'is' if summary['checkpoints'] == 1 else 'are'} sound"
-        )
+        start = count_of(summary["checkpoints"], "checkpoint is", "checkpoints are") + " sound"
     return [(start, True), (f": {human_size(summary['bytes_verified'])} verified", False)]
 
 
@@ -123,35 +122,30 @@ def of_history(data: Data) -> Pieces:
 def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, str]]:
     """Yield sentences on whether the best, the last or pinned checkpoints go."""
     if data.get("refused"):
-        yield {"kind": "warns", "text": f"'doit migrate' would refuse this run: {data['refused']}"}
+        yield _warning(f"'doit migrate' would refuse this run: {data['refused']}")
     going = [row for one in experiments for row in one["checkpoints"] if row["state"] == "goes"]
     if not going:
         return
-    for key, text in {
-        "best": "the best of its experiment",
-        "last": "the last of its experiment",
-        "pinned": "pinned",
-    }.items():
+    go = "go" if data["dry_run"] else "went"
+    for key, text in PRECIOUS.items():
         if lost := sum(bool(row[key]) for row in going):
-            yield {
-                "kind": "warns",
-                "text": f"{lost} of the {len(going)} that {'go' if data['dry_run'] else 'went'}: {text}.",
-            }
-    if not any(row["best"] or row["last"] or row["pinned"] for row in going):
+            yield _warning(f"{lost} of the {len(going)} that {go}: {text}.")
+    if not any(row[key] for row in going for key in PRECIOUS):
         yield {"kind": "", "text": f"{all_stay(experiments)}; nothing pinned goes."}
     if missed := Counter(metric for one in experiments for metric in others_by(one)):
         bests = [f"the best by {metric} in {count_of(many, 'experiment')}" for metric, many in missed.most_common()]
-        yield {"kind": "warns", "text": f"Not kept: {few(bests)}."}
+        yield _warning(f"Not kept: {few(bests)}.")
     losing = [one for one in experiments if any(row["state"] == "goes" for row in one["checkpoints"])]
     if unknown := sum(not has_best(one) for one in losing):
         where = count_of(unknown, "experiment")
-        yield {
-            "kind": "warns",
-            "text": f"No metric is known, and nothing names a best, in {where}: there none is kept.",
-        }
+        yield _warning(f"No metric is known, and nothing names a best, in {where}: there none is kept.")
     until = (data.get("space") or {}).get("trash_until")
     if not data["dry_run"] and until:
         yield {"kind": "", "text": f"It can come back from the trash until {until}."}
+
+
+def _warning(text: str) -> dict[str, str]:
+    return {"kind": "warns", "text": text}
 
 
 def has_best(one: Data) -> bool:
