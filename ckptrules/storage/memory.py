@@ -12,26 +12,22 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.storage.base import LockedError, Say, Stat, refuse_others
+from ckptrules.storage.base import LockedError, Say, Stat
 
 
 class _File(NamedTuple):
     content: bytes
     time_ns: int
-    version: str
 
     def stat(self) -> Stat:
-        return Stat("file", len(self.content), self.time_ns, self.version)
+        return Stat("file", len(self.content), self.time_ns)
 
 
 class Memory:
     """Files by their paths. As in a bucket, a folder exists while something is in it."""
 
-    moves_at_once = True
-
     def __init__(self) -> None:
         self._files: dict[str, _File] = {}
-        self._versions = itertools.count(1)
         self._lock = threading.Lock()
         self._holder = ""
 
@@ -49,16 +45,8 @@ class Memory:
         """As `Storage.stat`."""
         if file := self._files.get(path):
             return file.stat()
-        files = [self._files[inner] for inner in self._below(path)]
-        if not files:
-            raise _error(errno.ENOENT, path)
-        version = " ".join(sorted(file.version for file in files))
-        newest = max(file.time_ns for file in files)
-        return Stat("directory", sum(len(file.content) for file in files), newest, version)
-
-    def stamp(self, folder: str) -> str | None:
-        """As `Storage.stamp`."""
-        return "\n".join(sorted(name for name, _ in self.list(folder)))
+        files = [self._files[inner] for inner in self._files_of(path)]
+        return Stat("directory", sum(len(file.content) for file in files), max(file.time_ns for file in files))
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
@@ -67,34 +55,31 @@ class Memory:
             raise _error(errno.EINVAL if self._below(path) else errno.ENOENT, path)
         yield io.BytesIO(self._files[path].content[start:])
 
-    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> None:
         """As `Storage.create`."""
-        return self._write(path, b"".join(content), time_ns, is_new=True)
+        self._write(path, b"".join(content), time_ns, is_new=True)
 
-    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:  # noqa: ARG002
+    def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:  # noqa: ARG002 - as `append`
         """As `Storage.replace`."""
-        if was is not None:
-            refuse_others(self.stat(path), was, path)
-        return self._write(path, b"".join(content))
+        self._write(path, b"".join(content))
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - no memory is durable
         """As `Storage.append`."""
         before = self._files.get(path)
         self._write(path, (before.content if before else b"") + line)
 
-    def move(self, path: str, to: str, was: str | None = None) -> None:
+    def move(self, path: str, to: str) -> None:
         """As `Storage.move`."""
-        refuse_others(self.stat(path), was, path)
+        paths = self._files_of(path)
         self._refuse(to, is_new=True)
         if to.startswith(f"{path}/"):
             raise _error(errno.EINVAL, to)
-        for inner in [path] if path in self._files else self._below(path):
+        for inner in paths:
             self._files[to + inner[len(path) :]] = self._files.pop(inner)
 
-    def remove(self, path: str, was: str | None = None) -> None:
+    def remove(self, path: str) -> None:
         """As `Storage.remove`."""
-        refuse_others(self.stat(path), was, path)
-        for inner in [path] if path in self._files else self._below(path):
+        for inner in self._files_of(path):
             del self._files[inner]
 
     @contextlib.contextmanager
@@ -115,11 +100,16 @@ class Memory:
     def _below(self, folder: str) -> Sequence[str]:
         return [path for path in self._files if not folder or path.startswith(f"{folder}/")]
 
-    def _write(self, path: str, content: bytes, time_ns: int | None = None, *, is_new: bool = False) -> Stat:
+    def _files_of(self, path: str) -> Sequence[str]:
+        """Return a file, or all files in a folder; FileNotFoundError if the path is free."""
+        paths = [path] if path in self._files else self._below(path)
+        if not paths:
+            raise _error(errno.ENOENT, path)
+        return paths
+
+    def _write(self, path: str, content: bytes, time_ns: int | None = None, *, is_new: bool = False) -> None:
         self._refuse(path, is_new=is_new)
-        version = str(next(self._versions))
-        self._files[path] = _File(content, time.time_ns() if time_ns is None else time_ns, version)
-        return self._files[path].stat()
+        self._files[path] = _File(content, time.time_ns() if time_ns is None else time_ns)
 
     def _refuse(self, path: str, *, is_new: bool) -> None:
         """Raise an OSError if a file cannot have this path, or if it is to be new and the path is taken."""

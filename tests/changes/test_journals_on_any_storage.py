@@ -37,8 +37,7 @@ def do(storage: Storage, run: str, header: dict[str, object], *units: Unit, **of
     journal = Journal(storage, run, 1, header)
     number = journal.intend("exp", "exp", units, **of_intent)  # type: ignore[arg-type]
     for step in (step for unit in units for step in unit.steps):
-        stat = storage.stat(f"{step.directory}/{step.name}")
-        storage.move(f"{step.directory}/{step.name}", f"{step.to_directory}/{step.to}", stat.version)
+        storage.move(step.here.path, step.there.path)
     journal.conclude(number, {})
     return journal
 
