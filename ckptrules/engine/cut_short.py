@@ -8,17 +8,20 @@ from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 
-from ckptrules.engine.checkpoints import Checkpoint, order_of
+from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
 from ckptrules.engine.counted import kind_of
 from ckptrules.engine.ruleset import Reason, is_told_all
 from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
 ROLES = frozenset(
-    "model net nets weights params state optimizer optim optims opt ema scheduler sched scaler g d netg netd gen dis "
-    "disc generator discriminator enc dec encoder decoder actor critic student teacher".split()
+    "model net nets weights params state optimizer optim optims opt ema gda scheduler sched scaler g d e f netg netd "
+    "nete gen dis disc generator discriminator enc dec encoder decoder actor critic policy value q qf vf target "
+    "normalizer vecnormalize replay buffer student teacher".split()
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
+# Of critic1 and critic2, the number is a part; behind these, it may be of a run (model2, f1, d64):
+COUNTED = ROLES.difference("model net nets weights params state".split(), "gdefq")
 OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 """Words in a name that say neither."""
 PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
@@ -122,27 +125,46 @@ def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
     """Map the role of each file of one save (its `ROLES`, and its ending or its kind in a folder) to its path."""
     found: dict[Role, str] = {}
     for one in save:
+        if one.rule and is_told_all(one.rule):
+            found[one.rule.id,] = one.entry.name
+            continue
         for entry in (one.entry, *(part.entry for part in one.parts)):
             name, ending = entry.name, ENDING.search(entry.name)
-            pieces = _roles(_WORD.findall(name.casefold()))
+            pieces = _split(_without(_WORD.findall(name.casefold()), numbers_told(one.fields).values()))[0]
             found[*pieces, (ending[0] if ending else "") + "/" * (entry.kind == "directory")] = name
-            if not is_told_all(one.rule):
-                found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
+            found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
     return found
 
 
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
-    """Return the words of a run's name that say which training it is: all except `OF_ANY` and those of `_roles`."""
-    words = _WORD.findall(run.casefold())
-    others = OF_ANY.union(_roles(words))
-    return tuple(word for word in words if word not in others)
+    """Return the words of a run's name that say which training it is: all except `ROLES` and `OF_ANY`."""
+    return tuple(word for word in _split(_WORD.findall(run.casefold()))[1] if word not in OF_ANY)
 
 
-def _roles(words: Sequence[str]) -> list[str]:
-    """Return the words of a name that say what a file holds."""
-    return [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if word in ROLES or (word in SIDES and before in ("g", "d"))
-    ]
+def apart(name: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the words and numbers of a name that tell its save, and those that say what the file holds."""
+    words = _WORD.findall(ENDING.sub("", name).casefold())
+    return tuple(word for word in words if word not in ROLES), ROLES.intersection(words)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split words into those that say what a file holds, with their numbers (``critic2``), and all others."""
+    roles, rest = list[str](), list[str]()
+    for before, word in zip(["", *words], words, strict=False):
+        if word in ROLES or (word in SIDES and before in ("g", "d")):
+            roles.append(word)
+        elif before in COUNTED and word.isdigit():
+            roles[-1] += word
+        else:
+            rest.append(word)
+    return roles, rest
+
+
+def _without(words: Sequence[str], numbers: Iterable[int]) -> list[str]:
+    """Return words without the last of them that is each of the numbers."""
+    left = list(words)
+    for told in numbers:
+        at = max((place for place, word in enumerate(left) if number(word) == told), default=len(left))
+        del left[at : at + 1]
+    return left

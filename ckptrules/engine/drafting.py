@@ -137,6 +137,11 @@ def joined(unread: Iterable[Unread]) -> list[tuple[Unread, list[str]]]:
     return sorted(found, key=lambda pair: (-pair[0].number, pair[0][:2]))
 
 
+def numbers_of(kind: Unread) -> set[tuple[str, ...]]:
+    """Return the numbers in each name of a kind: names with the same ones may be of one save."""
+    return {tuple(filter(_is_number, _PIECE.findall(ENDING.sub("", name)))) for name in kind.names}
+
+
 def format_lines(kinds: Iterable[tuple[Unread, Sequence[str]]]) -> list[str]:
     """Return the formats of several kinds of names below one key ``formats``, each with its own id."""
     lines, ids = ["formats:"], set[str]()

@@ -9,6 +9,7 @@ from ckptrules.engine.actions import Kept, Problem
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
 from ckptrules.engine.conflicts import Known
+from ckptrules.engine.cut_short import apart
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.pointers import Texts, cannot_follow
 from ckptrules.engine.rows import stay
@@ -17,8 +18,7 @@ from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
 
-# Names that a trainer gives to what it saves beside the weights; of Flax (gda), the arrays of other processes.
-_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer|gda)(?=\.|$)|^(?:ema|optim|optimizer)[-_.]?(?=\d)", re.IGNORECASE)
+_BESIDE = frozenset("ema gda optim optims optimizer opt scheduler sched scaler".split())  # of any model, gpt_1.pth, too
 _IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth
 
 
@@ -60,14 +60,17 @@ def unfollowed(listing: Listing, elsewhere: Sequence[OutsideLink]) -> dict[str, 
 
 def twins(found: Sorted) -> dict[str, Reason]:
     """Return why checkpoints stay as they are: beside each lies a file that may be a part of it and fits no rule."""
-    unread = {_TWIN.sub("", row.name): row.name for row in found.skipped if row.kind == "unrecognised"}
-    if not unread:
-        return {}
-    by_word = {rest: name for rest, name in unread.items() if rest != name}  # 7.pth is no twin of model_7.pth
+    unread = [row.name for row in found.skipped if row.kind == "unrecognised"]
+    told = [(name, *apart(name)) for name in reversed(unread)]
+    like = {words: name for name, words, roles in told if roles and any(map(str.isdigit, words))}
+    beside = {words: name for name, words, roles in told if roles and roles <= _BESIDE}
+    plain = {words: name for name, words, roles in told if not (roles or all(map(str.isdigit, words)))}
     reasons = {}
-    for one in found.checkpoints:
+    for one in found.checkpoints if like or plain else ():
         for name in one.names:
-            if twin := unread.get(_TWIN.sub("", name)) or by_word.get(_IN_FRONT.sub("", name)):
+            words, roles = apart(name)  # 7.pth is no twin of model_7.pth
+            other = like.get(words) or beside.get(apart(_IN_FRONT.sub("", name))[0])
+            if twin := other or (plain.get(words) if roles else None):
                 reasons[one.entry.name] = Reason(f"no rule reads {twin}, which may belong to it", one.named_by.place)
     return reasons
 

@@ -179,9 +179,9 @@ def needed_inside(rule: Rule | None) -> tuple[str, ...]:
     return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
-def is_told_all(rule: Rule | None) -> bool:
+def is_told_all(rule: Rule) -> bool:
     """Return whether a user says all that a checkpoint needs; ``complete`` of a pack may name only the last file."""
-    return rule is not None and not rule.pack and rule.complete is not None and bool(rule.complete.all)
+    return not rule.pack and rule.complete is not None and bool(rule.complete.all)
 
 
 class Every(NamedTuple):

@@ -259,14 +259,17 @@ def reporter_of(session: Session) -> type[Reporter]:
 def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     """Yield lines with drafted formats for names that look like checkpoints and that no rule reads.
 
-    Only the first kinds of names have drafts; for the others `doit explain` is named.
+    Only the first kinds of names have drafts, and those with the same numbers, which may be saved with them; for the
+    others `doit explain` is named.
     """
     if not unread:
         return
-    from ckptrules.engine.drafting import format_lines, joined
+    from ckptrules.engine.drafting import format_lines, joined, numbers_of
 
     kinds = joined(unread)
-    drafted, others = kinds[:DRAFTS], kinds[DRAFTS:]
+    together = {numbers for one, _ in kinds[:DRAFTS] for numbers in numbers_of(one)}
+    drafted = [*kinds[:DRAFTS], *(pair for pair in kinds[DRAFTS:] if not together.isdisjoint(numbers_of(pair[0])))]
+    others = [pair for pair in kinds if pair not in drafted]
     if drafted:
         yield "Some names look like checkpoints, and no rule reads them. These lines in a file"
         yield "of rules/ would; 'doit check' tests them:"

@@ -47,6 +47,19 @@ def test_each_kind_of_name_is_drafted_once_and_no_more_than_three(project: Proje
     assert "- id: model                    # 1 name\n" in out
 
 
+def test_all_kinds_that_are_saved_together_are_drafted(project: Project) -> None:
+    """A fourth had no draft: with the lines for the first three, these went, and it stayed alone."""
+    names = [f"{net}_{number}.pth" for net in ("G", "D", "E", "opt") for number in (10, 20, 30)]
+    project.make({f"a/checkpoints/{name}": 5 for name in [*names, "other-1.npz"]})
+    lines = re.findall(
+        r"^    (formats:|  .*)$", project.doit("plan", check=1).partition("tests them:\n")[2], re.MULTILINE
+    )
+    assert sum("- id:" in line for line in lines) == 4
+    (project.folder / "rules/mine.yaml").write_text("\n".join([*lines, ""]))
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert project.names("a") == ["D_30.pth", "E_30.pth", "G_30.pth", "opt_30.pth", "other-1.npz"]
+
+
 def test_text_overview_and_json_draft_the_same(project: Project) -> None:
     """A kind that goes on behind its number has no draft: the overview counted one, the text left out the run."""
     project.make({f"exp/checkpoints/a_ep{number}{end}.pt": 5 for number in (5, 6) for end in ("", "_swa")})

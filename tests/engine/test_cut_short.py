@@ -159,6 +159,9 @@ formats:
         (load_rules({"rules/x.yaml": DRAFTED}), "{0}_{1}.ckpt", ("nets", "optims")),  # of StarGAN v2
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("G_AB", "G_BA")),  # of PyTorch-GAN, as the next
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("generator", "D_VAE")),
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("E", "G")),
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("policy", "replay_buffer")),
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("critic1", "critic2")),  # of epochs 1 and 2, too
     ],
 )
 def test_one_of_two_without_the_other_is_not_whole(rules: RuleSet, form: str, roles: tuple[str, ...]) -> None:
@@ -168,6 +171,16 @@ def test_one_of_two_without_the_other_is_not_whole(rules: RuleSet, form: str, ro
     made = make_plan(rules, listing, with_line(rules.policies["default"], "keep_last", 1, "min_epoch"))
     assert made.going.isdisjoint(names[2:])
     assert made.unwhole == (names[-2],)
+
+
+def test_numbers_of_critics_are_no_epochs() -> None:
+    """With the numbers of critics taken for those of their epochs, each of the first pairs would lack one."""
+    names = [f"critic{k}_{n}.pth" for n in (1, 2, 3, 4) for k in (1, 2)]
+    rules = load_rules({"rules/x.yaml": DRAFTED})
+    for count in (4, 6, 8):
+        listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names[:count]))
+        made = make_plan(rules, listing, with_line(rules.policies["default"], "keep_last", 1, "min_epoch"))
+        assert (made.going, made.unwhole) == ({*names[: count - 2]}, ())
 
 
 def test_a_last_pair_stays_behind_two_of_which_one_is_empty() -> None:
