@@ -107,9 +107,10 @@ def mentioned(
         texts = _texts_for(name, fields_of(name)) if protects else [name]
         there = [text for text in texts if mentions(content, text)]
         in_values = [] if there else [text for text in texts if mentions(values, text)]
-        in_lines = [line for line, start in lines if any(mentions(line[start:], text) for text in in_values)]
-        if any(not any(mentions(line, other) for other in every) for line in in_lines):
-            there = [""]
+        if in_values:  # else nothing of what stands in the lines needs to be looked at
+            in_lines = [line for line, start in lines if any(mentions(line[start:], text) for text in in_values)]
+            if any(not any(mentions(line, other) for other in every) for line in in_lines):
+                there = [""]
         if not there:
             own, with_epoch = _numbers(fields_of(name)), _numbers_and_epoch(fields_of(name))
             there = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else own)]

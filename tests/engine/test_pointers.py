@@ -165,10 +165,10 @@ def test_what_stands_behind_a_key_is_meant_and_could_not_follow(content: str, na
     ["a" * LONGEST, "a-" * (LONGEST // 2), "a=b\n" * (LONGEST // 4), "1" * LONGEST, "a " * 8000, "a" + " " * 16000],
 )
 def test_no_content_takes_long(text: str) -> None:
-    names = [f"epoch_{number}-rank0.pt" for number in range(1000)]
+    names = [f"epoch_{number}-rank0.pt" for number in range(300)]
     start = time.process_time()
     assert said_in(text.encode(), names, lambda name: {"epoch": name[6:-9], "part": "rank0"}) == ()
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 1
 
 
 def test_the_index_gives_few_names() -> None:
