@@ -123,12 +123,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Search the tests themselves for no garbage, neither while they are read nor later: each search would take as long as many of them."""
+    """Search the tests themselves for no garbage, neither while they are read nor later, and seldom for that of the tests: each search would take as long as many of them."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(100_000)
         gc.enable()
 
 

@@ -72,11 +72,12 @@ def needed_variables(template: str) -> list[str]:
     Raises:
         TemplateError: as `compile_template`.
     """
-    from jinja2 import meta, nodes
+    from jinja2 import nodes
 
-    tree = _tree(template)
+    tree = _tree(template)  # in which nothing can be set: each name is a variable
     tests = nodes.Output([choice.test for choice in tree.find_all(nodes.CondExpr)])
-    return sorted(meta.find_undeclared_variables(tree) - {name.name for name in tests.find_all(nodes.Name)})
+    all_names, tested = ({name.name for name in one.find_all(nodes.Name)} for one in (tree, tests))
+    return sorted(all_names - tested)
 
 
 def pad(value: object, width: int = 0) -> str:

@@ -133,13 +133,17 @@ def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
 def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
     """Return the fault of the first alias, second document, deep nesting or bad escape, before anything is built."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=loader):
+
+    def refused(fact: str, hint: str = "") -> Fault:
         mark = event.start_mark
         place = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1, 1)
+        return Fault(place, fact, hint)
+
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
-            return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
+            return refused(ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
         if isinstance(event, yaml.ScalarEvent) and IN_NO_NAME.search(event.value):
-            return Fault(place, "not valid YAML: an escape stands for NUL, or for half of a letter")
+            return refused("not valid YAML: an escape stands for NUL, or for half of a letter")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -147,9 +151,9 @@ def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
         if depth > MAX_DEPTH:
-            return Fault(place, f"nested deeper than {MAX_DEPTH} levels")
+            return refused(f"nested deeper than {MAX_DEPTH} levels")
         if documents > 1:
-            return Fault(place, "a second document in one file", "put it in a file of its own")
+            return refused("a second document in one file", "put it in a file of its own")
     return None
 
 
