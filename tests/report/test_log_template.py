@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import product
 from typing import Any
 
 import pytest
@@ -192,15 +191,13 @@ def test_a_name_is_shown_as_it_is_and_is_no_markdown(name: str, shown: str) -> N
     assert plain(name) == shown
 
 
-@every([*product(NAMES.values(), "experiments who host when command selected options policy line".split())])
-def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[tuple[str, str], str]) -> None:
-    (name, shown), where = row
-    header: dict[str, Any] = {"command": "migrate", "when": "2026-01-01 10:00:00", "who": "ada", "host": "gpu"}
-    header |= {where: name} if where in header else {}
-    header |= {"options": {"experiments": name}} if where == "options" else {}
-    header |= {"selected": [name]} if where == "selected" else {}
-    header |= {"policy": {"name": name, "lines": {name: name}}} if where in ("policy", "line") else {}
-    intent = Intent(1, name if where == "experiments" else "a", "a", (Unit("rename", 1, ()),))
+@every(NAMES)
+def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[str, str]) -> None:
+    """The name stands wherever a journal tells something: a template takes longer to compile than to fill in."""
+    name, shown = row
+    header: dict[str, Any] = dict.fromkeys(("command", "when", "who", "host"), name)
+    header |= {"options": {"experiments": name}, "selected": [name], "policy": {"name": name, "lines": {name: name}}}
+    intent = Intent(1, name, "a", (Unit("rename", 1, ()),))
     record = RunRecord("20260101T100000Z-1", "1", header, (intent,), ())
     run = Run(
         record.run,
@@ -222,7 +219,7 @@ def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[tuple[str, str],
     assert entry.count("<!--") - entry.count(r"\<!--") == 1
     assert len(re.findall(r"(?<!\\)`", entry)) == 2
     assert not re.search(r"(?<!\\)\]\(|(?<!\\)<(?!!--| epoch)", entry)
-    assert shown in entry or where in ("command", "host", "selected", "options", "when")
+    assert entry.count(shown) >= len(("when", "who", "host", "experiment", "policy", "key", "value"))
 
 
 def test_code_keeps_its_own_mark_out() -> None:
