@@ -262,26 +262,33 @@ _states = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def _own_state(request: pytest.FixtureRequest) -> None:
+def _own_state(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give every test a user's state folder of its own; for most tests, which need no folder, none is made.
 
     Leave no wish to stop behind that is shared with processes: what a later test forks and stops would share it.
     """
     has_folder = "tmp_path" in request.fixturenames
     base = request.getfixturevalue("tmp_path_factory").getbasetemp() / f"state{next(_states)}"
-    state = request.getfixturevalue("tmp_path") / "state" if has_folder else base
-    patch = request.getfixturevalue("monkeypatch")  # after the folder: this goes when nothing is replaced any more
-    patch.setenv("XDG_STATE_HOME", str(state))
-    for name, value in {"_run": [0, 0], "_locks": {}, "_why": ""}.items():
-        patch.setattr(stopping, name, value)
+    os.environ["XDG_STATE_HOME"] = str(request.getfixturevalue("tmp_path") / "state" if has_folder else base)
+    yield
+    vars(stopping).update(_run=[0, 0], _locks={}, _why="")
+
+
+@functools.cache
+def shipped_files() -> list[tuple[str, bytes, int]]:
+    """Return what is in every project, read once: the path, the bytes and the time of each file."""
+    files = [ROOT / "dodo.py", *(ROOT / "rules").iterdir()]
+    return [(str(file.relative_to(ROOT)), file.read_bytes(), file.stat().st_mtime_ns) for file in files]
 
 
 def new_project(place: Path) -> Project:
     folder = place / "my project"
-    folder.mkdir()
-    shutil.copy(ROOT / "dodo.py", folder)
-    shutil.copytree(ROOT / "rules", folder / "rules")
-    (folder / "outputs").mkdir()
+    for path in (folder, folder / "rules", folder / "outputs"):
+        path.mkdir()
+    for name, content, time_ns in shipped_files():
+        with open(folder / name, "xb", buffering=0) as file:
+            file.write(content)
+        os.utime(folder / name, ns=(time_ns, time_ns))
     return Project(folder)
 
 
