@@ -36,6 +36,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -178,6 +179,12 @@ def prepare() -> None:
     for group in ("doit.BACKEND", "doit.COMMAND", "doit.LOADER", "doit.REPORTER", packs.ENTRY_POINTS):
         find(group=group)
     load.load_rules(shipped.rule_texts(shipped.shipped(shipped.RULES_DIR)))  # the patterns of the rules stay compiled
+    ours, compiled = compile(OURS, "dodo.py", "exec", dont_inherit=True), SourceFileLoader.source_to_code
+
+    def code_of(loader: SourceFileLoader, data: Any, path: Any) -> CodeType:
+        return ours.replace(co_filename=path) if data == OURS else compiled(loader, data, path)
+
+    SourceFileLoader.source_to_code = code_of  # type: ignore[assignment,method-assign]
 
 
 def share_packs() -> None:
@@ -329,7 +336,8 @@ class Worker:
         self.orders, self.answers, self.busy = orders, answers, busy
         self.modules, self.path, self.uname, self.name = set(sys.modules), list(sys.path), os.uname, DoitMain.BIN_NAME
         self.streams = [(stream, stream.encoding, stream.errors) for stream in (sys.stdout, sys.stderr)]
-        self.signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        plain = {signal.Signals(number) for number in signal.valid_signals() if number < signal.SIGRTMIN}
+        self.signals = {number: handler for number in plain if (handler := signal.getsignal(number)) is not None}
         notes = {
             name: note for name, note in vars(stopping).items() if name[0] == "_" != name[1] and not callable(note)
         }
@@ -379,7 +387,7 @@ class Worker:
             assert isinstance(stream, io.TextIOWrapper)
             stream.reconfigure(encoding=encoding, errors=errors)
         for number, handler in self.signals.items():
-            if handler is not None and signal.getsignal(number) is not handler:
+            if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
         for name in sys.modules.keys() - self.modules:
             if name == "dodo" or (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
