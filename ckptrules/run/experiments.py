@@ -14,12 +14,11 @@ from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.ruleset import MaxDelete
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.links import Links
-from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
 from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
-from ckptrules.run.finding import SETTLE, find, load, survey
+from ckptrules.run.finding import SETTLE, find, load, shared_with, survey
 from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothing_understood, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
@@ -228,7 +227,7 @@ def unseen_writers(session: Session, base: str, job: Job) -> Iterator[str]:
     options, settle = job.options, job.rules.settle
     if "settle" not in options.known() or options.path or not (options.dry_run or settle == 0):
         return
-    kind = job.rules.shared or (settle == 0 and shared_kind(options.outputs_dir))
+    kind = job.rules.shared or (settle == 0 and shared_with(session, options.outputs_dir))
     fact = f"{job.style.name(options.outputs_dir)} lies on {kind}, where nobody sees what other hosts write to"
     if job.rules.shared:
         yield f"{fact}: what has changed within {settle} s is left alone, unless 'settle' says otherwise."

@@ -35,9 +35,15 @@ def load(session: Session, options: Common) -> RuleSet:
 def _load(session: Session, rules_dir: str | None, outputs_dir: str) -> RuleSet:
     texts = read_rules(session, rules_dir)
     rules = load_rules(texts, proved=notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts))
-    if not rules.says_settle and (shared := shared_kind(outputs_dir)):
+    if not rules.says_settle and (shared := shared_with(session, outputs_dir)):
         return rules._replace(settle=SETTLE, shared=shared)
     return rules
+
+
+@once
+def shared_with(_: Session, outputs_dir: str) -> str:
+    """Return the kind of a shared file system that has the outputs, or an empty text; look for it once."""
+    return shared_kind(outputs_dir)
 
 
 def go_by(session: Session, options: Common, rules: RuleSet) -> None:

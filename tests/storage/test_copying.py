@@ -207,9 +207,9 @@ def make_tree(project: Project) -> dict[str, tuple[Any, ...]]:
     os.setxattr(project.outputs / "exp/narrow", ACCESS, INHERITED)
     sparse = project.outputs / "exp/checkpoints/epoch-99_step-000001.ckpt"
     with sparse.open("wb") as file:
-        file.seek(8 * MIB)
+        file.seek(2 * MIB)
         file.write(b"data")
-        file.truncate(20 * MIB + 5)
+        file.truncate(5 * MIB + 5)
     os.setxattr(project.outputs, ACCESS, INHERITED)
     return all_looks(project.outputs / "exp")
 
