@@ -1,4 +1,4 @@
-"""What all readers of files share: what a file holds (`FileContent`), and what is wrong with it (`UnsoundError`)."""
+"""The values that all readers of files share: what a file holds (`FileContent`), what is wrong (`UnsoundError`)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def faults_of_part(path: str) -> Iterator[None]:
 
 
 class FileContent(NamedTuple):
-    """What stands inside a checkpoint; its name plays no part.
+    """What a checkpoint holds, whatever its name is.
 
     Attributes:
         kind: the file format, in words.

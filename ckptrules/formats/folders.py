@@ -32,11 +32,11 @@ SPEECHBRAIN = "CKPT.yaml"  # beside this file, counters and the like are text fi
 TEXT = "text"
 TEXT_LINE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
 
-ShardAnswer = FileContent | UnsoundError | OSError
+FileAnswer = FileContent | UnsoundError | OSError
 """What a file holds, or why that is not known."""
 
 
-class Shard(NamedTuple):
+class InnerFile(NamedTuple):
     """A file inside a checkpoint directory: its path from there, and what ``stat`` says."""
 
     path: str
@@ -45,11 +45,11 @@ class Shard(NamedTuple):
     mtime_ns: int
 
 
-def parts_of(directory: int, name: str) -> tuple[Shard, ...]:
+def files_in(directory: int, name: str) -> tuple[InnerFile, ...]:
     """List the files of a checkpoint directory, sorted. Links are not followed and not listed."""
     return tuple(
         sorted(
-            Shard(path, status.st_ino, status.st_size, status.st_mtime_ns)
+            InnerFile(path, status.st_ino, status.st_size, status.st_mtime_ns)
             for path, status, _ in _walk(directory, name)
             if stat.S_ISREG(status.st_mode)
         )
@@ -69,7 +69,7 @@ def check_folder(
     progress: Progress,
     *,
     quick: bool,
-    answers: Mapping[Shard, ShardAnswer] = MappingProxyType({}),
+    answers: Mapping[InnerFile, FileAnswer] = MappingProxyType({}),
 ) -> FileContent:
     """Check a checkpoint directory, and each of its parts as `check_file` does.
 
@@ -79,8 +79,8 @@ def check_folder(
         UnsoundError: a part is missing, empty, damaged, or not read.
     """
     with errors_as_faults(progress) as guarded:
-        folder, shards = _look(directory, name, guarded)
-        parts = dict(_check_files(folder, shards, quick=quick, answers=answers))
+        folder, files = _look(directory, name, guarded)
+        parts = dict(_check_files(folder, files, quick=quick, answers=answers))
         inside = {**layouts.check_json(folder), **parts}
         kind = _kind_of(folder, inside, quick=quick)
         _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
@@ -88,34 +88,34 @@ def check_folder(
     return content._replace(checksums=bool(parts) and content.checksums)
 
 
-def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
-    """List the files of a checkpoint directory that `check_shard` may read one by one.
+def files_to_read(directory: int, name: str) -> tuple[InnerFile, ...]:
+    """List the files of a checkpoint directory that `check_inner_file` may read one by one.
 
     None, if something is missing already, or if the files of its framework can only be judged together.
     """
     with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None) as guarded:
-        _, shards = _look(directory, name, guarded)
-        if not any(shard.path == SPEECHBRAIN for shard in shards):
-            return tuple(shard for shard in shards if _is_read(shard.path, shard.size))
+        _, files = _look(directory, name, guarded)
+        if not any(file.path == SPEECHBRAIN for file in files):
+            return tuple(file for file in files if _is_read(file.path, file.size))
     return ()
 
 
 def bytes_to_read_in(directory: int, name: str) -> int:
     """Estimate how many bytes a check of a checkpoint directory reads: few of all but `WHOLE_FILES`."""
     return sum(
-        bytes_to_read(shard.path, shard.size) if shard.path.endswith(WHOLE_FILES) else min(shard.size, HEADER)
-        for shard in parts_of(directory, name)
+        bytes_to_read(file.path, file.size) if file.path.endswith(WHOLE_FILES) else min(file.size, HEADER)
+        for file in files_in(directory, name)
     )
 
 
-def check_shard(directory: int, name: str, shard: Shard, progress: Progress, *, quick: bool) -> FileContent:
+def check_inner_file(directory: int, name: str, file: InnerFile, progress: Progress, *, quick: bool) -> FileContent:
     """Check one file of a checkpoint directory, as `check_file` does.
 
     Raises:
         UnsoundError: the file is damaged, or not read.
     """
-    with faults_of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
-        return check_file(file, shard.size, progress, quick=quick)
+    with faults_of_part(file.path), open_file(directory, f"{name}/{file.path}") as content:
+        return check_file(content, file.size, progress, quick=quick)
 
 
 def glance_at_folder(directory: int, name: str, progress: Progress) -> dict[str, str]:
@@ -147,9 +147,9 @@ def _first_model(folder: Folder) -> dict[str, FileContent]:
     return {}
 
 
-def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[Shard, ...]]:
+def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[InnerFile, ...]]:
     """List the files and the links in a checkpoint directory, sorted."""
-    shards, links = parts_of(directory, name), list[str]()
+    files, links = files_in(directory, name), list[str]()
     for path, status, inner in _walk(directory, name):
         if stat.S_ISLNK(status.st_mode):
             try:
@@ -159,12 +159,12 @@ def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[
                     raise
                 raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere") from None
             links.append(path)
-    for shard in shards:
-        if shard.size == 0 and shard.path.endswith(NEVER_EMPTY):
-            raise UnsoundError("incomplete", f"has an empty part: '{shard.path}'")
-    layouts.check_numbered({*(shard.path for shard in shards), *links})
-    sizes = {shard.path: shard.size for shard in shards}
-    return Folder(directory, name, sizes, tuple(sorted(links)), progress), shards
+    for file in files:
+        if file.size == 0 and file.path.endswith(NEVER_EMPTY):
+            raise UnsoundError("incomplete", f"has an empty part: '{file.path}'")
+    layouts.check_numbered({*(file.path for file in files), *links})
+    sizes = {file.path: file.size for file in files}
+    return Folder(directory, name, sizes, tuple(sorted(links)), progress), files
 
 
 def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) -> str:
@@ -172,29 +172,29 @@ def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) 
     kind = "torch.distributed" if layouts.check_distributed(folder) else "directory"
     kind = "TensorFlow" if layouts.check_tensorflow(folder, quick=quick) else kind
     kind = "DeepSpeed" if layouts.check_deepspeed(folder, inside) else kind
-    if said := why_ranks_lack([*folder.sizes, *folder.links]):
-        raise UnsoundError("incomplete", f"has {said}")
+    if gap := why_ranks_lack([*folder.sizes, *folder.links]):
+        raise UnsoundError("incomplete", f"has {gap}")
     layouts.check_trackers(folder)
     return kind
 
 
 def _check_files(
-    folder: Folder, shards: Sequence[Shard], *, quick: bool, answers: Mapping[Shard, ShardAnswer]
+    folder: Folder, files: Sequence[InnerFile], *, quick: bool, answers: Mapping[InnerFile, FileAnswer]
 ) -> Iterator[tuple[str, FileContent]]:
-    for shard in shards:
+    for file in files:
         folder.progress(0)
-        if not _is_read(shard.path, shard.size):
+        if not _is_read(file.path, file.size):
             continue
-        if SPEECHBRAIN in folder.sizes and _is_text(folder, shard):
-            folder.progress(shard.size)
-            yield shard.path, FileContent(TEXT, checksums=True)
+        if SPEECHBRAIN in folder.sizes and _is_text(folder, file):
+            folder.progress(file.size)
+            yield file.path, FileContent(TEXT, checksums=True)
         else:
-            answer = answers.get(shard) or check_shard(
-                folder.directory, folder.name, shard, folder.progress, quick=quick
+            answer = answers.get(file) or check_inner_file(
+                folder.directory, folder.name, file, folder.progress, quick=quick
             )
             if isinstance(answer, Exception):
                 raise answer
-            yield shard.path, answer
+            yield file.path, answer
 
 
 def _is_read(path: str, size: int) -> bool:
@@ -202,11 +202,11 @@ def _is_read(path: str, size: int) -> bool:
     return path.endswith(WHOLE_FILES) and not (path.endswith(".msgpack") and size == 1)
 
 
-def _is_text(folder: Folder, shard: Shard) -> bool:
+def _is_text(folder: Folder, file: InnerFile) -> bool:
     """Say whether a file is text with one value a line, as SpeechBrain writes its counters."""
-    with folder.open(shard.path) as file:
-        data = file.read(SHORT)
-    return shard.size == len(data) and all(map(TEXT_LINE.fullmatch, data.splitlines()))
+    with folder.open(file.path) as content:
+        data = content.read(SHORT)
+    return file.size == len(data) and all(map(TEXT_LINE.fullmatch, data.splitlines()))
 
 
 def _check_weights(paths: Collection[str], links: Collection[str]) -> None:

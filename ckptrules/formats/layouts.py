@@ -63,11 +63,11 @@ def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
     for path in folder.sizes:
         if path.endswith(ending):
             folder.progress(0)
-            said = _json(folder, path)
-            if path.endswith(INDEX) and isinstance(said, dict) and "weight_map" in said:
-                _check_index(path, said["weight_map"], {*folder.sizes, *folder.links})
-            if os.path.basename(path) == "trainer_state.json" and isinstance(said, dict):
-                step = said.get("global_step")
+            value = _json(folder, path)
+            if path.endswith(INDEX) and isinstance(value, dict) and "weight_map" in value:
+                _check_index(path, value["weight_map"], {*folder.sizes, *folder.links})
+            if os.path.basename(path) == "trainer_state.json" and isinstance(value, dict):
+                step = value.get("global_step")
                 found[path] = FileContent("JSON", step=step if is_count(step) else None, checksums=True)
     return dict(sorted(found.items(), key=lambda item: item[0].count("/")))
 

@@ -1,4 +1,4 @@
-"""Checks tar files, such as those of NVIDIA NeMo (``.nemo``), and the checkpoints in them."""
+"""Checks tar files, such as those of NVIDIA NeMo (``.nemo``), and the weights in them."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     longer = struct.pack("<2L4Q4sLQL", 0, 0, count, count, size, start, b"PK\x06\x07", 0, start + size, 1)
     numbers = struct.unpack_from("<4H2L", data, end + 4)
     pairs = zip(numbers, (0, 0, count, count, size, start), (0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2), strict=True)
-    if data[size + 16 : end] not in (b"", longer) or any(one not in (said, most) for one, said, most in pairs):
+    if data[size + 16 : end] not in (b"", longer) or any(one not in (real, most) for one, real, most in pairs):
         raise UnsoundError("damaged", "has a damaged directory: its end disagrees with it")
 
 

@@ -293,7 +293,7 @@ def _leads(found: Sorted, before: Before) -> Iterator[tuple[str, str]]:
     outside = [link.entry for link in before.evidence.links if any(word in link.entry.name.lower() for word in words)]
     links = [*found.links, *outside]
     named = [(link.name, link.sibling) for link in links if link.sibling]
-    named += [(pointer, one.name) for pointer, said in before.evidence.pointers.items() for one in said]
+    named += [(pointer, one.name) for pointer, mentions in before.evidence.pointers.items() for one in mentions]
     yield from ((in_part_folder(leader)[1], heads.get(name, name)) for leader, name in named)
     yield from ((one.entry.name, one.entry.name) for one in found.protected)
 

@@ -68,7 +68,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
     with reading.open_below(outputs_dir, listing.directory) as directory:
         evidence = Evidence(inside=look_inside(directory, listing, rules))
         marked, _ = unwhole(found, listing, rules, evidence)
-        # A folder that lacks only what those before it have is read: what else is wrong in it says more.
+        # Folders that lack files only by comparison with earlier ones are read, too: their other faults say more.
         short = marked.keys() - unfinished(found, listing, rules, evidence)
         read_too = {entry.name for entry in listing.entries if entry.kind == "directory" and entry.name in short}
         context = Context(outputs_dir, listing.directory, depth, memory.recall(outputs_dir, listing.directory), now_ns)

@@ -20,7 +20,7 @@ from ckptrules.engine.entries import EntryKind, Listing
 from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
-from ckptrules.formats.folders import Shard, parts_of
+from ckptrules.formats.folders import InnerFile, files_in
 from ckptrules.storage import reading
 from ckptrules.storage.moving import COARSE_TICK_NS
 from ckptrules.storage.posix import Disk
@@ -44,20 +44,20 @@ class CheckResult(NamedTuple):
     broken: str = ""
 
 
-def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
+def files_of(directory: int, name: str, kind: EntryKind) -> tuple[InnerFile, ...]:
     """Return what identifies a checkpoint: its own status, or that of every file inside, without its name."""
     if kind == "directory":
-        return parts_of(directory, name)
+        return files_in(directory, name)
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return (Shard("", status.st_ino, status.st_size, status.st_mtime_ns),)
+    return (InnerFile("", status.st_ino, status.st_size, status.st_mtime_ns),)
 
 
-def identity(parts: Iterable[Shard], now_ns: int) -> str:
+def identity(files: Iterable[InnerFile], now_ns: int) -> str:
     """Return the identity of a checkpoint; an empty text if it holds only links, or changed in the last seconds."""
-    rows = list(parts)
-    if not rows or any(now_ns - part.mtime_ns < COARSE_TICK_NS for part in rows):
+    rows = list(files)
+    if not rows or any(now_ns - file.mtime_ns < COARSE_TICK_NS for file in rows):
         return ""
-    texts = (f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}" for part in rows)
+    texts = (f"{file.path}\0{file.inode}\0{file.size}\0{file.mtime_ns}" for file in rows)
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
@@ -100,7 +100,7 @@ def results_by_name(outputs_dir: str, listing: Listing, *, broken: bool = False)
         with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
             for entry in listing.entries:
                 with contextlib.suppress(OSError):
-                    if this := known.get(identity(parts(directory, entry.name, entry.kind), LATER)):
+                    if this := known.get(identity(files_of(directory, entry.name, entry.kind), LATER)):
                         found[entry.name] = this
     return found
 

@@ -14,7 +14,14 @@ from ckptrules.engine.entries import Entry
 from ckptrules.formats import loading
 from ckptrules.formats.content import BROKEN, FileContent, Progress, UnsoundError, errors_as_faults
 from ckptrules.formats.files import bytes_to_read, check_file, open_file
-from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, check_folder, check_shard, shards_to_read
+from ckptrules.formats.folders import (
+    FileAnswer,
+    InnerFile,
+    bytes_to_read_in,
+    check_folder,
+    check_inner_file,
+    files_to_read,
+)
 from ckptrules.formats.tensorflow import check_beside_index
 from ckptrules.storage import reading
 from ckptrules.verify import memory
@@ -75,16 +82,16 @@ class Context(NamedTuple):
 
 
 class Portion(NamedTuple):
-    """What a worker reads at a time: a checkpoint, or one ``shard`` ``of`` so many in a folder."""
+    """What a worker reads at a time: a checkpoint, or one ``file`` ``of`` so many in a folder."""
 
     entry: Entry
-    shard: Shard | None = None
+    file: InnerFile | None = None
     of: int = 1
 
     @property
     def size(self) -> int:
         """The number of bytes."""
-        return self.shard.size if self.shard else self.entry.size
+        return self.file.size if self.file else self.entry.size
 
 
 class Read(NamedTuple):
@@ -96,26 +103,26 @@ class Read(NamedTuple):
     problem: Problem | None = None
 
 
-Answer = Read | ShardAnswer | Lost
+Answer = Read | FileAnswer | Lost
 """The outcome of reading a portion."""
 
 
 def portions_of(context: Context, entry: Entry) -> Sequence[Portion]:
     """Return the portions of a checkpoint: each file of a large folder, else the whole."""
-    shards: Sequence[Shard] = ()
+    files: Sequence[InnerFile] = ()
     if entry.kind == "directory" and entry.size >= SHARED and size_to_read(context, entry) >= SHARED:
         with contextlib.suppress(OSError), reading.open_below(context.outputs_dir, context.path) as directory:
-            shards = shards_to_read(directory, entry.name)
-    return [Portion(entry, shard, len(shards)) for shard in shards] if len(shards) > 1 else [Portion(entry)]
+            files = files_to_read(directory, entry.name)
+    return [Portion(entry, file, len(files)) for file in files] if len(files) > 1 else [Portion(entry)]
 
 
 def read_portion(context: Context, portion: Portion, progress: Progress) -> Answer:
     """Read a portion; return its faults instead of raising them."""
-    if portion.shard is None:
+    if portion.file is None:
         return read_one(context, portion.entry, progress)
     try:
         with reading.open_below(context.outputs_dir, context.path) as directory:
-            return check_shard(directory, portion.entry.name, portion.shard, progress, quick=context.depth.quick)
+            return check_inner_file(directory, portion.entry.name, portion.file, progress, quick=context.depth.quick)
     except (UnsoundError, OSError) as error:
         return error
 
@@ -128,18 +135,18 @@ def of_portions(context: Context, answers: Sequence[tuple[Portion, Answer]], pro
     if whole is None and isinstance(first, Lost):
         fact = f"was not read: {first.why}"  # whether it is whole is unknown
         return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, READ_HERE))
-    shards = {
-        shard: UnsoundError("unreadable", f"its part '{shard.path}' was not read: {answer.why}", READ_HERE)
+    files = {
+        file: UnsoundError("unreadable", f"its part '{file.path}' was not read: {answer.why}", READ_HERE)
         if isinstance(answer, Lost)
         else answer
-        for (_, shard, _), answer in answers
-        if shard and not isinstance(answer, Read)
+        for (_, file, _), answer in answers
+        if file and not isinstance(answer, Read)
     }
-    return read_one(context, entry, progress, shards)
+    return read_one(context, entry, progress, files)
 
 
 def read_one(
-    context: Context, entry: Entry, progress: Progress, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})
+    context: Context, entry: Entry, progress: Progress, answers: Mapping[InnerFile, FileAnswer] = MappingProxyType({})
 ) -> Read:
     """Read one checkpoint, and load it if ``depth`` says so; return its faults instead of raising them.
 
@@ -186,10 +193,10 @@ def _read_in(
     entry: Entry,
     identity: str,
     progress: Progress,
-    answers: Mapping[Shard, ShardAnswer],
+    answers: Mapping[InnerFile, FileAnswer],
 ) -> CheckResult:
     """Read a checkpoint of an open directory."""
-    before = memory.parts(directory, entry.name, entry.kind)
+    before = memory.files_of(directory, entry.name, entry.kind)
     if entry.kind == "directory":
         content = check_folder(directory, entry.name, progress, quick=context.depth.quick, answers=answers)
     else:
@@ -202,7 +209,7 @@ def _read_in(
         done.add(loading.load(path, content.kind, unsafe=context.depth.unsafe))
     elif context.depth.load:
         done.add("load")
-    if memory.parts(directory, entry.name, entry.kind) != before:
+    if memory.files_of(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
     earlier = context.earlier.get(identity)
     return CheckResult(content, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
@@ -220,5 +227,5 @@ def _still_broken(entry: Entry, identity: str, earlier: CheckResult | None, now:
 def identity_of(context: Context, directory: int, entry: Entry) -> str:
     """Return the identity of an entry; an empty text if it cannot be read, which `read_one` then reports."""
     with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None):
-        return memory.identity(memory.parts(directory, entry.name, entry.kind), context.now_ns)
+        return memory.identity(memory.files_of(directory, entry.name, entry.kind), context.now_ns)
     return ""

@@ -14,7 +14,7 @@ import pytest
 
 from ckptrules.engine.entries import Entry
 from ckptrules.formats.content import FileContent
-from ckptrules.formats.folders import Shard
+from ckptrules.formats.folders import InnerFile
 from ckptrules.verify import portion
 from ckptrules.verify.memory import CheckResult, identity
 from ckptrules.verify.portion import Context, Depth, Portion, of_portions, read_one
@@ -354,7 +354,7 @@ def test_what_was_loaded_before_is_not_loaded_again(asked: Depth, done: list[str
 
 def test_a_folder_with_one_file_of_just_now_is_not_recognised_later() -> None:
     """What is written again in the same moment may have the same time."""
-    old, young = Shard("a", 1, 1, 0), Shard("b", 2, 1, 10**18)
+    old, young = InnerFile("a", 1, 1, 0), InnerFile("b", 2, 1, 10**18)
     assert identity([old], 10**18) == "50fc7320e9d2f3df0b5e8c4c2aacf3911612168e"  # as earlier versions noted it
     assert not identity([old, young], 10**18)
 

@@ -83,7 +83,7 @@ def test_a_folder_that_is_shared_is_told_of_in_the_same_words(tmp_path: Path, na
 def test_each_file_with_checksums_of_its_own_is_a_portion(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     context, entry = made(tmp_path, BINS)
-    assert [one.shard and one.shard.path for one in portions_of(context, entry)] == [FIRST, SECOND, THIRD]
+    assert [one.file and one.file.path for one in portions_of(context, entry)] == [FIRST, SECOND, THIRD]
 
 
 @pytest.mark.parametrize("ending", [".bin", ".safetensors"])
@@ -187,7 +187,7 @@ def large(project: Project) -> Project:
 
 def die(path: str, context: Context, portion: Portion, progress: Progress) -> Answer:
     """Read a portion, but die of one."""
-    if portion.shard and portion.shard.path == path:
+    if portion.file and portion.file.path == path:
         os.kill(os.getpid(), signal.SIGKILL)
     return read_portion(context, portion, progress)
 
