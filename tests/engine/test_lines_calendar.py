@@ -172,20 +172,20 @@ def test_every_reason_says_piece_zone_and_place() -> None:
         "day 2025-10-24 (CEST) is not of the newest 1",
         "not the newest of day 2025-10-25 (CEST)",
         "day 2025-10-25 (CEST) is not of the newest 1",
-        "newest of day 2025-10-26 (CET), 1 of 1 (0 left)",
+        "newest of day 2025-10-26 (CET), 1 of 1",
     ]
     assert [one.would for one in two.values()] == [3, None, 2, None]
     assert [one.why for one in four.values()] == [
-        "newest of day 2025-10-24 (CEST), 3 of 4 (1 left)",
+        "newest of day 2025-10-24 (CEST), 3 of 4",
         "not the newest of day 2025-10-25 (CEST)",
-        "newest of day 2025-10-25 (CEST), 2 of 4 (2 left)",
-        "newest of day 2025-10-26 (CET), 1 of 4 (3 left)",
+        "newest of day 2025-10-25 (CEST), 2 of 4",
+        "newest of day 2025-10-26 (CET), 1 of 4",
     ]
     assert [one.why for one in all_days.values()][-1] == "newest of day 2025-10-26 (CET)"
     oldest = [next(iter(judged("keep_yearly", count, times, UTC).values())) for count in (1, 2, -1)]
     assert [(one.why, one.would) for one in oldest] == [
         ("not the newest of year 2025 (UTC)", 2),
-        ("oldest of all, of year 2025 (UTC), 2 of 2 (0 left)", None),
+        ("oldest of all, of year 2025 (UTC), 2 of 2", None),
         ("oldest of all, of year 2025 (UTC)", None),
     ]
 

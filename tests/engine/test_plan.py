@@ -256,7 +256,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"no checkpoint that stays is verified \(verified=1\)$": None,
     r"not protected$": "keep: protected",
     r"the policy keeps all$": "keep: all",
-    r"newest \d of (\d) \(\d left\)|not of the newest (\d)$": "keep_last: ",
+    r"newest \d of (\d)|not of the newest (\d)$": "keep_last: ",
     r"(epoch|step) \d+ is (?:a|no) multiple of (\d+)$": r"keep_every_\1s: \2|keep_every_\1s: {every: \2",
     r"(epoch|step) \d+ (?:is (?:one of|none of|nearest to|not the nearest to)|belongs to none of) ": r"keep_every_\1s: {",
     r"its time lies ahead$": "keep_daily: ",

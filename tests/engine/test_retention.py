@@ -179,7 +179,7 @@ def test_the_best_is_found_by_what_sidecars_tell(project: Project) -> None:
     add_rules(project, "retention:\n  best:\n    keep_best: {metric: hmean, mode: max, count: 1}\n")
     out = project.doit("migrate", "delete_old=1", "policy=best", "verbose=1")
     assert f"Deleted: {MIDDLE} (hmean 0.5 is not of the best 1, rules/mine.yaml:3)" in out
-    assert "hmean 0.9 is best 1 of 1 (0 left)" in out
+    assert "hmean 0.9 is best 1 of 1" in out
     assert "keep_at_least: 1 (nothing newer remains)" in out
     assert [name for name in project.names("one") if name.endswith(".ckpt")] == [OLD, NEW]
 

@@ -110,7 +110,7 @@ def test_the_first_sentence(total: Tally, said: str) -> None:
 
 def test_one_of_a_kind_is_no_plural() -> None:
     rows = [Outlook(f"e{number}", Tally(deleted=1), largest=((5, "x.pt"),)) for number in range(12)]
-    assert "\n1 other " in magnitude(rows[:11], Style())
-    assert "\n2 others " in magnitude(rows, Style())
+    assert "\n1 other " in magnitude(rows[:11], Style(), named=True)
+    assert "\n2 others " in magnitude(rows, Style(), named=True)
     assert "freed after 1 day (trash_days)" in trash_sentence(2, 10, 1)
     assert "freed after 7 days (trash_days)" in trash_sentence(2, 10, 7)

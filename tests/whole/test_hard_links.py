@@ -151,7 +151,7 @@ def test_the_largest_that_go_are_what_the_table_above_them_sums_up(project: Proj
     case = CASES[name]
     make(project, case.files, case.links)
     (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {{max_total_size: {case.limit}}}\n")
-    told = crash.run_in_turn(project.folder, "plan", "delete_old=1", "policy=mine").output
+    told = crash.run_in_turn(project.folder, "page", "policy=mine").output
     rows = told.partition("The largest that go\n")[2].partition("Summary")[0].splitlines()
     sizes = [row.rpartition("exp/")[0].strip().replace(" KB", "000").replace(" B", "") for row in rows]
     assert (len(sizes), sum(map(int, sizes))) == (len(case.goes), case.freed)
