@@ -139,6 +139,6 @@ def test_files_of_one_save_stay_together_by_their_file_times_too() -> None:
     files = [made(name + part, time + len(part), step=name[0]) for name, time in saves for part in ("", "-opt")]
     said = judged("keep_last", 1, files)
     assert {name: one.why for name, one in said.items() if one.keeps} == {
-        **dict.fromkeys(("3", "3-opt"), "newest 1 of 1 (0 left), with 1 more of step 3"),
-        **dict.fromkeys(("2-v1", "2-v1-opt"), "newest 1 of 1 (0 left) by file time, with 1 more of step 2"),
+        **dict.fromkeys(("3", "3-opt"), "newest 1 of 1, with 1 more of step 3"),
+        **dict.fromkeys(("2-v1", "2-v1-opt"), "newest 1 of 1 by file time, with 1 more of step 2"),
     }
