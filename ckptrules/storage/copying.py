@@ -52,36 +52,46 @@ def copy_file(
         FileExistsError: the new name is taken.
         OSError: the copy cannot be written. After any error, nothing of it is left.
     """
-    (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
-    with reading.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
+    folder, name = os.path.split(to)
+    with reading.open_file(root, item.path) as origin, open_below(to_root, folder) as directory:
+        if how == "link":
+            return _link(root, item, directory, name, progress), how, ()
         before = os.fstat(origin)
         item = item if as_item else with_metadata(item, origin)
-        if how == "link":
-            with open_below(root, folder) as here:
-                os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
-        elif how != "clone" or not clone(origin, directory, to_name):
-            how = "copy"
-        flags = {"copy": os.O_RDWR | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
-        with new_file(directory, to_name, PRIVATE, flags) as copy:
-            if how == "link":  # the name may lead to another file by now
-                before, item = os.fstat(copy), with_metadata(item, copy)
+        is_clone = how == "clone" and clone(origin, directory, name)
+        with new_file(directory, name, flags=os.O_RDONLY if is_clone else os.O_RDWR | os.O_CREAT | os.O_EXCL) as copy:
             digest = Checksum(item.checksum)
-            if how == "copy":
-                size = _copy_bytes(origin, copy, before.st_size, digest, progress)
+            if is_clone:
+                size = streams.digest_part(copy, 0, os.fstat(copy).st_size, digest, progress)
             else:
-                awaited = os.fstat(copy).st_size if how == "clone" else before.st_size
-                size = streams.digest_part(copy, 0, awaited, digest, progress)
-            lost: tuple[str, ...] = ()
-            if how != "link":
-                lost = set_metadata(copy, item)
-                os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
+                size = _copy_bytes(origin, copy, before.st_size, digest, progress)
+            lost = set_metadata(copy, item)
+            os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
-            after = os.fstat(copy if how == "link" else origin)
-            changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-            if changed and how == "copy":  # the bytes that were hashed may be newer than those that were copied
+            changed = _is_changed(before, origin)
+            if changed and not is_clone:  # the bytes that were hashed may be newer than those that were copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
                 streams.digest_part(copy, 0, size, digest, lambda _: progress(0))
-    return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how, lost
+    copied = item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed)
+    return copied, "clone" if is_clone else "copy", lost
+
+
+def _link(root: str, item: Item, directory: int, name: str, progress: Progress) -> Item:
+    """Make a hard link to a file, and return the item of the file that it leads to: that may be another one by now."""
+    folder, file = os.path.split(item.path)
+    with open_below(root, folder) as here:
+        os.link(file, name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
+    with new_file(directory, name, flags=os.O_RDONLY) as link:
+        before, item, digest = os.fstat(link), with_metadata(item, link), Checksum(item.checksum)
+        size = streams.digest_part(link, 0, before.st_size, digest, progress)
+        os.fsync(link)
+        changed = _is_changed(before, link)
+    return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed)
+
+
+def _is_changed(before: os.stat_result, file: int) -> bool:
+    after = os.fstat(file)
+    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
 
 
 def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: Progress) -> int:

@@ -21,6 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from io import FileIO
 from typing import NamedTuple
 
 from ckptrules import stopping
@@ -290,7 +291,7 @@ class HostLock:
 
     def _look(self, state: int, name: str = NAME) -> Sign | None:
         with contextlib.suppress(FileNotFoundError), self._opened(state, name) as file:
-            return Sign(os.read(file, MOST), os.fstat(file).st_mtime_ns)
+            return Sign(file.read(MOST), os.fstat(file.fileno()).st_mtime_ns)
         return None
 
     def _is_ours(self, state: int) -> bool:
@@ -323,21 +324,16 @@ class HostLock:
         """Set the time of the file to that of the file server; return whether the file is ours."""
         try:
             with self._state() as state, self._opened(state) as file:
-                is_ours = os.read(file, MOST) == self._content
+                is_ours = file.read(MOST) == self._content
                 if is_ours:
-                    os.utime(file)
+                    os.utime(file.fileno())
                 return is_ours
         except FileNotFoundError:
             return False
 
-    @contextlib.contextmanager
-    def _opened(self, state: int, name: str = NAME) -> Iterator[int]:
+    def _opened(self, state: int, name: str = NAME) -> FileIO:
         """Open the file anew each time, by its name, so that NFS asks its server."""
-        file = open_believed(state, name, self._place, NAMES)
-        try:
-            yield file
-        finally:
-            os.close(file)
+        return FileIO(open_believed(state, name, self._place, NAMES))
 
     def _state(self) -> contextlib.AbstractContextManager[int]:
         return open_directory(self._outputs_dir, STATE, make=True)

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import Self
 
 from ckptrules import stopping
 from ckptrules.engine.state_folder import STATE
@@ -27,9 +26,6 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
 
     def __init__(self, descriptor: int, among_hosts: HostLock) -> None:
         self.descriptor, self._among_hosts = descriptor, among_hosts
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -13,7 +13,7 @@ from ckptrules.storage.believing import open_believed
 from ckptrules.storage.lock import Lock, lock
 from ckptrules.storage.looking import hard_links, identity_of, walk_folder
 from ckptrules.storage.moving import rename
-from ckptrules.storage.reading import open_file_in, refuse_path
+from ckptrules.storage.reading import open_plain_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
 from ckptrules.storage.writing import remove, remove_temporary_files, temporary_file, write
 
@@ -45,8 +45,7 @@ class Disk:
             if is_state(path):
                 file = open_believed(directory, name, os.path.join(self.root, os.path.dirname(path)))
             else:
-                with open_file_in(directory, name) as opened:
-                    file = os.dup(opened)
+                file = open_plain_in(directory, name)
         with open(file, "rb") as stream:
             if start:
                 stream.seek(start if start > 0 else max(0, os.fstat(file).st_size + start))

@@ -109,14 +109,21 @@ def open_file(root: str, path: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_file_in(directory: int, name: str) -> Iterator[int]:
-    """Open a plain file in an open directory and give its descriptor; OSError for anything else."""
-    file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
+    """Open a file as `open_plain_in`, and close it at the end."""
+    file = open_plain_in(directory, name)
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise OSError(errno.EINVAL, "is not a plain file", name)
         yield file
     finally:
         os.close(file)
+
+
+def open_plain_in(directory: int, name: str) -> int:
+    """Open a plain file in an open directory and return its descriptor; OSError for anything else."""
+    file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is not a plain file", name)
+    return file
 
 
 def owner_name(uid: int) -> str:

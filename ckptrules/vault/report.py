@@ -32,7 +32,7 @@ VERBS = {
 }
 
 
-def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: NotKept = {}) -> str:  # noqa: B006 - never changed
+def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: NotKept) -> str:
     """Report a backup that was made, or would be."""
     verb = "Would back up to" if style.preview else "Backup made"
     lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
