@@ -193,16 +193,19 @@ def newest_standing(runs: Sequence[Run]) -> Run | None:
 def changed_since(runs: Sequence[Run], run: str) -> Run | None:
     """Return the newest run that has moved what stands of an earlier one, or has taken one of the old names of that.
 
-    As long as it stands, those cannot be taken back.
+    As long as it stands, those cannot be taken back. An undo is returned only for another undo: what was done once more
+    stands with the run that did it first, and what came back is no run's to delete again.
     """
     old, new = set[str](), set[str]()
-    newest = None
+    newest, is_undo = None, False
     for one in runs:
         steps = [step for _, unit in one.standing.values() for step in unit.steps]
         if one.id == run:
-            old = {step.here.path for step in steps}
+            old, is_undo = {step.here.path for step in steps}, bool(one.takes_back)
             there = [step.there.path for step in steps]  # or the experiment was moved as a whole
             new = {one for path in there for one in (path, *folders_above(path))}
+        elif one.takes_back and not is_undo:
+            continue
         elif any(step.here.path in new or step.there.path in old for step in steps):
             newest = one
     return newest

@@ -255,6 +255,24 @@ def test_the_run_that_must_be_taken_back_before_an_older_one_is_named(project: P
     assert (project.tree() == start) == (last != "brought back")  # then the first run is the one that deleted
 
 
+def test_an_undo_is_not_named_as_what_must_be_taken_back_first(project: Project) -> None:
+    """It brought back what is here: to take that back would delete it again, or is refused."""
+    project.make({f"one/checkpoints/{LATE}": 300})
+    project.doit("migrate")
+    project.make({f"one/checkpoints/{LATE}": 301})
+    project.doit("migrate", "on_conflict=keep_largest")
+    first, second = runs(project)
+    project.doit("undo")
+    (back,) = {*runs(project)} - {first, second}
+    for more in (["dry_run=1"], []):
+        out = project.doit("undo", f"run={first}", *more, check=1)
+        assert "File exists" in out
+        assert "changed the same names since" not in out
+    project.doit("undo", f"run={back}")
+    out = project.doit("undo", f"run={first}", check=1)
+    assert f"'doit undo run={second}', then this again." in out
+
+
 LOOK_AT_IT = "look at it: it is left as it is"
 CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the new name is gone": (
