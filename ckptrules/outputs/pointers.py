@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.checkpoints import Mention, numbers_told
+from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import LONGEST, Index, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, pattern_of
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
+from ckptrules.engine.words import KEYS
 from ckptrules.outputs.links import tracks
 from ckptrules.storage.looking import WEIGHTS
 from ckptrules.storage.reading import why_of
@@ -24,7 +25,7 @@ STRUCTURED = (".json", ".yaml", ".yml")
 _VALUES = re.compile(
     rb"(?<![\w.-])([\w.-]++)[\"']?[ \t]*+:\s*+(?=(\{[^{}]*\}|\[[^\[\]]*\]|[^\n,{}\[\]]+))"
 )  # behind keys
-_BEST = re.compile("best_(epoch|step)")
+_BEST = re.compile(r"best[-_]?(?:(?:val|valid|validation|test|dev|eval|model)[-_]?)?([a-z]+)", re.IGNORECASE)
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -125,9 +126,10 @@ class _Texts:
         values = [value for key, value in pairs if tracks(key)]
         words = {os.fsdecode(word) for value in values for word in re.split(rb"[\s\"',:{}\[\]/\\]+", value)}
         named = [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
-        numbers = {
-            (counts[1], int(value)) for key, value in pairs if (counts := _BEST.fullmatch(key)) and value.isdigit()
-        }
+        inner = [(f"{key}_{one.decode('latin-1')}", n) for key, value in pairs for one, n in _VALUES.findall(value)]
+        best = [(match[1].lower(), value) for key, value in (*pairs, *inner) if (match := _BEST.fullmatch(key))]
+        counts = [(KEYS[word], number(os.fsdecode(value))) for word, value in best if word in KEYS]
+        numbers = {(field, n) for key, n in counts if n is not None for field in (key, "number")}
         told = ((name, numbers_told(self._fields_of(name)).items()) for name in self.every if numbers)
         return [*named, *(name for one, own in told if own & numbers for name in self.every[one])]
 

@@ -63,6 +63,11 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
         ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
         ("metrics.json", '{{"best_epoch": 10, "best_loss": 0.5, "epoch": 12}}', True),
+        ("summary.json", '{{"best_val_epoch": 10, "best_val_acc": 0.5}}', True),
+        ("summary.json", '{{"best": {{"epoch": 10, "acc": 0.5}}, "last": {{"epoch": 12}}}}', True),
+        ("summary.json", '{{"bestIter": 100}}', True),
+        ("summary.json", '{{"best_epoch": ' + 5000 * "1" + "}}", False),
+        ("summary.json", '{{"best": {{"step": 10}}, "all": {{"epoch": 10}}, "best_round": 10}}', False),
         ("metrics.json", '{{"best_step": 10, "last_epoch": 10, "best": 10}}', False),
         ("epoch3_best.txt", "{}\n", False),
         ("best_3.txt", "{}\n", False),
@@ -87,6 +92,16 @@ def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_els
     put(project, file, b"nothing\n")
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert old not in project.names("exp")
+
+
+def test_the_number_of_the_best_may_be_of_an_unknown_unit_in_the_name(project: Project) -> None:
+    rules = project.folder / "rules" / "mine.yaml"
+    rules.write_text(r"formats: [{id: x, match: 'net_(?P<number>\d+)\.pt', examples: {net_1.pt: {number: 1}}}]")
+    for number in (1, 2, 3):
+        put(project, f"net_{number}.pt", lightning(number, number))
+    put(project, "state.yaml", b"best_epoch: 1\nacc: 0.5\n")
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert project.names("exp") == ["net_1.pt", "net_3.pt", "state.yaml"]
 
 
 def test_a_file_that_ignored_lists_by_its_name_names_nothing(project: Project) -> None:
