@@ -142,10 +142,23 @@ class Followers:
         files = {text.pointer: around.pointers[text.pointer] for text in _of(moves, around.texts)}
         followers = [*relinks, *repoint_actions([action], files)]
         now = {_key(step): step for step in (follower_step(one, home, self._run) for one in followers)}
-        kept = [s for s in unit.steps if not KINDS[s.kind].follows or _key(s) in now or _may_begin(folders, s)]
+        kept = [s for s in unit.steps if not KINDS[s.kind].follows or _key(s) in now or self._may_follow(folders, s)]
         since = [step for key, step in now.items() if key not in map(_key, kept)]
         place = kept.index(head) + 1  # the other parts of a checkpoint come last where it is taken back
         return unit._replace(steps=(*kept[:place], *sidecars, *since, *kept[place:]))
+
+    def _may_follow(self, folders: Folders, step: Step) -> bool:
+        """Say whether a link or file that has followed before still names the checkpoint, though it was not found.
+
+        A link leads elsewhere then, by another text or in a copy of the tree; unless some folder was not searched. Of a
+        file, the rules may have changed.
+        """
+        if step.kind == "relink" and not self._links.unsearched:
+            return False
+        try:
+            return KINDS[step.kind].begins(folders, step)
+        except OSError as error:
+            return error.errno not in LEADS_NOWHERE
 
     # --- deletions ----------------------------------------------------------------------------------------------------
 
@@ -249,14 +262,6 @@ def _stays(unit: Unit, holder: Holder) -> Problem:
 def _key(step: Step) -> tuple[str, Spot, str]:
     """Return what a step of a follower changes."""
     return step.kind, step.here, step.was
-
-
-def _may_begin(folders: Folders, step: Step) -> bool:
-    """Say whether a link or pointer file still names what the run has renamed; else it has nothing to follow."""
-    try:
-        return KINDS[step.kind].begins(folders, step)
-    except OSError as error:
-        return error.errno not in LEADS_NOWHERE
 
 
 def _below(folder: str, path: str) -> str:

@@ -49,12 +49,14 @@ class Links:
     ``unsearched`` maps the directories that could not be searched to the reason.
     """
 
-    def __init__(self, outputs_dir: str, leading: Leading | None = None) -> None:
-        self.outputs_dir, self.unsearched = outputs_dir, dict[str, str]()
+    def __init__(
+        self, outputs_dir: str, leading: Leading | None = None, unsearched: Mapping[str, str] | None = None
+    ) -> None:
+        self.outputs_dir, self.unsearched = outputs_dir, dict(unsearched or {})
         self._leading, self._lock = leading, threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Links, (self.outputs_dir, self.leading())
+        return Links, (self.outputs_dir, self.leading(), self.unsearched)
 
     def leading(self) -> Leading:
         """Return all links and trackers of the tree, searching it at the first call."""
@@ -102,7 +104,8 @@ class Links:
         trackers = {
             folder: names for folder, names in every.trackers.items() if lies_in(folder, directory) or folder in around
         }
-        return Links(self.outputs_dir, Leading({real: found for real, found in links.items() if found}, trackers))
+        leading = Leading({real: found for real, found in links.items() if found}, trackers)
+        return Links(self.outputs_dir, leading, self.unsearched)
 
     def _real(self, directory: str) -> str:
         return os.path.realpath(os.path.join(self.outputs_dir, directory))

@@ -55,6 +55,21 @@ def test_a_link_that_leads_elsewhere_by_now_holds_nothing(project: Project) -> N
     assert os.readlink(here / "last.ckpt") == "elsewhere"
 
 
+def test_in_a_copy_of_the_tree_a_link_into_the_original_stays(project: Project) -> None:
+    """It led to a name that nothing in the original has."""
+    project.make({**TREE, "two/checkpoints/epoch=1-step=1.ckpt": 1})
+    for link in ("two/checkpoints/init.ckpt", f"{HERE}/mine.ckpt"):
+        (project.outputs / link).symlink_to(project.outputs / HERE / OLD)
+    project.doit("migrate")
+    copy = project.folder / "copy"
+    shutil.copytree(project.outputs, copy, symlinks=True)
+    for more in ("dry_run=1", "dry_run=0"):
+        assert "elink" not in project.doit("undo", "outputs_dir=copy", more)
+    assert (copy / HERE / OLD).exists()
+    for link in ("two/checkpoints/init.ckpt", f"{HERE}/mine.ckpt"):
+        assert os.readlink(copy / link) == str(project.outputs / HERE / NEW)
+
+
 @pytest.mark.parametrize("text", ["../../one/checkpoints/{}", "{absolute}/{}"])
 def test_a_link_elsewhere_follows(project: Project, text: str) -> None:
     here = migrated(project)
