@@ -177,13 +177,13 @@ def content_of(kind: str, contents: Contents | None, *, checksums: bool = False)
     version = contents.fields.get("pytorch-lightning_version")
     return FileContent(
         kind,
-        contents.number("epoch"),
-        contents.number("global_step"),
-        version[:20] if isinstance(version, str) else "",
-        checksums,
-        tuple(sorted(name[:200] for name in contents.names if not name.startswith(USUAL))),
-        contents.number("dp_world_size"),
-        next(_counts_of_engines(contents), ()),
+        epoch=contents.number("epoch"),
+        step=contents.number("global_step"),
+        lightning=version[:20] if isinstance(version, str) else "",
+        checksums=checksums,
+        names=tuple(sorted(name[:200] for name in contents.names if not name.startswith(USUAL))),
+        ranks=contents.number("dp_world_size"),
+        counts=next(_counts_of_engines(contents), ()),
     )
 
 

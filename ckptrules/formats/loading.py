@@ -20,34 +20,31 @@ def load(path: str, kind: str, *, unsafe: bool) -> str:
     Raises:
         UnsoundError: the file does not load; ``not_read`` if this machine may lack what it needs.
     """
-    import torch
-
-    zipped = kind == "torch"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-        except pickle.UnpicklingError:
-            if not unsafe:
-                hint = "unsafe=1 loads it by running the code that it names: only for what you trust"
-                raise UnsoundError(
-                    "needs_code", "does not load without running code (weights_only=True)", hint
-                ) from None
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of torch
-            raise _does_not_load(error) from None
-        else:
-            return "load"
-        try:
-            torch.load(path, map_location="cpu", weights_only=False, mmap=zipped or None)
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of torch
-            raise _does_not_load(error) from None
+    try:
+        _load(path, kind, weights_only=True)
+    except pickle.UnpicklingError:
+        if not unsafe:
+            hint = "unsafe=1 loads it by running the code that it names: only for what you trust"
+            fact = "does not load without running code (weights_only=True)"
+            raise UnsoundError("needs_code", fact, hint) from None
+    else:
+        return "load"
+    _load(path, kind, weights_only=False)
     return "unsafe load"
 
 
-def _does_not_load(error: Exception) -> UnsoundError:
-    fact = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    if isinstance(error, OF_THIS_MACHINE):
-        return UnsoundError(
-            "not_read", f"is not verified: to load it fails here: {fact}", "load it where it was written"
-        )
-    return UnsoundError("does_not_load", f"does not load: {fact}")
+def _load(path: str, kind: str, *, weights_only: bool) -> None:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.load(path, map_location="cpu", weights_only=weights_only, mmap=kind == "torch" or None)
+        except Exception as error:
+            if weights_only and isinstance(error, pickle.UnpicklingError):
+                raise
+            fact = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            if isinstance(error, OF_THIS_MACHINE):
+                fact = f"is not verified: to load it fails here: {fact}"
+                raise UnsoundError("not_read", fact, "load it where it was written") from None
+            raise UnsoundError("does_not_load", f"does not load: {fact}") from None

@@ -132,7 +132,7 @@ def _rows(
     kept = {row.name: row for row in plan.kept}
     done = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
     entries = {entry.name: entry for entry in before.listing.entries}
-    evidence, read, why = before.evidence, reader(before.rules, len(entries)), _why(plan)
+    read, why = reader(before.rules, len(entries)), _why(plan)
     shields = {one.entry.name for one in found.protected}
     for one in every:
         name = one.entry.name
@@ -147,19 +147,19 @@ def _rows(
             names = tuple(each for each in (*one.names, *own) if each not in done)
         yield Row(
             one,
-            "protected" if name in shields else name_of(one.entry, read).claim.kind,
-            pack.name if (pack := before.rules.pack_of(one.named_by)) else "",
-            "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
-            action.to if action and action.to != name else "",
-            names,
-            sum(entries[each].size for each in names),
-            _links(entries[each] for each in names),
-            action.reasons if action else row.reasons if row else held,
-            action.saves if action else (),
-            _metrics(one, metric),
-            not evidence.pins.keys().isdisjoint(names),
-            name not in before.unwhole and not one.flaw,
-            _verified(one, before),
+            kind="protected" if name in shields else name_of(one.entry, read).claim.kind,
+            pack=pack.name if (pack := before.rules.pack_of(one.named_by)) else "",
+            state="goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
+            becomes=action.to if action and action.to != name else "",
+            names=names,
+            size=sum(entries[each].size for each in names),
+            links=_links(entries[each] for each in names),
+            reasons=action.reasons if action else row.reasons if row else held,
+            saves=action.saves if action else (),
+            metrics=_metrics(one, metric),
+            is_pinned=not before.evidence.pins.keys().isdisjoint(names),
+            is_whole=name not in before.unwhole and not one.flaw,
+            verified=_verified(one, before),
         )
 
 

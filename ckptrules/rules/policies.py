@@ -185,10 +185,10 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     return Policy(
         name,
         lines,
-        at_least.data if at_least else 1,
-        place,
-        floor_place or place,
-        tuple(_compile_example(example) for example in examples.data) if examples else (),
+        keep_at_least=at_least.data if at_least else 1,
+        place=place,
+        floor_place=floor_place or place,
+        examples=tuple(_compile_example(example) for example in examples.data) if examples else (),
         per=tuple(dict.fromkeys(group.data for group in per.data)) if (per := value.get("per")) else (),
     )
 

@@ -82,12 +82,15 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
     first = {identities[entry.name] or entry.name: entry.name for entry in reversed(new)}
     read_as = {entry.name: first[identities[entry.name] or entry.name] for entry in new}
     return ToVerify(
-        context, listing, found,
-        tuple(entry for entry in new if read_as[entry.name] == entry.name),
-        tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
-        tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
-        marked, others,
-    )  # fmt: skip
+        context,
+        listing,
+        found,
+        new=tuple(entry for entry in new if read_as[entry.name] == entry.name),
+        twins=tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
+        rows=tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
+        marked=marked,
+        others=others,
+    )
 
 
 def _as_twin(read: Read, twin: Entry) -> Read:
@@ -102,25 +105,24 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     Entries without a result count as not read.
     """
     listing, checkpoints = begun.listing, begun.found.every
-    by_name = {read.entry.name: read for read in every}
-    results = [*by_name.values(), *(_as_twin(by_name[name], twin) for twin, name in begun.twins if name in by_name)]
-    of_name = {one.entry.name: one for one in results}
-    to_read = [entry for entry in begun.new if entry.name not in of_name]
-    unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in of_name)]
+    read = {one.entry.name: one for one in every}
+    results = {**read, **{twin.name: _as_twin(read[name], twin) for twin, name in begun.twins if name in read}}
+    to_read = [entry for entry in begun.new if entry.name not in results]
+    unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in results)]
     read_now = [
-        Row(name, one.entry.size, None if one.problem else one.result, name in by_name) for name, one in of_name.items()
+        Row(name, one.entry.size, None if one.problem else one.result, name in read) for name, one in results.items()
     ]
     rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
     rows.sort(key=lambda row: row.name)
-    faults = sorted((one.problem for one in results if one.problem), key=lambda fault: fault.names)
+    faults = sorted((one.problem for one in results.values() if one.problem), key=lambda fault: fault.names)
     unlike = [
-        of_name[fault.names[0]]._replace(result=CheckResult(FileContent(""), frozenset(), fault.text))
+        results[fault.names[0]]._replace(result=CheckResult(FileContent(""), frozenset(), fault.text))
         for fault in unlike_others(rows, faults, checkpoints)
     ]
     faulty = {name for fault in faults for name in fault.names}
     begun = begun._replace(marked={name: why for name, why in begun.marked.items() if name not in faulty})
     missing = {
-        one.entry.name: Row(one.entry.name, one.entry.size, None, read=one.entry.name in by_name, whole=False)
+        one.entry.name: Row(one.entry.name, one.entry.size, None, read=one.entry.name in read, whole=False)
         for one in checkpoints
         if one.entry.name in begun.marked
     }
@@ -128,10 +130,10 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     return Report(
         listing.experiment,
         listing.directory,
-        tuple(join_parts(every_row, checkpoints)),
-        tuple(sorted(_problems(begun, rules, rows, faults))),
-        sum(entry.size for entry in to_read),
-        sum(size_to_read(begun.context, entry) for entry in to_read),
+        rows=tuple(join_parts(every_row, checkpoints)),
+        problems=tuple(sorted(_problems(begun, rules, rows, faults))),
+        to_read=sum(entry.size for entry in to_read),
+        expected=sum(size_to_read(begun.context, entry) for entry in to_read),
     ), unlike
 
 

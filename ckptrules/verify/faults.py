@@ -66,10 +66,10 @@ def _join(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
         names[0],
         checkpoint.entry.size,
         result,
-        any(row.read for row in rows),
-        names[1:],
-        all(row.whole for row in rows),
-        any(row.unread for row in rows),
+        read=any(row.read for row in rows),
+        other_names=names[1:],
+        whole=all(row.whole for row in rows),
+        unread=any(row.unread for row in rows),
     )
 
 
