@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.measures import human_size
@@ -46,12 +46,9 @@ def kind_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
         what = what if first.sure else f"? {what}"
         count, size = sum(seen.checkpoints for seen in alike), sum(seen.size for seen in alike)
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
-        rows.append((*cells, str(count), human_size(size), "yes" if first.sure else "no"))
+        rows.append((*cells, str(count), human_size(size) if size else "", "yes" if first.sure else "no"))
         inside = Compared(*map(sum, zip(*(seen.compared for seen in alike), strict=True))).text
-        no_best = any(
-            seen.sure and seen.numbers and seen.packs != (PROTOCOL,) and not best_by(seen)[0] for seen in alike
-        )
-        facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
+        facts = "; ".join(filter(None, (inside, _no_best(alike))))
         room = WIDTH - 4 - len(facts) - 2 * bool(facts)
         text = "; ".join(filter(None, (_cut(style.name(first.evidence), room), facts)))
         evidence.append(f"    {text}")
@@ -61,6 +58,13 @@ def kind_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
     more = [f"  and {len(rows) - MOST_ROWS} more kinds"] * (len(rows) > MOST_ROWS)
     both = [line for pair in zip(lines, evidence, strict=True) for line in pair][: 2 * MOST_ROWS]
     return ["\n".join([heading, *both, *more, ""])]
+
+
+def _no_best(alike: Sequence[Seen]) -> str:
+    """Return a text on how many of these directories tell no metric by which there is a best; empty if all do."""
+    asked = [one for one in alike if one.sure and one.numbers and one.packs != (PROTOCOL,)]
+    lacks = sum(not best_by(one)[0] for one in asked)
+    return "" if not lacks else "no metric" + f" in {lacks} of {len(asked)}" * (lacks < len(asked))
 
 
 def _kinds(found: Scouted, prefix: str) -> list[tuple[str, list[Seen]]]:

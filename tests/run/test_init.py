@@ -349,6 +349,23 @@ def test_numbers_that_are_not_those_inside_are_told_beside_others(
     assert "; 1 of 1 numbers inside are one higher; no metric\n" in start.report
 
 
+def test_how_many_folders_of_a_kind_tell_no_metric_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was "no metric" of all, where one of them told none."""
+    files = " ".join(
+        f"runs/{folder}/checkpoints/epoch={n}-step={n}0{metric}.ckpt=@{n},{n}0"
+        for folder, metric in (("a", "-val_loss=0.1"), ("b", "-val_loss=0.2"), ("c", ""))
+        for n in (1, 2)
+    )
+    assert "agree with those inside; no metric in 1 of 3\n" in looked(tmp_path, monkeypatch, files, "runs").report
+
+
+def test_the_bytes_of_folders_that_nobody_knows_are_not_said_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = looked(tmp_path, monkeypatch, "runs/a/ckpt_{10,20}/model.pt", "runs").report
+    assert re.search(r"(?m)^\? unknown +a +2 +no$", report)
+
+
 def test_what_a_trap_holds_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
