@@ -93,6 +93,8 @@ def refuse_unknown_experiments(
             typed = word.experiments.replace("%3D", "=")  # as it is typed, whatever has encoded it
             near = nearest(typed.replace("*", ""), names)
             hint = f"did you mean {in_quotes(f'{task}:{encode_task(near)}')}?" if near else listed
+            if any(fnmatchcase(name, typed) for name in names):  # doit takes only a word with a * for a pattern
+                hint = f"did you mean experiments={quoted(typed)}?"
             raise OptionError(f"no experiment '{typed}'", hint)
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):

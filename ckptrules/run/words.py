@@ -183,7 +183,7 @@ class _Reader:
             if name in known or name in (known := {**self._elsewhere(name), **known}):
                 _set_once(variables, name, self._value(self.words, known[name], text))
             elif not self.words or any(_selects_any(word) for word in self.words):
-                hint = _hint(name, known) if name else "write name=value, without spaces"
+                hint = (_line_hint(name) or _hint(name, known)) if name else "write name=value, without spaces"
                 raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
             if (name := word.task.replace("-", "_")) in known and name not in TASKS:
@@ -298,6 +298,14 @@ def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
     if name in values:
         raise OptionError(f"option '{name}' is given twice", "give it once")
     values[name] = value
+
+
+def _line_hint(name: str) -> str:
+    """Return the hint on a line of a policy that was typed as an option; empty for other words."""
+    from ckptrules.engine.lines import IN_POLICIES
+
+    is_line = name in IN_POLICIES or name == "keep_at_least"
+    return f"it is a line of a policy: write it below 'retention' in a file of rules/, as {name}: …" * is_line
 
 
 def _hint(word: str, words: Iterable[str], dashes: str = "", own: Iterable[str] = ()) -> str:

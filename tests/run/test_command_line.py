@@ -177,6 +177,11 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
         ("hist*:ocr", "no task fits 'hist*:ocr'\n    hint: write the command out: 'doit history'\n"),
         ("hist*ry2", "no task fits 'hist*ry2'\n    hint: write the command out: 'doit history'\n"),
         ("plan:OCR", "no experiment 'OCR'\n    hint: did you mean 'plan:ocr'?"),
+        ("plan:oc[rx]", "no experiment 'oc[rx]'\n    hint: did you mean experiments='oc[rx]'?"),
+        (
+            "plan keep_best=val_loss",
+            "unknown option 'keep_best'\n    hint: it is a line of a policy: write it below 'retention' in a file of rules/",
+        ),
         ("plan ocr", "there is no task 'ocr'\n    hint: for the experiment: 'doit plan:ocr'"),
         ("ocr", "there is no task 'ocr'\n    hint: for the experiment: 'doit plan:ocr'"),
         ("migrate delete_old=1 oc*", "there is no task 'oc*'\n    hint: for the experiments: `doit 'migrate:oc*'`"),
