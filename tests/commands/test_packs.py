@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ckptrules.commands.packs import listed
 from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
 from tests.support.undisturbed import wait_a_tick
@@ -29,6 +30,19 @@ def test_the_packs_that_know_something_here_are_listed_with_their_evidence(proje
     assert "huggingface  *" in out
     assert "checkpoint-*/trainer_state.json" in out
     assert "Not found here:" in out
+
+
+def test_in_a_narrow_terminal_the_evidence_stands_below_its_row() -> None:
+    """Each cell had a line of its own, so that no row could be told from the next."""
+    rows = [("timm", "*/train/*", "12", "args.yaml, summary.csv and " + "more " * 20), ("", "", "", "3 of 3 agree")]
+    assert listed(rows, 40).splitlines()[:4] == [
+        "pack  where      names",
+        "timm  */train/*     12",
+        "    args.yaml, summary.csv and more more",
+        "    more more more more more more more",
+    ]
+    assert listed(rows, 40).endswith("\n    3 of 3 agree\n")
+    assert len(listed(rows, 0).splitlines()) == 3
 
 
 def test_some_checkpoints_are_opened_to_compare_the_numbers(project: Project) -> None:
