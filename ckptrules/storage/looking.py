@@ -147,56 +147,70 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     from ckptrules.engine.counted import kind_of, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
-    size, leads = 0, False
-    times: list[int] = []
-    hollow: list[str] = []
-    torn: list[str] = []
-    only_texts = True
-    paths: list[str] = []
-    several: list[os.stat_result] = []
+    walk = _Walk(name)
     failed: list[OSError] = []
-    ahead = {name}  # folders to be walked through
-    gone: list[str] = []  # names that were removed during the walk
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
-        ahead.remove(folder)
+        walk.ahead.remove(folder)
         for some in (directories, names) if without else ():
             some[:] = [one for one in some if os.path.join(folder, one) not in without]
-        torn += filter(None, [why_too_few(filter(SHARD.fullmatch, names))])
+        walk.torn.append(why_too_few(filter(SHARD.fullmatch, names)))
         for one in (*names, *directories):
-            path = os.path.join(folder, one)
-            try:
-                status = os.lstat(one, dir_fd=inner)
-            except FileNotFoundError:
-                gone.append(path)
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                ahead.add(path)
-                continue
-            paths.append(path[len(name) + 1 :])
-            only_texts &= one.endswith(NO_CHECKPOINT_ENDINGS)
-            if stat.S_ISREG(status.st_mode):
-                size += status.st_size
-                times.append(status.st_mtime_ns)
-                if not status.st_size and one.endswith(WEIGHTS) and not _may_be_empty(one, names):
-                    hollow.append(f"an empty file: {paths[-1]}")
-                if status.st_nlink > 1:
-                    several.append(status)
-            elif stat.S_ISLNK(status.st_mode):
-                size += 1
-                fault = why_not_there(inner, one)
-                leads |= not fault
-                if one.endswith(WEIGHTS) and fault in LEADS_NOWHERE:
-                    hollow.append(f"a link that leads nowhere: {paths[-1]}")
-    unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
-    gone += () if unread else ahead
-    torn += [f"lost {path[len(name) + 1 :]} just now" for path in gone]
-    torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
-    identity = Identity("directory", size, max(times, default=NO_FILE))
-    why_hollow = unread or min(hollow, default="")
-    files = {kind_of(path): path for path in sorted(paths, reverse=True) if path.endswith(WEIGHTS)}
-    only_texts &= not why_hollow
-    shared, holds = hard_links(several), bool(times) or leads
-    return Inside(identity, holds, why_hollow, min(torn, default=""), only_texts, shared, tuple(sorted(files.values())))
+            walk.look_at(folder, one, inner, names)
+    unread = _unread(walk.ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
+    gone = walk.gone if unread else [*walk.gone, *walk.ahead]
+    torn = [*walk.torn, *(f"lost {path[len(name) + 1 :]} just now" for path in gone)]
+    torn += [why_ranks_lack(walk.paths), NO_WEIGHTS if lacks_weights(walk.paths) else ""]
+    hollow = unread or min(walk.hollow, default="")
+    files = {kind_of(path): path for path in sorted(walk.paths, reverse=True) if path.endswith(WEIGHTS)}
+    return Inside(
+        Identity("directory", walk.size, max(walk.times, default=NO_FILE)),
+        holds_something=bool(walk.times) or walk.leads,
+        hollow=hollow,
+        torn=min(filter(None, torn), default=""),
+        only_texts=not hollow and all(path.endswith(NO_CHECKPOINT_ENDINGS) for path in walk.paths),
+        shared=hard_links(walk.several),
+        files=tuple(sorted(files.values())),
+    )
+
+
+class _Walk:
+    """What a walk through a checkpoint directory has found so far; the directory may change meanwhile."""
+
+    def __init__(self, name: str) -> None:
+        self.ahead = {name}  # folders still to be walked through
+        self.gone: list[str] = []  # names that were removed during the walk
+        self.paths: list[str] = []  # of files and links, without the name of the directory
+        self.size, self.times, self.leads = 0, list[int](), False
+        self.several: list[os.stat_result] = []
+        self.hollow: list[str] = []
+        self.torn: list[str] = []
+        self._start = len(name) + 1
+
+    def look_at(self, folder: str, name: str, inner: int, beside: Sequence[str]) -> None:
+        """Look at a name in a folder, which is open; ``beside`` are the files and links in it."""
+        path = os.path.join(folder, name)
+        try:
+            status = os.lstat(name, dir_fd=inner)
+        except FileNotFoundError:
+            self.gone.append(path)
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.ahead.add(path)
+            return
+        self.paths.append(path[self._start :])
+        if stat.S_ISREG(status.st_mode):
+            self.size += status.st_size
+            self.times.append(status.st_mtime_ns)
+            if not status.st_size and name.endswith(WEIGHTS) and not _may_be_empty(name, beside):
+                self.hollow.append(f"an empty file: {self.paths[-1]}")
+            if status.st_nlink > 1:
+                self.several.append(status)
+        elif stat.S_ISLNK(status.st_mode):
+            self.size += 1
+            fault = why_not_there(inner, name)
+            self.leads |= not fault
+            if name.endswith(WEIGHTS) and fault in LEADS_NOWHERE:
+                self.hollow.append(f"a link that leads nowhere: {self.paths[-1]}")
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:
