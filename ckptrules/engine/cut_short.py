@@ -11,6 +11,7 @@ from itertools import chain, islice
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
 from ckptrules.engine.counted import kind_of
 from ckptrules.engine.ruleset import Reason, is_told_all
+from ckptrules.engine.together import Order, Run, joined
 from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
@@ -26,7 +27,6 @@ OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 """Words in a name that say neither."""
 PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
-Order = tuple[int, int]  # of a save, as `order_of` returns it
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
@@ -49,13 +49,13 @@ def cut_short(
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.files for one in checkpoints):
         return {}, {}  # every save is one file
-    trainings: dict[tuple[object, ...], dict[Order, list[Checkpoint]]] = defaultdict(dict)
+    trainings: dict[Run, dict[Order, list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
         trainings[_training(run), kind].setdefault(order, []).append(one)
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
-    for saves in trainings.values():
+    for saves in joined(trainings):
         of_newest, of_earlier = _of_newest(saves, unwhole)
         short |= of_newest
         showing |= of_earlier
@@ -122,7 +122,7 @@ def _names(saves: Mapping[Order, Sequence[Checkpoint]], orders: Iterable[Order],
 
 
 def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
-    """Map the role of each file of one save (its `ROLES`, and its ending or its kind in a folder) to its path."""
+    """Map the role of each file of one save (its words, and its ending or its kind in a folder) to its path."""
     found: dict[Role, str] = {}
     for one in save:
         if one.rule and is_told_all(one.rule):
@@ -130,7 +130,8 @@ def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
             continue
         for entry in (one.entry, *(part.entry for part in one.parts)):
             name, ending = entry.name, ENDING.search(entry.name)
-            pieces = _split(_without(_WORD.findall(name.casefold()), numbers_told(one.fields).values()))[0]
+            words = _without(_WORD.findall(name.casefold()), numbers_told(one.fields).values())
+            pieces = *_training(one.series[0]), *_split(words)[0]
             found[*pieces, (ending[0] if ending else "") + "/" * (entry.kind == "directory")] = name
             found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
     return found

@@ -1,0 +1,67 @@
+"""Find runs whose files are written together, save by save: they are one training, whatever they are called. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from ckptrules.engine.checkpoints import Checkpoint
+
+Run = tuple[tuple[str, ...], str]  # its words, and the kind of number in its names
+Order = tuple[int, int]  # of a save, as `order_of` returns it
+Saves = Mapping[Order, Sequence[Checkpoint]]
+SAVES = 2  # that two runs must have in common
+APART = 10  # times as long as a save takes, at least, is the time to the next one
+NOW_AND_THEN = frozenset("best last latest final".split())  # what is saved beside others, but not each time
+
+
+def joined(runs: Mapping[Run, Saves]) -> list[dict[Order, list[Checkpoint]]]:
+    """Return the saves of each training: of one run, or of all runs whose files are written together.
+
+    The files of two runs are written together if those with equal numbers were written one after the other, in a
+    small part of the time between two saves. Runs that train side by side keep no such time. In a copy in which all
+    times are equal, nothing shows it.
+    """
+    into = {run: run for run in runs}
+    for one, other in _neighbours(runs):
+        old, new = into[other], into[one]
+        if old != new and _are_together(runs[one], runs[other]):
+            into |= {run: new for run, to in into.items() if to == old}
+    trainings: dict[Run, dict[Order, list[Checkpoint]]] = {run: {} for run in into.values()}
+    for run, saves in runs.items():
+        for order, files in saves.items():
+            trainings[into[run]].setdefault(order, []).extend(files)
+    return [*trainings.values()]
+
+
+def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
+    """Return each two runs of which files with equal numbers were written one after the other, at least twice."""
+    rows = sorted(
+        (run[1], one.entry.mtime_ns, order, run)
+        for run, saves in runs.items()
+        if NOW_AND_THEN.isdisjoint(run[0])
+        for order, files in saves.items()
+        for one in files
+    )
+    pairs = Counter((a[-1], b[-1]) for a, b in pairwise(rows) if a[0] == b[0] and a[2] == b[2] and a[-1] != b[-1])
+    both_ways = {pair: count + pairs[pair[1], pair[0]] for pair, count in pairs.items()}
+    return [pair for pair, count in both_ways.items() if count >= SAVES]
+
+
+def _are_together(one: Saves, other: Saves) -> bool:
+    """Return whether the last saves that two runs have in common each took a small part of the time around them."""
+    spans = {order: _span([*one.get(order, ()), *other.get(order, ())]) for order in {*one, *other}}
+    common = sorted(one.keys() & other.keys())[-SAVES:]
+    ends = sorted(spans.values())
+    before = {later: later[0] - earlier[1] for earlier, later in pairwise(ends)}
+    behind = {earlier: later[0] - earlier[1] for earlier, later in pairwise(ends)}
+    return all(
+        APART * (end - start) < min(gaps.get((start, end), end) for gaps in (before, behind))
+        for start, end in map(spans.__getitem__, common)
+    )
+
+
+def _span(files: Iterable[Checkpoint]) -> tuple[int, int]:
+    times = [one.entry.mtime_ns for one in files]
+    return min(times), max(times)
