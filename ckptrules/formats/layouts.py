@@ -25,7 +25,7 @@ from ckptrules.formats.content import (
     refuse_code,
 )
 from ckptrules.formats.files import open_file
-from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
+from ckptrules.formats.machine import TooLongError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.formats.tensorflow import shards_of
@@ -63,7 +63,8 @@ def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
     for path in folder.sizes:
         if path.endswith(ending):
             folder.progress(0)
-            value = _json(folder, path)
+            with faults_of_part(path):
+                value = _json(folder, path)
             if path.endswith(INDEX) and isinstance(value, dict) and "weight_map" in value:
                 _check_index(path, value["weight_map"], {*folder.sizes, *folder.links})
             if os.path.basename(path) == "trainer_state.json" and isinstance(value, dict):
@@ -83,14 +84,14 @@ def _json(folder: Folder, path: str) -> object:
         end = file.read(SHORT)
     try:
         return parse(data)
-    except TooLongError:
+    except TooLongError as error:
         if path.endswith(INDEX):
-            raise
+            raise not_read(str(error)) from None
         whole = end.rstrip().endswith((b"}", b"]"))
     except ValueError:
         whole = _is_json_lines(data)
     if not whole:
-        raise UnsoundError("damaged", f"its part '{path}' is no whole JSON")
+        raise UnsoundError("damaged", "is no whole JSON")
     return None
 
 
@@ -105,12 +106,9 @@ def _is_json_lines(data: bytes) -> bool:
 
 def _check_index(path: str, shards: object, there: Collection[str]) -> None:
     """Check that all shards of an index are there; ``shards`` has the file of each tensor by its name."""
-    names = (
-        set(shards.values())
-        if isinstance(shards, dict) and all(isinstance(name, str) for name in shards.values())
-        else {""}
-    )
-    for shard in sorted(os.path.join(os.path.dirname(path), name) for name in names):
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise UnsoundError("damaged", f"its part '{path}' does not name a file for each tensor")
+    for shard in sorted(os.path.join(os.path.dirname(path), name) for name in set(shards.values())):
         if shard not in there:
             raise UnsoundError("incomplete", f"lacks '{shard[:80]}', which '{path}' names")
 
@@ -185,14 +183,9 @@ def check_distributed(folder: Folder) -> bool:
         raise UnsoundError("incomplete", "lacks '.metadata', which is written last: it was never finished")
     named: set[str] = set()
     for place in places:
-        with folder.open(place) as file:
-            try:
-                contents = read_pickle(Limited(file, folder.progress))
-            except TooLongError:
-                raise
-            except UnreadableError as error:
-                raise UnsoundError("damaged", f"its part '{place}': {error}") from None
-        refuse_code(contents.names)
+        with faults_of_part(place), errors_as_faults(folder.progress) as guarded, folder.open(place) as file:
+            contents = read_pickle(Limited(file, guarded))
+            refuse_code(contents.names)
         named |= {_named_shard(place, state, folder.sizes) for state in contents.states}
     if shards and not named:
         raise UnsoundError("incomplete", f"has a '{places[0]}' that names no shard, not even '{shards[0]}'")

@@ -31,15 +31,15 @@ _BEGINS = re.compile(rb"\0\0[\x06-\x20]\x08.{1,8}\x1a\x02\x08", re.DOTALL)  # th
 _BESIDE_INDEX = re.compile(r"(.+)\.(?:meta|data-\d{5}-of-\d{5})", re.DOTALL)
 
 
-def check_index(
-    file: BinaryIO,
-    size: int,
-    progress: Progress = lambda _: None,
-    quick: bool = True,  # noqa: FBT001, FBT002 - as `Format.check`
-) -> FileContent:
+def check_index(file: BinaryIO, size: int, progress: Progress, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
     """Check that an index is whole and, unless ``quick``, its checksums."""
     _read_index(file, size, progress, quick=quick)
     return FileContent("TensorFlow", checksums=not quick)
+
+
+def glance_at_index(file: BinaryIO, size: int) -> None:
+    """Check that an index is whole, without its checksums."""
+    _read_index(file, size, lambda _: None, quick=True)
 
 
 def shards_of(directory: int, stem: str, progress: Progress, *, quick: bool) -> Mapping[str, int]:
@@ -193,4 +193,4 @@ def _table() -> list[int]:
     return table
 
 
-INDEX = Format("TensorFlow", lambda head: bool(_BEGINS.match(head)), check_index, glance=check_index)
+INDEX = Format("TensorFlow", lambda head: bool(_BEGINS.match(head)), check_index, glance_at_index)

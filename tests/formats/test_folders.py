@@ -97,6 +97,8 @@ WHOLE: dict[str, Files] = {
     "a pickle of the name of a tracker": {"model.safetensors": WEIGHTS, "latest": pickle.dumps({"a": 1})},
 }  # fmt: skip
 
+PART = "model.safetensors.index.json"
+NO_FILES = f"damaged: its part '{PART}' does not name a file for each tensor"
 BROKEN: dict[str, tuple[Files, Files, str]] = {
     "no weights": (hugging_face(500), {"model.safetensors": None}, "incomplete: has no weights"),
     "no adapter": (LORA, {"adapter_model.safetensors": None}, "incomplete: has no weights"),
@@ -142,9 +144,9 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         {"unet/a.safetensors": WEIGHTS}, {"unet/diffusion_pytorch_model.safetensors.index.json": index("a.safetensors", "b")},
         "incomplete: lacks 'unet/b', which",
     ),
-    "an index that is too long": (SHARDED, {"model.safetensors.index.json": lambda: b" " * 17 * 2**20 + b"{}"}, "not_read: is not verified: JSON of"),
-    "an index of nothing": (SHARDED, {"model.safetensors.index.json": b'{"weight_map": 5}'}, "incomplete: lacks ''"),
-    "an index of numbers": (SHARDED, {"model.safetensors.index.json": index(1)}, "incomplete: lacks ''"),
+    "an index that is too long": (SHARDED, {"model.safetensors.index.json": lambda: b" " * 17 * 2**20 + b"{}"}, f"not_read: its part '{PART}' is not verified: JSON of"),
+    "an index of nothing": (SHARDED, {"model.safetensors.index.json": b'{"weight_map": 5}'}, NO_FILES),
+    "an index of numbers": (SHARDED, {"model.safetensors.index.json": index(1)}, NO_FILES),
     "an index that leads out": (SHARDED, {"model.safetensors.index.json": index("../../a\0b")}, "incomplete: lacks '../../a"),
     "a dead link as a shard": (SHARDED, {TWO: "-> ../nowhere"}, f"incomplete: its part '{TWO}' is a link that leads nowhere"),
     "a link as weights": (hugging_face(500), {"model.safetensors": "-> ../tokenizer.json"}, "not_read: is not verified: its part 'model"),
@@ -192,7 +194,8 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         FSDP, {".metadata": b"\x80\x02NN\x81}(X\x0d\0\0\0relative_pathX\x01\0\0\0aX\x06\0\0\0offsetJ\xff\xff\xff\xffX\x06\0\0\0lengthK\x01ub."},
         "damaged: its part '.metadata' names a shard that cannot be",
     ),
-    "a bomb": (FSDP, {".metadata": lambda: b"\x80\x02" + b"}" * 2**22 + b"."}, "not_read: is not verified: a pickle of more than 3 million"),
+    "a bomb": (FSDP, {".metadata": lambda: b"\x80\x02" + b"}" * 2**22 + b"."}, "not_read: its part '.metadata' is not verified: a pickle of more than 3 million"),
+    "code in the metadata": (FSDP, {".metadata": pickle.dumps(os.getcwd)}, "runs_code: its part '.metadata' would run 'posix.getcwd'"),
     "a rank of random states": (
         {**hugging_face(500), "rng_state_0.pth": torch_zip({})}, {"rng_state_2.pth": torch_zip({})}, "incomplete: has 2 of 3 ranks 'rng_state_*.pth'",
     ),
