@@ -19,8 +19,11 @@ _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
 _COUNT = re.compile(r"-[0-9]+\Z")  # model.pth.tar-60, checkpoint.npz-000005000
-# Files that are being written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
-_UNFINISHED = re.compile(r"\.(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])", re.IGNORECASE)
+# Files that are being written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part. And what
+# `RulesCheckpoint` has set aside: epoch-3.ckpt.replaced-20261128T145955Z-8636
+_UNFINISHED = re.compile(
+    r"\.(?:(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])|replaced-\d{8}T\d{6}Z-\d+\Z)", re.IGNORECASE
+)
 # Endings of logs, settings and the like; an array (.npy) may be weights.
 BESIDE = (*(ending for ending in NO_CHECKPOINT_ENDINGS if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())

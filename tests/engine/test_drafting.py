@@ -202,6 +202,7 @@ KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the 
     "net-1.npz net_1.pt | net_2.pt": [("net", 2), ("net_2", 1)],
     "mp_rank_00/net-1.npz mp_rank_01/net-1.npz |": [("net", 2)],
     "checkpoint_4000.tmp-1681/ checkpoint_5000.tmp/ |": [],  # what was being written
+    "epoch-07_step-000064.ckpt.replaced-20261128T145956Z-8636 |": [],  # what RulesCheckpoint has set aside
     "final.pt notes.txt epoch=1-epoch=2.ckpt |": [],  # no number counts, no checkpoint, two epochs
     "step_1/ | step_2/ step_1.pt": [("step", 2), ("step_2", 1)],
 }
