@@ -51,10 +51,10 @@ SHAPES = {
             (
                 Text("a shell pattern", name_fault),
                 Keys(
-                    "A shell pattern, and whether what the files name stays.",
+                    "A shell pattern, and whether the named checkpoints stay.",
                     {
                         "match": Text("A shell pattern for the names of such files.", name_fault),
-                        "protects": Choice("Whether what such a file names is never deleted.", TRUTH),
+                        "protects": Choice("Whether checkpoints that such a file names are never deleted.", TRUTH),
                     },
                     ("match", "protects"),
                 ),
@@ -62,32 +62,37 @@ SHAPES = {
         ),
     ),
     "facts": ListOf(
-        "Files that know more of checkpoints than their names: metrics, times, which one is the best.",
+        "Files that know more of checkpoints than the names do: metrics, times, which one is the best.",
         Keys(
             "One such file: JSON (also a document a line), YAML or CSV, by its ending.",
             {
                 "file": Text("A path from the checkpoint directory; its parts may be shell patterns.", _file_fault),
-                "within": Choice("true: the path is one inside each folder checkpoint, and tells of this one.", TRUTH),
+                "within": Choice(
+                    "true: the path begins in each folder checkpoint; the file is about that checkpoint.", TRUTH
+                ),
                 "rows": Text("The key of the list of rows in the document."),
                 "by": Keys(
-                    "Which row tells of which checkpoint: our field, and their key.",
+                    "Which row is about which checkpoint: the field of the name, and the key in the row.",
                     {
-                        "epoch": Text("Their key of the epoch."),
-                        "step": Text("Their key of the step."),
-                        "number": Text("Their key of the number."),
-                        "name": Text("Their key of the name, its stem, or a path that ends in it."),
+                        "epoch": Text("The key of the epoch."),
+                        "step": Text("The key of the step."),
+                        "number": Text("The key of the number."),
+                        "name": Text("The key of the name, of its stem, or of a path that ends in it."),
                     },
                 ),
                 "offset": Text(
-                    "How much more the file counts than the names: 1 if it begins at 1 and they at 0.", _offset_fault
+                    "How much higher the file counts than the names: 1 if it begins at 1, and the names at 0.",
+                    _offset_fault,
                 ),
-                "best": Text("The key of a text that names the best checkpoint: that one stays."),
-                "score": Text("The key of the number by which that one is the best: it tells `init` the metric."),
+                "best": Text("The key of a text that names the best checkpoint, which then stays."),
+                "score": Text(
+                    "The key of the number by which that checkpoint is the best; `init` takes the metric from it."
+                ),
                 "inside": Choice(
                     "true: the file is a checkpoint of torch, and 'best' a path of keys in it: callbacks/*/best.",
                     TRUTH,
                 ),
-                "time": Text("The key of a time, in seconds since 1970 or ISO 8601: believed over the file's."),
+                "time": Text("The key of a time, in seconds since 1970 or ISO 8601; it counts instead of the file's."),
             },
             ("file",),
         ),

@@ -61,11 +61,11 @@ SHAPE = Keys(
         ),
         **naming.SHAPES,
         "protected": ListOf(
-            "Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern", name_fault)
+            "Shell patterns of names that are never renamed and never deleted.", Text("a shell pattern", name_fault)
         ),
-        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern", name_fault)),
+        "ignored": ListOf("Shell patterns of names that are no checkpoints.", Text("a shell pattern", name_fault)),
         "sidecars": ListOf(
-            "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
+            "Suffixes of files that belong to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
             Text("e.g. .metadata.json", _suffix_fault),
         ),
         **knowledge.SHAPES,
@@ -83,11 +83,11 @@ SHAPE = Keys(
     },
 )
 PACK = Keys(
-    "A pack: what is known of the checkpoints of one framework.",
+    "A pack: rules for the checkpoints of one framework.",
     {
         "pack": Text("The name of the pack."),
         "marks": ListOf(
-            "Paths from a checkpoint directory, parts of which may be shell patterns, that tell that it is meant.",
+            "Paths from a checkpoint directory that show that the pack is meant; their parts may be shell patterns.",
             Text("e.g. checkpoint-*/trainer_state.json"),
         ),
         **{key: SHAPE.keys[key] for key in packs.KEYS},

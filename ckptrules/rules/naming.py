@@ -65,7 +65,7 @@ FORMAT = Keys(
         "id": _ID,
         "match": _MATCH,
         "reader": Choice(
-            "words: in place of a match, names are read that say in words what they are: x_epoch3_step40.pt.",
+            "words: instead of a match, read names that have words for their numbers, such as x_epoch3_step40.pt.",
             {word: word for word in READERS},
         ),
         "folder": Choice(
@@ -76,12 +76,12 @@ FORMAT = Keys(
             "What makes a checkpoint whole: at least one pattern of any, and every one of all.",
             {"any": _PATTERNS, "all": _PATTERNS},
         ),
-        "keep_name": Text("What a rename would break; explain shows it."),
+        "keep_name": Text("What a rename would break; 'doit explain' shows it."),
         "live": Text(
-            "What a change would break while the run goes on: none is made until its newest file is an hour old."
+            "What a change would break while the run goes on; so none is made until its newest file is an hour old."
         ),
         "examples": MapOf(
-            "Name: what must be read of it; null where a field is not captured. Others may be captured as well.",
+            "Name: the fields that must be read from it; null for one that is not captured. Other fields may be, too.",
             MapOf("Field: text or number.", Text("digits compare as numbers, all else as text", empty=True)),
         ),
         "counterexamples": _NEAR_MISSES,
@@ -90,12 +90,12 @@ FORMAT = Keys(
 )
 SHAPES: Mapping[str, Shape] = {
     "target": TARGET,
-    "targets": ListOf("Several such formats; a name becomes the first whose variables it tells.", TARGET, empty=False),
+    "targets": ListOf("Several targets; a name gets the first one whose variables it has.", TARGET, empty=False),
     "legacy": ListOf("Old naming formats; the first rule that fits the whole name wins.", LEGACY),
     "formats": ListOf(
         "Formats that are recognised and never renamed; the first that fits the whole name wins.", FORMAT
     ),
-    "rename": ListOf("Ids of formats that get the name of the target after all.", Text("e.g. trainer")),
+    "rename": ListOf("Ids of formats whose names become those of the target.", Text("e.g. trainer")),
 }
 
 
