@@ -1,4 +1,4 @@
-"""The protocol that every storage implements, on a disk or in a bucket: see `posix` and `memory`."""
+"""The protocol that every storage implements, on a disk (`posix`) or in a bucket."""
 
 from __future__ import annotations
 

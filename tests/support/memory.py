@@ -1,4 +1,4 @@
-"""A storage in memory, to try a plan on: it ends with its process."""
+"""A storage in memory: the second one that keeps the protocol, so that code which needs more of a disk fails."""
 
 from __future__ import annotations
 
