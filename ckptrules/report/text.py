@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
 
 LARGEST = 10  # lines of the list that shows the order of magnitude
-SKIPPED = 5  # names of one directory that are shown though no rule fits them
+SKIPPED = 20  # names of one directory that are shown though no rule fits them
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
 STAYS = ("renamed", "restored")  # actions whose checkpoints count as kept
 
