@@ -146,7 +146,10 @@ def _training(run: str) -> tuple[str, ...]:
 def apart(name: str) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the words and numbers of a name that tell its save, and those that say what the file holds."""
     words = _WORD.findall(ENDING.sub("", name).casefold())
-    return tuple(word for word in words if word not in ROLES), ROLES.intersection(words)
+    last = max((place for place, word in enumerate(words) if word.isdigit()), default=0)
+    counts = {n for n, word in enumerate(words[:last]) if n and word.isdigit() and words[n - 1] in COUNTED}
+    told = tuple(word for n, word in enumerate(words) if word not in ROLES and n not in counts)
+    return told, ROLES.intersection(words)
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

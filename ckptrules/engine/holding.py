@@ -17,6 +17,7 @@ from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
+from ckptrules.engine.words import ENDING
 
 _BESIDE = frozenset("ema gda optim optims optimizer opt scheduler sched scaler".split())  # of any model, gpt_1.pth, too
 _IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth
@@ -65,14 +66,20 @@ def twins(found: Sorted) -> dict[str, Reason]:
     like = {words: name for name, words, roles in told if roles and any(map(str.isdigit, words))}
     beside = {words: name for name, words, roles in told if roles and roles <= _BESIDE}
     plain = {words: name for name, words, roles in told if not (roles or all(map(str.isdigit, words)))}
+    longer = {name[:end]: name for name in reversed(unread) if ENDING.search(name) for end in _ends(name)}
     reasons = {}
-    for one in found.checkpoints if like or plain else ():
+    for one in found.checkpoints if unread else ():
         for name in one.names:
             words, roles = apart(name)  # 7.pth is no twin of model_7.pth
-            other = like.get(words) or beside.get(apart(_IN_FRONT.sub("", name))[0])
+            other = like.get(words) or beside.get(apart(_IN_FRONT.sub("", name))[0]) or longer.get(ENDING.sub("", name))
             if twin := other or (plain.get(words) if roles else None):
                 reasons[one.entry.name] = Reason(f"no rule reads {twin}, which may belong to it", one.named_by.place)
     return reasons
+
+
+def _ends(name: str) -> Iterator[int]:
+    """Yield the places in a name where that of a file may end to which it belongs: ``x`` of ``x_D1.pth``."""
+    return (divider.start() for divider in re.finditer(r"(?<=[0-9])[-_](?=(?!v[0-9])[A-Za-z])", name))
 
 
 def twin_notes(found: Sorted) -> Iterator[Reason]:
