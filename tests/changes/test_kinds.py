@@ -36,6 +36,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 from ckptrules.storage.texts import keep_content
 from tests.support.disturbing import refuse_flags
+from tests.support.tables import every
 
 RUN = "20260101T000000Z-1"
 BIN = f"{TRASH}/run/exp"
@@ -590,7 +591,7 @@ def test_why_the_only_unit_was_not_done_or_is_not_on_record() -> None:
     assert Transacted({}, unrecorded="disk full").why == f"{NO_RECORD}disk full"
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@every([*ACTIONS])
 def test_a_unit_that_is_taken_back_twice_is_the_same(action: str) -> None:
     moves = [Step("move", "exp", name, "exp", f"new {name}") for name in ("a", "a.json", "a.yaml")]
     steps = (*moves, Step("relink", "exp", "last", "exp", "new a", "a"), Step("link", "exp", "a", "exp", "new a"))

@@ -50,6 +50,7 @@ from tests.conftest import Project, default, run_program
 from tests.support import crash
 from tests.support.disturbing import Fault
 from tests.support.dying import let_workers, vanish
+from tests.support.tables import every
 
 NAME = re.compile(r"outputs_backup_\d{8}_\d{6}")
 OLD_NS = 1_600_000_000_123_456_789
@@ -982,7 +983,7 @@ HOSTILE: Mapping[str, tuple[Callable[[dict[str, Any]], object] | str, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+@every([*HOSTILE])
 def test_every_lie_of_a_manifest_is_named(case: str) -> None:
     change, fact = HOSTILE[case]
     items = (Item("a", "directory", 0, 0, 0o755), Item("a/x.ckpt", "file", 7, 0, 0o644, checksum="blake3:" + "0" * 64))

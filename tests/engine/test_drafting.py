@@ -7,6 +7,7 @@ import pytest
 from ckptrules.engine.drafting import draft, format_lines, joined, unread
 from ckptrules.engine.naming import claim
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every
 
 CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "net-40.npz": (["net-1.npz", "net-20.npz"], r"net-(?P<number>\d+)\.npz", {"number": "40"}),
@@ -95,7 +96,7 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@every([*CASES])
 def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
     others, match, fields = CASES[name]
     lines = draft(name, [*others, "other.txt"])
@@ -125,8 +126,7 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     assert draft(name, []) == []
 
 
-@pytest.mark.parametrize(
-    "names",
+@every(
     [
         "w_2026-01-30.pt w_2026-02-15.pt",
         "w_20260130.h5 w_20260215.h5",
@@ -145,7 +145,7 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
         "a1_ep3_b2.pt a2_ep4_b3.pt",
         "a1_loss0.5_b2_ep3.pt a2_loss0.6_b3_ep4.pt",
         "ep3_loss0.5_loss0.6.pt ep4_loss0.6_loss0.7.pt",
-    ],
+    ]
 )
 def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: str) -> None:
     """The last number was taken, and any other passed over: a plan by such a draft deleted whole runs."""
@@ -153,8 +153,7 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
     assert draft(first, others) == []
 
 
-@pytest.mark.parametrize(
-    "names",
+@every(
     [
         "net_fold0.pt net_fold1.pt",
         "net-seed-1.pt net-seed-2.pt",
@@ -169,7 +168,7 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
         "ae_dim16.pt ae_dim32.pt",
         "lstm_hidden_16.pt lstm_hidden_32.pt",
         "m_step5_rank0_seed1.pt m_step5_rank1_seed2.pt",
-    ],
+    ]
 )
 def test_what_tells_folds_or_parts_is_no_number_that_counts(names: str) -> None:
     """By such a draft all folds but one went, and all parts of each checkpoint but one."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import pytest
-
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
@@ -13,6 +11,7 @@ from ckptrules.engine.packs import with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every
 
 NS = 1_000_000_000
 NOW = 1_700_000_000
@@ -96,7 +95,7 @@ def planned(case: Case) -> tuple[Plan, RuleSet]:
     return make_plan(here, listing, policy, evidence=Evidence(now_ns=NOW * NS, inside=inside)), here
 
 
-@pytest.mark.parametrize("name", CASES)
+@every([*CASES])
 def test_nothing_is_touched_while_a_run_may_go_on_that_keeps_a_list_of_its_own(name: str) -> None:
     case = CASES[name]
     plan, _ = planned(case)

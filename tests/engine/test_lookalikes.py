@@ -12,6 +12,7 @@ import yaml
 from ckptrules.engine.lookalikes import layout_for, looks_like
 from ckptrules.outputs import find
 from tests.conftest import ROOT, Project
+from tests.support.tables import every
 
 CKPT = "epoch=20-step=200.ckpt"
 TREES = {
@@ -224,12 +225,12 @@ NO = """version_0 train3 2026-11-26 10-12-13 run-1 checkpoint.txt epoch_3.log ev
 metrics_step_3.json last_step epoch stepper1 wandb step-3.png"""
 
 
-@pytest.mark.parametrize("name", YES.split())
+@every([*YES.split()])
 def test_it_looks_like_a_checkpoint(name: str) -> None:
     assert looks_like(name)
 
 
-@pytest.mark.parametrize("name", NO.split())
+@every([*NO.split()])
 def test_it_does_not(name: str) -> None:
     assert not looks_like(name)
 

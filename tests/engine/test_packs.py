@@ -11,6 +11,7 @@ from ckptrules.engine.packs import agreed_fields, with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Fault, Pack, RuleSet
 from ckptrules.rules.load import PACK, compile_pack, load_rules
+from tests.support.tables import every
 
 USER = load_rules(
     {
@@ -119,7 +120,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@every([*CASES])
 def test_several_packs_say_one_thing(case: str) -> None:
     name, kind, fields, reason = CASES[case]
     for names in (("one", "two"), ("two", "one")):

@@ -42,6 +42,7 @@ from ckptrules.verify.portion import Depth, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash, weights
+from tests.support.tables import every
 from tests.support.torch_files import zipped
 
 MB = 2**20
@@ -299,7 +300,7 @@ ZIPS: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ZIPS)
+@every([*ZIPS])
 def test_a_zip_file_that_lies_is_not_verified(name: str) -> None:
     assert checked(ZIPS[name]()) in ("damaged", "truncated", "not_read")
 
@@ -332,7 +333,7 @@ def test_a_bit_that_changes_in_the_directory_is_seen(record: int, at: int, chang
     assert checked(bytes(content)) == "damaged"
 
 
-@pytest.mark.parametrize("at", [*range(16, 56), 60, *range(64, 76)])
+@every([*range(16, 56), 60, *range(64, 76)])
 def test_so_is_one_behind_the_directory_of_a_large_file(at: int) -> None:
     """Torch writes the longer form always, and refuses what disagrees with it; `zipfile` reads some of it only."""
     small = zipped({"x/data.pkl": b"N.", "x/version": b"3\n"})
@@ -398,7 +399,7 @@ BROKEN_OFFSETS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("offsets", BROKEN_OFFSETS, ids=lambda text: text[:24])
+@every([*BROKEN_OFFSETS])
 def test_the_places_in_safetensors_are_whole_numbers_that_fit(offsets: str) -> None:
     for behind in (4, 0, 5):
         assert checked(tensors(behind, w=tensor(offsets))) in ("damaged", "truncated")
@@ -433,7 +434,7 @@ SAFETENSORS: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", SAFETENSORS)
+@every([*SAFETENSORS])
 def test_safetensors_that_lie_are_not_verified(name: str) -> None:
     assert checked(SAFETENSORS[name]()) in ("damaged", "truncated", "not_read")
 
@@ -509,7 +510,7 @@ NUMPY = {
 }
 
 
-@pytest.mark.parametrize("name", NUMPY)
+@every([*NUMPY])
 def test_numpy_that_lies_is_not_verified(name: str) -> None:
     said = checked(NUMPY[name])
     assert said == "runs_code" if name == "objects that act" else said in ("damaged", "truncated", "not_read")
@@ -575,7 +576,7 @@ class Raises(io.BytesIO):
         return super().read(count)
 
 
-@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+@every([*RAISED])
 def test_whatever_a_reader_raises_is_a_fault_of_its_file(error: Exception) -> None:
     for content in (
         lightning(3, 352),

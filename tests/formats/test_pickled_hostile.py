@@ -20,6 +20,7 @@ from ckptrules.formats.files import check_file
 from ckptrules.formats.machine import StandIn, TooLongError, UnreadableError
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import Project
+from tests.support.tables import every
 
 MARKER = "ran"
 
@@ -122,8 +123,7 @@ def test_what_would_blow_up_costs_no_more_than_its_bytes(pickled: bytes) -> None
         assert b"s" in pickled
 
 
-@pytest.mark.parametrize(
-    "pickled",
+@every(
     [
         b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x02\x8b\xff\xff\xff\x7f.",
@@ -131,9 +131,16 @@ def test_what_would_blow_up_costs_no_more_than_its_bytes(pickled: bytes) -> None
         b"\x80\x02\x82\x01.",
         b"\x80\x05\x97.",
         b"\x80\x04" + b"\x8c\xff" + b"m" * 255 + b"\x94" + b"X\x00\x10\x00\x00" + b"n" * 4096 + b"\x93.",
-        b"\x80\x02a.", b"\x80\x02(.", b"\x80\x02", b"", b"\x80\x02}(K\x01u.", b"\x80\x02h\x05.", b"\x80\x02R.", b"\x80\x02K\x01K\x02a.",
-    ],
-)  # fmt: skip
+        b"\x80\x02a.",
+        b"\x80\x02(.",
+        b"\x80\x02",
+        b"",
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02R.",
+        b"\x80\x02K\x01K\x02a.",
+    ]
+)
 def test_what_no_checkpoint_needs_is_refused_in_words(pickled: bytes) -> None:
     with pytest.raises(UnreadableError):
         read(pickled)

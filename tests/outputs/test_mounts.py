@@ -10,6 +10,7 @@ import pytest
 from ckptrules.outputs import mounts
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.tables import every
 
 TABLE = r"""
 21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
@@ -49,7 +50,7 @@ LIES = "lies on nfs4, where nobody sees what other hosts write to"
 LEFT = "outputs lies on nfs4, where nobody sees what other hosts write to: what has changed within 60 s is left alone"
 
 
-@pytest.mark.parametrize("path", KINDS)
+@every([*KINDS])
 def test_the_kind_of_a_shared_file_system_is_read_from_the_table(path: str) -> None:
     assert mounts.shared_in(TABLE, path) == KINDS[path]
 

@@ -16,6 +16,7 @@ from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.page.sections import sections
 from tests.support.json_files import faults
 from tests.support.page_data import GOES, HOSTILE, checkpoint, experiment, plan, sample
+from tests.support.tables import every
 
 Data = dict[str, Any]
 
@@ -93,7 +94,7 @@ def test_its_policy_lets_nothing_in_but_its_own_style_and_script() -> None:
         assert (len(inside), rules[rule]) == (1, f"'sha256-{digest}'")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@every([*HOSTILE])
 def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str) -> None:
     one = experiment(0, 2, name)
     one["checkpoints"][0]["name"] = name

@@ -18,6 +18,7 @@ from ckptrules.engine.shapes import Either, Keys, ListOf, MapOf, Shape
 from ckptrules.rules.load import SHAPE, load_rules
 from tests.conftest import ROOT
 from tests.engine.test_plan import RULES, Case, entries, lines, plan, read_cases
+from tests.support.tables import every
 
 FILE = ROOT / "docs/rules.md"
 PAGE = FILE.read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def plans() -> Iterator[Case]:
             rules = rules_with(block)
 
 
-@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if not kind])
+@every([block for kind, block in BLOCKS if not kind])
 def test_a_block_of_rules_holds(block: str) -> None:
     load_rules(rules_with(block))
 
@@ -80,7 +81,7 @@ def test_every_key_has_a_section_and_the_table_of_keys_is_current() -> None:
     assert with_keys(PAGE) == PAGE, f"run: python -m {__name__}"
 
 
-@pytest.mark.parametrize("key", SHAPE.keys)
+@every([*SHAPE.keys])
 def test_the_section_of_a_key_has_the_keys_inside_it(key: str) -> None:
     inside = mapping_in(SHAPE.keys[key])
     (section,) = re.findall(rf"(?ms)^## [^\n]*`{key}`.*?(?=^## |\Z)", PAGE)

@@ -17,6 +17,7 @@ from ckptrules.run.completion import SHELLS
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import WITHOUT_OPTIONS
 from ckptrules.run.options import OptionError
+from tests.support.tables import every
 
 
 @functools.cache
@@ -34,7 +35,7 @@ def offered(text: str, *words: str) -> list[str]:
     return said.stdout.decode().split()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@every([*TASKS])
 def test_every_option_of_every_task_is_offered(task: str) -> None:
     options = [] if task in WITHOUT_OPTIONS else declared(task).known().values()
     text = script("bash")

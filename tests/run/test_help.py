@@ -23,6 +23,7 @@ from ckptrules.run.help import INIT, OWN, WITHOUT_OPTIONS, asks_for_help, page, 
 from ckptrules.run.options import Common, Migrating
 from ckptrules.storage import writing
 from tests.conftest import ROOT, Project, default, run_program
+from tests.support.tables import every
 
 KNOWN = sentences()
 OURS = {word: own.sentence for word, own in OWN.items()}
@@ -68,7 +69,7 @@ def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callabl
     assert result.stdout == PAGE
 
 
-@pytest.mark.parametrize("task", TASKS)
+@every([*TASKS])
 def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
     assert f"\n  {task} " in PAGE
     text = topic_page(task, KNOWN, "doit")

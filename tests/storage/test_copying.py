@@ -51,6 +51,7 @@ from ckptrules.vault.space import needed
 from ckptrules.vault.unpacking import believed
 from tests.commands.test_backup import here
 from tests.conftest import ROOT, Project
+from tests.support.tables import every
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setxattr"), reason="no extended attributes of Linux here")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -759,7 +760,7 @@ HOSTILE: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", HOSTILE.values(), ids=list(HOSTILE))
+@every([*HOSTILE.values()])
 def test_a_manifest_that_says_what_cannot_be_believed_is_refused(row: dict[str, object]) -> None:
     sound = {
         "path": "x",

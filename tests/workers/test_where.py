@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from ckptrules.workers.where import FORMS, Cluster, is_private, read_executor, why_not
+from tests.support.tables import every
 
 
 @pytest.mark.parametrize(
@@ -27,10 +28,11 @@ def test_an_executor_is_read(text: str, cluster: Cluster | None) -> None:
     assert read_executor(text) == cluster
 
 
-@pytest.mark.parametrize(
-    "text",
-    "dask dask: dask:local dask:local:0 dask:local:two dask:localhost:8786 dask:http://a:1 dask:tcp://a dask:tcp://:8786 "
-    "dask:tcp://a:99999 dask:tcp://a:1/x dask:tcp://me@a:1 dask:insecure:local:2 Dask:local:2 slurm".split(),
+@every(
+    [
+        *"dask dask: dask:local dask:local:0 dask:local:two dask:localhost:8786 dask:http://a:1 dask:tcp://a dask:tcp://:8786 "
+        "dask:tcp://a:99999 dask:tcp://a:1/x dask:tcp://me@a:1 dask:insecure:local:2 Dask:local:2 slurm".split()
+    ]
 )
 def test_what_is_none_is_refused_with_what_there_is(text: str) -> None:
     with pytest.raises(ValueError, match="processes") as refusal:
