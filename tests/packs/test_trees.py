@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.packs import sources
 from tests.packs.test_trees2 import Tree, check, make, planned
+from tests.support.tables import every_in_a_folder
 
 LOGS = "lightning_logs/version_0"
 TREES = {
@@ -360,9 +359,9 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("case", TREES)
-def test_a_tree_of_the_framework_is_pruned_as_its_pack_says(tmp_path: Path, case: str) -> None:
-    check(tmp_path, TREES[case])
+@every_in_a_folder(TREES)
+def test_a_tree_of_the_framework_is_pruned_as_its_pack_says(outputs: Path, tree: Tree) -> None:
+    check(outputs, tree)
 
 
 def test_every_tree_is_of_a_pack() -> None:

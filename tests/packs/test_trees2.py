@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Directory
@@ -27,6 +25,7 @@ from ckptrules.outputs.scouting import scout
 from ckptrules.rules.packs import sources
 from ckptrules.storage.reading import open_below
 from tests.support.forking import shared_rules
+from tests.support.tables import every_in_a_folder
 
 PACKS = ", ".join(sources())
 CONTENT = re.compile(
@@ -831,9 +830,14 @@ def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
     return [pack.name for pack in picked], plan
 
 
-@pytest.mark.parametrize("case", TREES)
-def test_a_tree_of_the_framework_is_pruned_as_its_pack_says(tmp_path: Path, case: str) -> None:
-    check(tmp_path, TREES[case])
+@every_in_a_folder(TREES)
+def test_a_search_finds_the_tree_of_a_framework_and_it_is_pruned_as_its_pack_says(outputs: Path, tree: Tree) -> None:
+    check(outputs, tree)
+    packs = shared_rules({"naming.yaml": f"packs: [{PACKS}]"}, proved=True).packs
+    sights = scout(Looked(str(outputs)), packs)
+    assert [(sight.directory, [pack.name for pack in sight.packs]) for sight in sights] == [
+        (tree.directory, list(tree.packs))
+    ]
 
 
 def check(outputs: Path, tree: Tree) -> None:
@@ -869,22 +873,11 @@ RESULTS = {  # made of checkpoints, and named like them
 }
 
 
-@pytest.mark.parametrize("case", RESULTS)
-def test_results_that_are_named_like_checkpoints_stay(tmp_path: Path, case: str) -> None:
-    tree = Tree(os.path.join(*RESULTS[case].split("/")[:2]), RESULTS[case], [], "", "")
-    make(tmp_path, tree.files)
-    assert planned(tmp_path, tree)[1].actions == ()
-
-
-@pytest.mark.parametrize("case", TREES)
-def test_a_search_finds_the_folder_of_the_framework_and_no_other(tmp_path: Path, case: str) -> None:
-    tree = TREES[case]
-    make(tmp_path, tree.files)
-    packs = shared_rules({"naming.yaml": f"packs: [{PACKS}]"}, proved=True).packs
-    sights = scout(Looked(str(tmp_path)), packs)
-    assert [(sight.directory, [pack.name for pack in sight.packs]) for sight in sights] == [
-        (tree.directory, list(tree.packs))
-    ]
+@every_in_a_folder(RESULTS)
+def test_results_that_are_named_like_checkpoints_stay(outputs: Path, files: str) -> None:
+    tree = Tree(os.path.join(*files.split("/")[:2]), files, [], "", "")
+    make(outputs, tree.files)
+    assert planned(outputs, tree)[1].actions == ()
 
 
 def test_every_tree_is_of_a_pack() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -15,18 +17,42 @@ def every(rows: Mapping[str, Row] | Sequence[Row]) -> Callable[[Callable[[Row], 
 
     def over(holds: Callable[[Row], None]) -> Callable[[], None]:
         def test() -> None:
-            failures: list[Exception] = []
-            for name, row in named:
-                try:
-                    holds(row)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the other rows are tested
-                    error.add_note(f"for: {name}")
-                    failures.append(error)
-            if failures:
-                raise ExceptionGroup(f"for {len(failures)} of {len(named)} rows", failures[:AT_MOST])
-            assert named
+            _go_through((str(name), partial(holds, row)) for name, row in named)
 
         test.__name__, test.__doc__, test.__module__ = holds.__name__, holds.__doc__, holds.__module__
         return test
 
     return over
+
+
+def every_in_a_folder(rows: Mapping[str, Row]) -> Callable[[Callable[[Path, Row], None]], Callable[[Path], None]]:
+    """Do as `every`, with a new folder for each row."""
+
+    def over(holds: Callable[[Path, Row], None]) -> Callable[[Path], None]:
+        def test(tmp_path: Path) -> None:
+            folders = [tmp_path / str(number) for number in range(len(rows))]
+            for folder in folders:
+                folder.mkdir()
+            _go_through(
+                (name, partial(holds, folder, row)) for folder, (name, row) in zip(folders, rows.items(), strict=True)
+            )
+
+        test.__name__, test.__doc__, test.__module__ = holds.__name__, holds.__doc__, holds.__module__
+        return test
+
+    return over
+
+
+def _go_through(statements: Iterable[tuple[str, Callable[[], None]]]) -> None:
+    failures: list[Exception] = []
+    count = 0
+    for name, holds in statements:
+        count += 1
+        try:
+            holds()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other rows are tested
+            error.add_note(f"for: {name}")
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup(f"for {len(failures)} of {count} rows", failures[:AT_MOST])
+    assert count
