@@ -129,10 +129,10 @@ def read_portion(context: Context, portion: Portion, progress: Progress) -> Answ
 
 def of_portions(context: Context, answers: Sequence[tuple[Portion, Answer]], progress: Progress) -> Read:
     """Combine the answers on the portions of a checkpoint; read the rest of a folder here."""
-    (entry, whole, _), first = answers[0]
+    (entry, first_file, _), first = answers[0]
     if isinstance(first, Read):
         return first
-    if whole is None and isinstance(first, Lost):
+    if first_file is None and isinstance(first, Lost):
         fact = f"was not read: {first.why}"  # whether it is whole is unknown
         return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, READ_HERE))
     files = {
@@ -156,12 +156,10 @@ def read_one(
         identity = identity_of(context, directory, entry)
         try:
             with errors_as_faults(progress) as guarded:
-                result = _read_in(context, directory, entry, identity, guarded, answers)
-                return _still_broken(entry, identity, context.earlier.get(identity), result) or Read(
-                    entry, identity, result
-                )
+                result = _read_in(context, directory, entry, guarded, answers)
         except (UnsoundError, OSError) as error:
             return _faulty(context, entry, identity, error)
+    return _with_earlier(Read(entry, identity, result), result, context.earlier.get(identity))
 
 
 def _faulty(context: Context, entry: Entry, identity: str, error: UnsoundError | OSError) -> Read:
@@ -188,12 +186,7 @@ def size_to_read(context: Context, entry: Entry) -> int:
 
 
 def _read_in(
-    context: Context,
-    directory: int,
-    entry: Entry,
-    identity: str,
-    progress: Progress,
-    answers: Mapping[InnerFile, FileAnswer],
+    context: Context, directory: int, entry: Entry, progress: Progress, answers: Mapping[InnerFile, FileAnswer]
 ) -> CheckResult:
     """Read a checkpoint of an open directory."""
     before = memory.files_of(directory, entry.name, entry.kind)
@@ -211,17 +204,18 @@ def _read_in(
         done.add("load")
     if memory.files_of(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
-    earlier = context.earlier.get(identity)
-    return CheckResult(content, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
+    return CheckResult(content, frozenset(done))
 
 
-def _still_broken(entry: Entry, identity: str, earlier: CheckResult | None, now: CheckResult) -> Read | None:
-    """Return the outcome of an earlier run that found a checkpoint broken by checks that this run did not make."""
-    if not (earlier and earlier.broken) or all({what, f"unsafe {what}"} & now.done for what in earlier.done):
-        return None
+def _with_earlier(read: Read, now: CheckResult, earlier: CheckResult | None) -> Read:
+    """Add what an earlier run has checked. Where that found damage by checks that this run did not make, it counts."""
+    if earlier and not earlier.broken:
+        return read._replace(result=now._replace(done=now.done | earlier.done))
+    if earlier is None or all({what, f"unsafe {what}"} & now.done for what in earlier.done):
+        return read
     kind, how = ("does_not_load", "with load=1") if "load" in earlier.done else ("damaged", "without quick=1")
     hint = f"an earlier run has found that; 'doit verify' {how} looks again"
-    return Read(entry, identity, earlier, Problem(kind, (entry.name,), earlier.broken, hint))
+    return read._replace(result=earlier, problem=Problem(kind, (read.entry.name,), earlier.broken, hint))
 
 
 def identity_of(context: Context, directory: int, entry: Entry) -> str:
