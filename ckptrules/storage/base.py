@@ -62,11 +62,7 @@ class Storage(Protocol):
         """Open a file for reading at byte ``start``; a negative one counts from the end."""
 
     def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> None:
-        """Write a new file, whole and durable; after an error there is none.
-
-        Raises:
-            FileExistsError: the name is taken.
-        """
+        """Write a new file, whole and durable, or none; FileExistsError if the name is taken."""
 
     def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:
         """Replace a file, or write a new one: readers see the old or the new content.
@@ -81,11 +77,7 @@ class Storage(Protocol):
         """
 
     def move(self, path: str, to: str) -> None:
-        """Rename a file or folder.
-
-        Raises:
-            FileExistsError: the new name is taken, be it by an empty folder.
-        """
+        """Rename a file or folder; FileExistsError if the new name is taken, be it by an empty folder."""
 
     def remove(self, path: str) -> None:
         """Remove a file or folder. Of a folder, all is removed that can be; OSError if something is left."""

@@ -36,7 +36,11 @@ class Disk:
     def stat(self, path: str) -> Stat:
         """As `Storage.stat`."""
         with self._parent_of(path) as (directory, name):
-            return _stat_in(directory, name)
+            status = os.lstat(name, dir_fd=directory)
+            if not stat.S_ISDIR(status.st_mode):
+                return _stat_of(status)
+            found = walk_folder(directory, name)
+            return Stat(*found.identity, found.shared)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
@@ -159,12 +163,3 @@ def _stat_of(status: os.stat_result) -> Stat:
 def _known_by(status: os.stat_result) -> tuple[int, ...]:
     """Return which file it is, and all that decides whether it is believed."""
     return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
-
-
-def _stat_in(directory: int, name: str) -> Stat:
-    """Look at a name in an open directory; a folder is walked through."""
-    status = os.lstat(name, dir_fd=directory)
-    if not stat.S_ISDIR(status.st_mode):
-        return _stat_of(status)
-    found = walk_folder(directory, name)
-    return Stat(*found.identity, found.shared)

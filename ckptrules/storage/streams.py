@@ -28,7 +28,13 @@ class Checksum:
 
     def __init__(self, with_: str = "") -> None:
         self.algorithm = algorithm_of(with_)
-        self._hash = _new(self.algorithm)
+        if self.algorithm == "blake3":
+            from blake3 import blake3  # not above: many runs hash nothing
+
+            # In one thread: its pool of threads breaks in a forked process, and workers hash side by side.
+            self._hash: Any = blake3()
+        else:
+            self._hash = hashlib.new(self.algorithm)
         self.update = self._hash.update
 
     def __str__(self) -> str:
@@ -45,20 +51,8 @@ def is_checksum(checksum: object) -> bool:
     return isinstance(checksum, str) and bool(_TEXT.fullmatch(checksum))
 
 
-def _new(algorithm: str) -> Any:
-    if algorithm != "blake3":
-        return hashlib.new(algorithm)
-    from blake3 import blake3  # not above: many runs hash nothing
-
-    return blake3()  # in one thread: its pool of threads breaks in a forked process, and workers hash side by side
-
-
 def read_pointer(directory: int, name: str) -> bytes | None:
-    """Read a pointer file; None if it is none: longer than some kB, or no text.
-
-    Raises:
-        OSError: it cannot be read, or is no plain file.
-    """
+    """Read a pointer file; None if it is none: longer than some kB, or no text."""
     with open_file_in(directory, name) as file:
         return read_text(file)
 
@@ -81,11 +75,7 @@ def read_text(file: int) -> bytes | None:
 
 
 def chunks(file: int, size: int) -> Iterator[bytes]:
-    """Yield up to so many bytes of an open file.
-
-    Raises:
-        SourceError: they cannot be read.
-    """
+    """Yield up to so many bytes of an open file; SourceError if they cannot be read."""
     while size > 0:
         try:
             chunk = os.read(file, min(CHUNK, size))
@@ -100,10 +90,7 @@ def chunks(file: int, size: int) -> Iterator[bytes]:
 def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
     """Yield the chunks of a part of an open file, and whether each is a hole, whose zeros are not read.
 
-    The part ends before the byte ``end``, or where the file ends.
-
-    Raises:
-        SourceError: the bytes cannot be read.
+    The part ends before the byte ``end``, or where the file ends. SourceError if it cannot be read.
     """
     for first, behind, is_hole in extents(file, start, end):
         if is_hole:
@@ -137,11 +124,7 @@ def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
 
 
 def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Progress) -> int:
-    """Update a checksum with a part of an open file; return how many bytes there were.
-
-    Raises:
-        SourceError: they cannot be read.
-    """
+    """Update a checksum with a part of an open file; return how many bytes there were. As `chunks`."""
     size = 0
     for chunk, _ in pieces(file, start, end):
         digest.update(chunk)
@@ -156,11 +139,7 @@ def holes_of(status: os.stat_result) -> int:
 
 
 def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
-    """Return the checksum of a file below a folder, by the algorithm of the checksum ``with_``.
-
-    Raises:
-        SourceError: it cannot be read.
-    """
+    """Return the checksum of a file below a folder, by the algorithm of the checksum ``with_``. As `open_file`."""
     digest = Checksum(with_)
     with open_file(root, path) as file:
         digest_part(file, 0, os.fstat(file).st_size, digest, progress)

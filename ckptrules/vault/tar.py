@@ -102,11 +102,7 @@ class _Stream:
         return self._at
 
     def read(self, count: int) -> bytes:
-        """Read so many bytes; fewer at the end.
-
-        Raises:
-            ArchiveError: a header is longer than any of ours.
-        """
+        """Read so many bytes; fewer at the end; ArchiveError if a header is longer than any of ours."""
         self._left -= count
         if self._left < 0:
             raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
