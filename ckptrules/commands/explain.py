@@ -254,7 +254,7 @@ def block(one: Explained, style: Style) -> str:
     ]
     if one.stays is not None and one.policy:
         rows.append(("policy", *_text_and_place(one.policy, style)))
-    width = max(len(text) for _, text, _ in rows)
+    width = max((len(text) for _, text, place in rows if place), default=0)
     if style.width and WIDTH + width + max(len(place) for *_, place in rows) + 4 > style.width:
         width = 0  # no column of places: it would begin beyond the end of the line
     lines = []

@@ -38,11 +38,11 @@ def test_what_goes_is_explained_with_what_would_save_it(project: Project) -> Non
     assert out == (
         "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
         f"ocr/checkpoints/{OLD}\n"
-        "  named by     legacy rule 'doubled-prefix'                      rules/naming.yaml:23\n"
+        "  named by     legacy rule 'doubled-prefix'  rules/naming.yaml:23\n"
         "  fields       epoch 02, step 000176, timestamp 20251009_011245\n"
-        "  goes         epoch < 10                                        rules/retention.yaml:7\n"
-        "  to save it   min_epoch: 2                                      rules/retention.yaml:7\n"
-        "  policy       policy 'default'                                  rules/retention.yaml:6\n"
+        "  goes         epoch < 10                    rules/retention.yaml:7\n"
+        "  to save it   min_epoch: 2                  rules/retention.yaml:7\n"
+        "  policy       policy 'default'              rules/retention.yaml:6\n"
     )
     assert project.tree(state=True) == before
 
