@@ -76,9 +76,8 @@ class Followers:
             OSError: nobody can see what leads to a name.
             SlowRuleError: a rule takes too long for a name.
         """
-        rows: list[Unit | Problem] = [
-            self._renamed(folders, unit) if unit.kind == "rename" else unit for unit in back.units
-        ]
+        ways = {"rename": self._renamed, "link": self._linked}
+        rows = [ways[unit.kind](folders, unit) if unit.kind in ways else unit for unit in back.units]
         deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
         while held := self._held(deletes, back.directory):  # what leads there may go as well, unless it is held
             for number, problem in held.items():
@@ -159,6 +158,14 @@ class Followers:
             return KINDS[step.kind].begins(folders, step)
         except OSError as error:
             return error.errno not in LEADS_NOWHERE
+
+    def _linked(self, folders: Folders, unit: Unit) -> Unit | Problem:
+        """Hold a link under an old name that would lead nowhere."""
+        link = head_of(unit)
+        if not folders.is_free(Spot(link.directory, link.to)):
+            return unit
+        hint = "bring that back, then undo this again"
+        return Problem("refused", (link.name,), f"does not become a link again: {link.to} is gone", hint)
 
     # --- deletions ----------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,17 @@ def test_with_broken_rules_links_follow_and_the_run_says_that_texts_do_not(proje
     assert "latest names it, and could not follow" in out
 
 
+def test_a_link_under_an_old_name_does_not_come_back_to_lead_nowhere(project: Project) -> None:
+    """It did, and the undo called that a success."""
+    project.make(TREE)
+    project.doit("migrate", "leave_links=1")
+    project.doit("drop_links")
+    (project.outputs / HERE / NEW).unlink()
+    for more in ("dry_run=1", "dry_run=0"):
+        assert f"Problem: {OLD} does not become a link again: {NEW} is gone" in project.doit("undo", more, check=1)
+    assert project.names("one") == sorted(["epoch=1-step=1.ckpt", OTHER])
+
+
 # --- what is deleted again --------------------------------------------------------------------------------------------
 
 
