@@ -212,16 +212,17 @@ def prepare_one(session: Session, options: Options, results: Results, place: Pac
         shown, archive = results.style.name(place.experiment), results.style.name(place.path)
         if before and options.keep_source:
             results.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
-        elif options.dry_run:
-            line = f"Would archive: {shown} to {archive} ({amount(items)})"
-            results.lines[place.experiment] = "\n".join([line, *left_outside(place, items, results.style)])
-            results.to_come += 2 * sum(item.size for item in items)  # packed, and then read back
-        else:
-            refuse_busy(session, options, place)
-            if not options.keep_source:
-                refuse_linked(options, place)
-            created = datetime.now().astimezone().isoformat(timespec="seconds")
-            return Ready(place, items, created)
+            return None
+        refuse_busy(session, options, place)
+        if not options.keep_source:
+            refuse_linked(options, place)
+        ready = Ready(place, items, datetime.now().astimezone().isoformat(timespec="seconds"))
+        if not options.dry_run:
+            return ready
+        packing.refuse_without_room(ready)
+        line = f"Would archive: {shown} to {archive} ({amount(items)})"
+        results.lines[place.experiment] = "\n".join([line, *left_outside(place, items, results.style)])
+        results.to_come += 2 * sum(item.size for item in items)  # packed, and then read back
     return None
 
 

@@ -124,10 +124,8 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
         ArchiveError: it would not fit, the experiment has changed meanwhile, or the archive differs from it.
         OSError: the experiment cannot be read, or the archive not written.
     """
-    place, items, there = ready.place, ready.items, space.free(ready.place.folder)
-    if ready.needed > there:
-        needed, less = human_size(ready.needed), human_size(there)
-        raise ArchiveError(f"needs up to {needed} in {place.folder}, but only {less} are free")
+    place, items = ready.place, ready.items
+    refuse_without_room(ready)
     with unfinished.new_archive(place.path) as (file, partial):
         manifest = _write(ready, file, threads, progress)
         file.flush()
@@ -140,6 +138,18 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
         with contextlib.suppress(FileNotFoundError):
             refuse_other_kinds(os.lstat(manifest_path(place.path)), manifest_path(place.path))
         writing.write_file(manifest_path(place.path), to_json(manifest))
+
+
+def refuse_without_room(ready: Ready) -> None:
+    """Refuse to pack what the disk of the archive may have no room for.
+
+    Raises:
+        ArchiveError: with both numbers.
+    """
+    folder, there = ready.place.folder, space.free(ready.place.folder)
+    if ready.needed > there:
+        needed, less = human_size(ready.needed), human_size(there)
+        raise ArchiveError(f"needs up to {needed} in {folder}, but only {less} are free")
 
 
 def manifest_path(path: str) -> str:

@@ -384,9 +384,11 @@ def test_without_the_library_the_extra_is_named(project: Project) -> None:
 def test_an_experiment_that_is_being_written_stays(project: Project) -> None:
     make(project)
     with open(project.outputs / "old_1" / "checkpoints" / "epoch=1-step=1.ckpt", "ab"):
-        out = project.doit("archive", "experiments=old_*", "archive_dir=archive", check=1)
-    assert "Problem: old_1: is in use: a file in it is open for writing" in out
-    assert "Archived: old_2" in out
+        words = ("archive", "experiments=old_*", "archive_dir=archive")
+        preview, out = (project.doit(*words, more, check=1) for more in ("dry_run=1", "dry_run=0"))
+    for told, did in ((preview, "Would archive"), (out, "Archived")):
+        assert "Problem: old_1: is in use: a file in it is open for writing" in told
+        assert f"{did}: old_2" in told
     assert (project.outputs / "old_1").exists()
 
 
@@ -569,9 +571,10 @@ def test_an_archive_that_would_not_fit_is_not_begun(project: Project, monkeypatc
     archive = make(project)
     little = os.statvfs_result((4096, 4096, 10, 4, 4, 10, 10, 10, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: little)
-    ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive")
-    assert ended.code == 1
-    assert "Problem: old_1: needs up to 1.06 MB in archive, but only 16.4 KB are free" in ended.output
+    for more in ("dry_run=1", "dry_run=0"):
+        ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive", more)
+        assert ended.code == 1
+        assert "Problem: old_1: needs up to 1.06 MB in archive, but only 16.4 KB are free" in ended.output
     assert os.listdir(archive) == []
     assert (project.outputs / "old_1").exists()
 
