@@ -201,6 +201,7 @@ def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: Seque
         n
         for n in varying or range(len(pieces))
         if _may_count(pieces, n)
+        and (varying or not "".join(pieces[:n]).endswith("--"))  # -1, of what is always the newest
         and len(pieces[n].lstrip("0")) <= MOST
         and not all(_is_of_moment(row, n) for row in rows)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nlargest
 from itertools import pairwise
 
 from ckptrules.engine.checkpoints import Checkpoint
@@ -12,6 +13,7 @@ Run = tuple[tuple[str, ...], str]  # its words, and the kind of number in its na
 Order = tuple[int, int]  # of a save, as `order_of` returns it
 Saves = Mapping[Order, Sequence[Checkpoint]]
 SAVES = 2  # that two runs must have in common
+RECENT = 8  # saves of each run that are looked at
 APART = 10  # times as long as a save takes, at least, is the time to the next one
 NOW_AND_THEN = frozenset("best last latest final".split())  # what is saved beside others, but not each time
 
@@ -23,10 +25,11 @@ def joined(runs: Mapping[Run, Saves]) -> list[dict[Order, list[Checkpoint]]]:
     small part of the time between two saves. Runs that train side by side keep no such time. In a copy in which all
     times are equal, nothing shows it.
     """
+    recent = {run: {order: saves[order] for order in nlargest(RECENT, saves)} for run, saves in runs.items()}
     into = {run: run for run in runs}
-    for one, other in _neighbours(runs):
+    for one, other in _neighbours(recent):
         old, new = into[other], into[one]
-        if old != new and _are_together(runs[one], runs[other]):
+        if old != new and _are_together(recent[one], recent[other]):
             into |= {run: new for run, to in into.items() if to == old}
     trainings: dict[Run, dict[Order, list[Checkpoint]]] = {run: {} for run in into.values()}
     for run, saves in runs.items():

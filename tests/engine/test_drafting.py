@@ -193,6 +193,8 @@ def test_names_that_differ_in_dashes_alone_are_of_no_run_together() -> None:
     """``checkpoint--1.pt``, always the newest of OpenSpiel, was number 1 of the run of all others, and went."""
     names = [f"checkpoint-{step}{what}.pt" for step in ("100", "200", "-1") for what in ("", "-optimizer")]
     assert [one.kind for one, _ in joined(unread((name, False) for name in names))] == ["checkpoint-0.pt"]
+    assert joined(unread([("checkpoint--1.pt", False)])) == []
+    assert joined(unread([("net--1000.pt", False), ("net--2000.pt", False)]))
 
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
