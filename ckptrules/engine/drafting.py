@@ -12,7 +12,7 @@ from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.shapes import in_yaml
-from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES, SETTINGS
+from ckptrules.engine.words import BEGIN_ANEW, ENDING, ITEMS, KEYS, PIECES, SETTINGS
 
 SOME = 20  # names of one kind that a draft is made from
 COLUMN = 32  # where comments begin
@@ -46,8 +46,8 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
 
     The number after a word for epoch or step orders the checkpoints, or else the only number that differs. Other
     numbers that differ are metrics, times, parts of one checkpoint (``rank0``), or runs: checkpoints of two runs must
-    never replace each other. There is no draft where this is unclear, or where only folds, ranks, settings or times
-    differ. Numbers that do not differ stay as text.
+    never replace each other. There is no draft where this is unclear, where only folds, ranks, settings or times
+    differ, or for items of a data set. Numbers that do not differ stay as text.
 
     Args:
         name: the name that the format must fit.
@@ -65,7 +65,7 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
     fields = _fields(pieces, rows, varying)
-    if not fields or len(set(fields.values())) < len(fields):
+    if not fields or len(set(fields.values())) < len(fields) or _is_item(pieces, fields):
         return []
     metrics = {n: metric for n in varying if n not in fields and (metric := _metric(pieces, n))}
     if len(set(metrics.values())) < len(metrics):
@@ -173,6 +173,12 @@ def _may_count(pieces: Sequence[str], place: int) -> bool:
     word = _word(pieces, place)
     is_apart = _OF.fullmatch(behind) or word in _APART or (word in _MODELS and pieces[place - 1][-1].isalpha())
     return number(pieces[place]) is not None and not is_apart and not _ORDINAL_OR_UNIT.match(behind)
+
+
+def _is_item(pieces: Sequence[str], fields: Mapping[int, str]) -> bool:
+    """Return whether the last word before the numbers, and before the word that explains them, is one of `ITEMS`."""
+    words = re.findall("[a-z]+", "".join(pieces[: min(fields)]).lower())
+    return next((word for word in reversed(words) if word not in KEYS), "") in ITEMS
 
 
 def _word(pieces: Sequence[str], place: int) -> str:

@@ -41,6 +41,12 @@ MADE_OF_IT = frozenset(
     " stats targets tokens trajectories trajectory video videos".split()
 )
 """Words right before the key for what a training wrote at that epoch or step besides checkpoints."""
+ITEMS = MADE_OF_IT.difference(["buffer"]).union(
+    "activation cache case chunk data dataset datum doc document embedding eval example feature frame gradient graph"
+    " gt id image img item label latent ligand mask mel mol molecule page patient pred prediction protein record"
+    " result row sample scene segment sentence slice spec subject traj user wav".split()
+)
+"""Words right before the number of one item of a data set, or of what was made of it: ``data_17.pt``."""
 _TOKEN = re.compile(
     r"(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]\d+)?|\bnan\b|\binf\b)|[A-Za-z]+|[^A-Za-z0-9]+"
 )

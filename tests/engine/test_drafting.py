@@ -168,10 +168,14 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
         "ae_dim16.pt ae_dim32.pt",
         "lstm_hidden_16.pt lstm_hidden_32.pt",
         "m_step5_rank0_seed1.pt m_step5_rank1_seed2.pt",
+        "data_0.pt data_1.pt",
+        "processed_graph-7.pt processed_graph-8.pt",
+        "val_predictions_epoch_3.pt val_predictions_epoch_4.pt",
+        "latents.5.safetensors latents.6.safetensors",
     ]
 )
-def test_what_tells_folds_or_parts_is_no_number_that_counts(names: str) -> None:
-    """By such a draft all folds but one went, and all parts of each checkpoint but one."""
+def test_what_tells_folds_parts_or_items_is_no_number_that_counts(names: str) -> None:
+    """By such a draft all folds but one went, all parts of each checkpoint but one, and a data set of PyG."""
     first, *others = names.split()
     assert draft(first, others) == []
 
