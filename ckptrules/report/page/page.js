@@ -5,7 +5,7 @@
   const states = { stays: ["✓", "stays"], goes: ["⊗", "goes"], undecided: ["?", "needs you"] };
   const words = JSON.parse(document.body.dataset.words);
 
-  // Elements and text alone: no name is ever read as markup.
+  // All content is made of elements and text, so that no name is parsed as markup.
   const make = (tag, attributes, ...inside) => fill(document.createElement(tag), attributes, inside);
   const draw = (tag, attributes, ...inside) => fill(document.createElementNS(svgNames, tag), attributes, inside);
   function fill(element, attributes, inside) {
@@ -14,7 +14,7 @@
     return element;
   }
 
-  // As `visible` of engine/measures.py, `quoted` of run/hints.py and `human_size` have it.
+  // The same as `visible` and `human_size` of engine/measures.py, and `quoted` of run/hints.py.
   const unseen = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/u;
   function escaped(letter) {
     const code = letter.codePointAt(0);
@@ -84,7 +84,7 @@
   data.experiments ??= [];
   for (const one of data.experiments) for (const row of one.checkpoints ?? (one.checkpoints = [])) whole(row, one);
   const rows = data.experiments.flatMap((one) => one.checkpoints);
-  // `verify` tells less of a checkpoint, and says in its own way whether it is sound.
+  // The JSON of `verify` has fewer fields, and its own one for whether a checkpoint is sound.
   function whole(row, home) {
     if (row.state === undefined) row.state = row.verified ? "stays" : "undecided";
     if (row.verified === true) row.verified = "whole";
@@ -123,7 +123,7 @@
   }
   const cells = (row, some) => some.map((column) => make(column.header ? "th" : "td", { class: column.kind, ...(column.header ? { scope: "row" } : {}) }, ...column.cell(row)));
 
-  // Experiments: the curve and the table are drawn when one is opened.
+  // Experiments: the curve and the table of an experiment are drawn when it is opened.
   const atMost = 200;
   for (const details of document.querySelectorAll("details[data-index]")) {
     const open = () => {
@@ -274,7 +274,7 @@
       return make("th", { scope: "col", class: column.kind, ...(here ? { "aria-sort": sorted.down ? "descending" : "ascending" } : {}) }, button);
     }));
   }
-  // The program and the options are those of the plan: else a copied command would decide by other rules.
+  // Commands have the program and the options of the plan; else they would decide by other rules.
   const program = (data.does_it ?? data.what_if?.[0]?.command ?? "doit").split(" ")[0];
   const option = (name, usual) => [null, undefined, usual].includes(data.options[name]) ? "" : " " + name + "=" + quoted(String(data.options[name]));
   const where = option("outputs_dir", "outputs") + option("rules_dir", "rules");
