@@ -9,7 +9,8 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.actions import said_of
 from ckptrules.engine.checkpoints import number
-from ckptrules.formats.machine import TooLongError, UnreadableError, entries_of, is_count
+from ckptrules.formats.limits import TooLongError, UnreadableError, is_count
+from ckptrules.formats.machine import entries_of
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20

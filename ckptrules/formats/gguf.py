@@ -10,13 +10,12 @@ import math
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.machine import TooLongError, UnreadableError
+from ckptrules.formats.limits import REPORT_EVERY, TooLongError, UnreadableError
 
 VERSIONS = (2, 3)  # version 1 had counts of 32 bits; llama.cpp no longer reads it
 MOST_VALUES = 2_000_000  # lengths and numbers; a vocabulary of 250,000 words and as many merges have 500,000
 MOST_SIDES = 4  # of a tensor: GGML_MAX_DIMS
 DEEPEST = 4  # lists in lists; nobody writes any
-REPORT_EVERY = 4096  # values, some milliseconds
 ALIGNMENT = 32  # bytes, unless the file says otherwise
 TEXT, LIST = 8, 9  # kinds of values
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of all other kinds: numbers

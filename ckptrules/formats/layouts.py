@@ -25,7 +25,7 @@ from ckptrules.formats.content import (
     refuse_code,
 )
 from ckptrules.formats.files import open_file
-from ckptrules.formats.machine import TooLongError, is_count
+from ckptrules.formats.limits import TooLongError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.formats.tensorflow import shards_of

@@ -9,20 +9,13 @@ times cost no more than their opcodes: some 80 bytes each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
+
+from ckptrules.formats.limits import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 
 LONGEST_KEY = 1000  # characters
-LONGEST_NUMBER = 63  # bits
 HIGHEST_MEMO = 3_000_000  # the memo is numbered from 0, one by one; in the largest real pickles, to some 100,000
 MOST_NAMES = 10_000  # different ones, of up to 1000 characters; a checkpoint has some dozens
-
-
-class UnreadableError(ValueError):
-    """A file that is damaged, cut off, too long, or holds what no checkpoint needs; the message is one fact."""
-
-
-class TooLongError(UnreadableError):
-    """A file beyond the limits of what is read. Nobody knows whether it is whole."""
 
 
 class Name(NamedTuple):
@@ -196,11 +189,6 @@ def _is_cheap(key: object) -> bool:
     if isinstance(key, str):
         return len(key) <= LONGEST_KEY
     return type(key) is int and key.bit_length() <= LONGEST_NUMBER
-
-
-def is_count(value: object) -> TypeGuard[int]:
-    """Say whether a value is a whole number of 0 or more that fits in 63 bits; true and false are not."""
-    return type(value) is int and value >= 0 and value.bit_length() <= LONGEST_NUMBER
 
 
 _LITERALS = (

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
-from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import MOST_SIDES, REPORT_EVERY, TooLongError, UnreadableError, is_count
 
 MOST_VALUES = 2_000_000  # a checkpoint with 10,000 tensors has some 50,000
-REPORT_EVERY = 4096  # values, some milliseconds
 ARRAYS = (1, 3)  # the extensions of Flax: an array, and a number of numpy
-MOST_SIDES = 64  # the limit of numpy
 LONGEST_NAME = 100  # bytes of the name of a type
 _BEGINS = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[ -~]", re.DOTALL)
 _TYPE = re.compile(rb"(?:bfloat|float|u?int|complex)(\d{1,3}).*")

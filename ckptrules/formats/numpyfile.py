@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, content_of
-from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import LONGEST_NUMBER, MOST_SIDES, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  # bytes; the limit of numpy, as a long Python literal may overflow the stack
-MOST_SIDES = 64  # the limit of numpy
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 

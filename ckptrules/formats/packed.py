@@ -7,7 +7,7 @@ import sys
 from typing import Any, BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, not_read
-from ckptrules.formats.machine import TooLongError
+from ckptrules.formats.limits import TooLongError
 from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
 
 

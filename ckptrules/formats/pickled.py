@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.machine import Machine, TensorData, TooLongError, UnreadableError, entries_of, is_count
+from ckptrules.formats.limits import REPORT_EVERY, TooLongError, UnreadableError, is_count
+from ckptrules.formats.machine import Machine, TensorData, entries_of
 
 LONGEST_PICKLE = 32 * 2**20  # bytes, without values that are skipped; a checkpoint with 10,000 tensors has 2 MB
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
 LONGEST_LINE = 4096  # bytes; the values of protocol 0 end with a line feed
 LONGEST_VALUE = 2**20  # bytes; longer values, such as the numbers of an array, are skipped
 OF_JOBLIB = "joblib.numpy_pickle"  # the module of a class that joblib writes before an array
-REPORT_EVERY = 4096  # opcodes, some milliseconds
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 

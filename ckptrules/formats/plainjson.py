@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ckptrules.formats.machine import TooLongError
+from ckptrules.formats.limits import TooLongError
 
 LONGEST_JSON = 16 * 2**20  # bytes; an index or header of 100,000 tensors
 MOST_VALUES = 2_000_000  # each may take some 90 bytes in memory; a vocabulary of 250,000 words has 1,500,000 at most

@@ -9,7 +9,7 @@ import re
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import TooLongError, UnreadableError, is_count
 
 LONGEST_HEADER = 64 << 10  # bytes; that of Gaussians has 62 properties in 1.5 KB
 BINARY = ("binary_little_endian", "binary_big_endian")

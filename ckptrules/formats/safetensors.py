@@ -8,12 +8,11 @@ from typing import BinaryIO
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.formats.content import FileContent, Format, UnsoundError, check_size
-from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import MOST_SIDES, TooLongError, UnreadableError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
 LONGEST_NUMBER = 18  # digits of an epoch or step
-MOST_SIDES = 64  # of a tensor; the limit of torch
 BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,

@@ -11,7 +11,7 @@ from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part, not_read
 from ckptrules.formats.files import HEAD, check_file
 from ckptrules.formats.folders import WHOLE_FILES
-from ckptrules.formats.machine import TooLongError
+from ckptrules.formats.limits import TooLongError
 
 LONGEST_HEADERS = 16 * 2**20  # bytes, all together; a member has 512, and takes 1 KB in memory: 30,000 files
 END = 2 * tarfile.BLOCKSIZE  # bytes, all zero

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, errors_as_faults
 from ckptrules.formats.files import HEAD, open_file
-from ckptrules.formats.machine import TooLongError, UnreadableError
+from ckptrules.formats.limits import TooLongError, UnreadableError
 
 LONGEST = 8 * 2**20  # bytes; a tensor takes some 100 of an index
 MOST_BLOCKS = 10_000  # of 256 KB or less each

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, check_size, content_of
-from ckptrules.formats.machine import TensorData, TooLongError, UnreadableError
+from ckptrules.formats.limits import TooLongError, UnreadableError
+from ckptrules.formats.machine import TensorData
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, is_cut_off, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Recipe
-from ckptrules.formats.machine import TooLongError, UnreadableError
+from ckptrules.formats.limits import TooLongError, UnreadableError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, state_of
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.machine import TooLongError
+from ckptrules.formats.limits import TooLongError
 
 LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
 UNPACKS_TO = 32  # times the bytes of the file; trained numbers hardly shrink

@@ -19,7 +19,7 @@ from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.sorting import name_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
-from ckptrules.formats.machine import TooLongError
+from ckptrules.formats.limits import TooLongError
 from ckptrules.stopping import heed
 from ckptrules.storage import reading, streams
 

@@ -17,7 +17,8 @@ from ckptrules.engine.facts import Names
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
-from ckptrules.formats.machine import UnreadableError, entries_of
+from ckptrules.formats.limits import UnreadableError
+from ckptrules.formats.machine import entries_of
 from ckptrules.formats.torchstate import read_state
 from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, InsideSource
 from ckptrules.stopping import heed

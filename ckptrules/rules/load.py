@@ -13,7 +13,7 @@ from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, 
 from ckptrules.engine.shapes import Either, Keys, ListOf, Number, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
-from ckptrules.rules.shape import Value, name_fault, read_yaml
+from ckptrules.rules.shape import Value, name_fault, path_fault, read_yaml
 from ckptrules.rules.shipped import may_have_outputs_dir
 
 DEFAULT_TRASH_DAYS = 7
@@ -25,14 +25,10 @@ def _folder_fault(text: str) -> str:
 
 
 def _layout_fault(text: str) -> str:
-    parts = text.split("/")
     if text == "**":
         return "'**' would take outputs_dir itself for a checkpoint directory; '**/checkpoints' says which ones"
-    if text.startswith("/") or {"..", ".", ""} & set(parts):
-        return f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
-    if STATE in parts:
-        return f"'{text}' must not lead into '{STATE}', where the trash is"
-    return ""
+    into_state = f"'{text}' must not lead into '{STATE}', where the trash is" * (STATE in text.split("/"))
+    return path_fault(text) or into_state
 
 
 def _ending_fault(text: str) -> str:

@@ -11,7 +11,7 @@ from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.shapes import Keys, ListOf, Number, Text
-from ckptrules.rules.shape import MAX_BYTES, read_yaml
+from ckptrules.rules.shape import MAX_BYTES, path_fault, read_yaml
 from ckptrules.rules.shipped import has_pins, pins_file
 from ckptrules.storage import believing, reading, writing
 
@@ -21,11 +21,6 @@ HEAD = """\
 """
 Change = Callable[[tuple[Pin, ...]], Iterable[Pin]]
 _TIME = re.compile(r"-?\d{1,12}\.\d{9}", re.ASCII)
-
-
-def _path_fault(text: str) -> str:
-    good = not {"", ".", ".."} & set(text.split("/"))
-    return "" if good else f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
 
 
 def _time_fault(text: str) -> str:
@@ -40,7 +35,7 @@ SHAPE = Keys(
             Keys(
                 "A pinned checkpoint.",
                 {
-                    "path": Text("Where it is, below outputs_dir.", _path_fault),
+                    "path": Text("Where it is, below outputs_dir.", path_fault),
                     "size": Number("Its bytes.", 0),
                     "time": Text("When it was written, in seconds since 1970.", _time_fault),
                     "note": Text("What it is kept for."),

@@ -42,6 +42,12 @@ YAML_HINTS = {
 SPACE_HINT = "put a space behind the ':' of a key"
 
 
+def path_fault(text: str) -> str:
+    """Return why a text can be no path below outputs_dir."""
+    is_bad = not {"", ".", ".."}.isdisjoint(text.split("/"))
+    return f"'{text}' must be a path below outputs_dir, without '..' or empty parts" if is_bad else ""
+
+
 def name_fault(text: str) -> str:
     """Return why a shell pattern can fit no name: it is one for paths, or a regular expression."""
     if "\\" in text:

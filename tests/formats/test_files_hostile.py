@@ -28,7 +28,8 @@ from ckptrules.formats import torchstate, zips
 from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
-from ckptrules.formats.pickled import LONGEST_VALUE, MOST_OPCODES, REPORT_EVERY
+from ckptrules.formats.limits import REPORT_EVERY
+from ckptrules.formats.pickled import LONGEST_VALUE, MOST_OPCODES
 from ckptrules.formats.torchfile import MAGIC_NUMBER
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.formats.zips import UNPACKS_TO

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
-from ckptrules.formats.machine import StandIn, TooLongError, UnreadableError
+from ckptrules.formats.limits import TooLongError, UnreadableError
+from ckptrules.formats.machine import StandIn
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import Project
 from tests.support.tables import every
