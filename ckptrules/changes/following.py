@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from ckptrules.changes.history import TakeBack
 from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.undoing import moved_path
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
@@ -65,6 +66,7 @@ class Followers:
     def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str) -> None:
         self._outputs_dir, self._links, self._run = outputs_dir, links, run
         self._rules, self._tree = rules, Tree(outputs_dir)
+        self._moved: dict[str, str] = {}  # by the units before: paths of today, and those after
         self._home = cache(self._find_home)
         self._around = cache(self._look)
         self._holders = cache(self._look_for_holders)
@@ -77,7 +79,11 @@ class Followers:
             SlowRuleError: a rule takes too long for a name.
         """
         ways = {"rename": self._renamed, "link": self._linked}
-        rows = [ways[unit.kind](folders, unit) if unit.kind in ways else unit for unit in back.units]
+        rows: list[Unit | Problem] = []
+        for unit in back.units:
+            row = ways[unit.kind](folders, unit) if unit.kind in ways else unit
+            self._moved |= {step.here.path: step.there.path for step in _moves(row)} if isinstance(row, Unit) else {}
+            rows.append(row)
         deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
         while held := self._held(deletes, back.directory):  # what leads there may go as well, unless it is held
             for number, problem in held.items():
@@ -124,7 +130,10 @@ class Followers:
     # --- renames ------------------------------------------------------------------------------------------------------
 
     def _renamed(self, folders: Folders, unit: Unit) -> Unit | Problem:
-        """Return the unit with the sidecars, links and pointer files that there are by now."""
+        """Return the unit with the sidecars, links and pointer files that there are by now.
+
+        A link in another checkpoint is where that will be when the turn of the unit comes.
+        """
         head = head_of(unit)
         home = self._home(head.directory)
         around = self._around(home)
@@ -139,6 +148,7 @@ class Followers:
         links = [link for link in _of(moves, around.links) if link.name not in moves.values()]
         relinks = relink_actions([action], links, _of(moves, around.outside), around.looks.rules)
         files = {text.pointer: around.pointers[text.pointer] for text in _of(moves, around.texts)}
+        relinks = [one._replace(directory=moved_path(one.directory, self._moved)) for one in relinks]
         followers = [*relinks, *repoint_actions([action], files)]
         now = {_key(step): step for step in (follower_step(one, home, self._run) for one in followers)}
         kept = [s for s in unit.steps if not KINDS[s.kind].follows or _key(s) in now or self._may_follow(folders, s)]

@@ -87,15 +87,15 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
 
 def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
     """Return a step with the paths that its files have now, before earlier steps move them or folders above."""
-    here = _today(step.here.path, moved)
+    here = moved_path(step.here.path, moved)
     if here != step.here.path:
         directory, _, name = here.rpartition("/")
         step = step._replace(directory=directory, name=name)
-    return step._replace(to_directory=_today(step.to_directory, moved))
+    return step._replace(to_directory=moved_path(step.to_directory, moved))
 
 
-def _today(path: str, moved: Mapping[str, str]) -> str:
-    """Return where the file is now that will be at a path."""
+def moved_path(path: str, moved: Mapping[str, str]) -> str:
+    """Return a path after moves of it, or of a folder above it; ``moved`` maps the paths before to those after."""
     above = next((one for one in (path, *reversed(folders_above(path))) if one in moved), "")
     return f"{moved[above]}{path[len(above) :]}" if above else path
 

@@ -390,15 +390,15 @@ def test_a_folder_of_the_state_that_is_a_link_is_not_followed(project: Project, 
     assert contents <= set(project.tree(state=True).values())
 
 
-def test_an_old_system_looks_before_it_replaces_a_link(project: Project) -> None:
+def test_a_file_in_the_place_of_a_link_stays_and_its_checkpoint_is_taken_back(project: Project) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
     crash.run_in_turn(project.folder, "migrate", old_system=True)
     link = project.outputs / HERE / "last.ckpt"
     link.unlink()
     link.write_text("a real one")
-    assert crash.run_in_turn(project.folder, "undo", old_system=True).code == 1
+    assert crash.run_in_turn(project.folder, "undo", old_system=True).code == 0
     assert link.read_text() == "a real one"
-    assert f"{NEW}.ckpt" in project.names("exp")
+    assert f"{OLD}.ckpt" in project.names("exp")
 
 
 @pytest.mark.parametrize("files", [{}, {"last_checkpoint": "epoch=1-step=88.ckpt\n"}], ids=["empty", "a pointer"])

@@ -309,6 +309,7 @@ def test_a_checkpoint_of_links_only_is_one_and_is_known_again(project: Project) 
     project.doit("migrate", "delete_old=1")
     assert project.names("exp") == ["epoch-14_step-000040.ckpt", "epoch-15_step-000050.ckpt"]
     assert (project.outputs / HERE / "epoch-15_step-000050.ckpt/base.pt").exists()
+    assert "Problem" not in project.doit("undo", "dry_run=1")
     project.doit("undo")
     assert project.tree() == before
 
