@@ -130,7 +130,7 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     if one.rule is None or not (one.rule.complete or one.parts):
         return None
     rule, texts, needed = needs.get(one.entry.name, (one.rule, set(), set()))
-    count = number(one.fields.get("parts"))
+    count = number(one.fields.get("parts")) if one.parts else None
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
     if too_few := why_too_few(texts):

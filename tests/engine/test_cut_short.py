@@ -255,3 +255,15 @@ def test_a_word_for_checkpoints_is_no_training_of_its_own(word: str) -> None:
     made = make_plan(rules, Listing("x", "x", entries), rules.policies["default"])
     assert not made.going
     assert f"{word}-3.pt" in made.unwhole
+
+
+def test_a_number_of_parts_that_no_name_has_is_not_asked_of_a_folder() -> None:
+    """A folder that tells how many ranks wrote it, and is one name, had 0 of 4 parts."""
+    text = r"""{layout: ['*'], formats: [{id: x, match: 'cp-(?P<step>\d+)-of-(?P<parts>\d+)', folder: true,
+      complete: {any: [a.pt]}, examples: {cp-1-of-4: {step: 1}}}]}"""
+    rules = load_rules({"rules/x.yaml": text})
+    for inside, unwhole in ((("a.pt",), ()), ((), ("cp-1-of-4",))):
+        listing = Listing("x", "x", (Entry("cp-1-of-4", "directory", 9, 0),))
+        made = make_plan(rules, listing, evidence=Evidence(inside={"cp-1-of-4": frozenset(inside)}))
+        assert made.unwhole == unwhole
+        assert "parts" not in str(made.notes)
