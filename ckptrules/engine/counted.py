@@ -23,12 +23,16 @@ OF_A_PROCESS = re.compile(
 )
 """Files that every process of a training writes, even one without any data."""
 OF_A_MODEL_PART = re.compile(
-    r"(?:.*/)?mp_rank_(\d+)(?:_model_states\.pt|(?:_(\d+))?/model_optim_rng\.pt)", re.ASCII
+    r"(?:.*/)?mp_rank_(\d+)(?:_model_states\.pt|(?:_(\d+))?/(?:model_optim_rng|distrib_optim)\.pt)", re.ASCII
 )  # DeepSpeed, Megatron: where a third number (the part of the experts) stands, the numbers are no full grid
 OF_A_WORLD = re.compile(r"(?:.*/)?\w+_world_size_(?P<world>\d+)_rank_(\d+)\.pt", re.ASCII)  # verl
 ONE_OF_SEVERAL = (OF_A_PROCESS, OF_A_MODEL_PART, OF_A_WORLD)
 NOT_OF_EACH = "metadata.json"  # of Megatron: beside this file, some processes may have written no .distcp
 
+OF_EACH_SAVE = re.compile(
+    r"(?:.*/)?(?:latest|.*\.metadata|.*_METADATA|.*\.ocdbt|[^/]*(?:args|ckpt|config|index|info|meta|state)[^/]*\.(?:json|ya?ml))"
+)
+"""Files beside the weights that each save has; others may be written later (``eval_results.json``)."""
 _NUMBER = re.compile(r"[-_.]?\d+(?:-of-\d+)?", re.ASCII)
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 

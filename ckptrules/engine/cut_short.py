@@ -12,7 +12,7 @@ from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order
 from ckptrules.engine.counted import kind_of
 from ckptrules.engine.ruleset import Reason, is_told_all
 from ckptrules.engine.together import Order, Run, joined
-from ckptrules.engine.words import ENDING
+from ckptrules.engine.words import ENDING, ending_of
 
 LAST = 3  # saves that are compared
 ROLES = frozenset(
@@ -37,22 +37,23 @@ def cut_short(
     """Return why the newest save of a training is not whole, and why the saves before it stay that show it.
 
     The newest save is cut short if it lacks a file (``netD_epoch_5.pth``) and the two saves before it each have one
-    like it. Those saves stay, since without them the newest would count as whole. Where only the last save before it
-    has all its files and more, nobody knows which is cut short: that one stays until the next save. A training that
-    saves less on purpose is recognised as soon as it saves again.
+    like it. Those saves stay, since without them the newest would count as whole. A training that saves less on
+    purpose is recognised as soon as it saves again. But nobody knows whether it is on purpose: the last save that has
+    all its files and more stays in any case.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
     endings, or lie in a folder. ``unwhole`` are the names of checkpoints that are not whole for another reason. They
     still show which files are saved together: if one of the newest save is among them, and an earlier save had all
     these files whole, the rest of the newest save does not count either.
     """
-    orders = [order_of(one.fields) for one in checkpoints]
+    orders = [(*order_of(one.fields), -1 if one.series[1] else one.time or -1) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.files for one in checkpoints):
         return {}, {}  # every save is one file
     trainings: dict[Run, dict[Order, list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
-        trainings[_training(run), kind].setdefault(order, []).append(one)
+        unit = "epoch" if kind == "epoch" else "step"  # a number of unknown unit may be called a step elsewhere
+        trainings[_training(run), unit].setdefault(order, []).append(one)
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
     for saves in joined(trainings):
@@ -86,8 +87,7 @@ def _of_newest(
     else:
         lost = _lost(has.keys(), files, all_whole)
     if not lost:
-        alike = (order for order in all_whole if files[order].keys() & has.keys())
-        more = [order for order in islice(alike, 1) if files[order].keys() > has.keys()]
+        more = [order for order in all_whole if files[order].keys() > has.keys()][:1]
         only = min((path for order in more for role, path in files[order].items() if role not in has), default="")
         return {}, _names(saves, more, f"nothing like {only} was saved since")
     path, last = min((own.get(role) or files[last[0]][role], last) for role, last in lost.items())
@@ -129,10 +129,10 @@ def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
             found[one.rule.id,] = one.entry.name
             continue
         for entry in (one.entry, *(part.entry for part in one.parts)):
-            name, ending = entry.name, ENDING.search(entry.name)
+            name, ending = entry.name, ending_of(entry.name)
             words = _without(_WORD.findall(name.casefold()), numbers_told(one.fields).values())
             pieces = *_training(one.series[0]), *_split(words)[0]
-            found[*pieces, (ending[0] if ending else "") + "/" * (entry.kind == "directory")] = name
+            found[*pieces, ending + "/" * (entry.kind == "directory")] = name
             found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
     return found
 

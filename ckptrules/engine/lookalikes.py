@@ -12,7 +12,7 @@ from ckptrules.engine.ruleset import is_pattern, pattern_of
 from ckptrules.engine.shapes import in_yaml
 
 ENDINGS = tuple(
-    ".ckpt .pt .pth .pyth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split()
+    ".ckpt .pt .pth .pyth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams .pdopt".split()
 )
 # A word with a number, and perhaps more: checkpoint-500, epoch_3, iter_0005000, global_step100, model.ckpt-1000.index
 _NUMBERED = re.compile(

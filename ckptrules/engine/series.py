@@ -18,7 +18,7 @@ from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
-from ckptrules.engine.words import ENDING
+from ckptrules.engine.words import ending_of
 
 Series = tuple[str, ...]  # the run, the kind of number, the pack, the values of the fields in ``per``, and the ending
 EXPECTED = frozenset(
@@ -27,7 +27,6 @@ EXPECTED = frozenset(
 SHOWN = 3  # values of a field that a note shows
 FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
 
 
 def judge(
@@ -66,7 +65,7 @@ def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
 def _ending(checkpoint: Checkpoint) -> str:
     """Return the ending of the new name of a checkpoint; empty where its parts have different ones."""
     names = [part.target for part in checkpoint.parts] or [checkpoint.target or checkpoint.entry.name]
-    endings = {found[0] if (found := ENDING.search(name) or _WORD_AT_END.search(name)) else "" for name in names}
+    endings = set(map(ending_of, names))
     return endings.pop() if len(endings) == 1 else ""
 
 

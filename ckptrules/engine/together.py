@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from ckptrules.engine.checkpoints import Checkpoint
 
-Run = tuple[tuple[str, ...], str]  # its words, and the kind of number in its names
-Order = tuple[int, int]  # of a save, as `order_of` returns it
+Run = tuple[tuple[str, ...], str]  # its words, and whether its names tell an epoch or only a step
+Order = tuple[int, int, int]  # of a save: `order_of`, and the time in its names where both are missing
 Saves = Mapping[Order, Sequence[Checkpoint]]
 SAVES = 2  # that two runs must have in common
 RECENT = 8  # saves of each run that are looked at

@@ -33,6 +33,7 @@ SCALES = frozenset("e k m b kimg st nd rd th".split())  # right after a number: 
 ENDING = re.compile(
     r"\.(?:ckpt|pt|pth\.tar|pth|pyth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
 )
+_WORD_AT_END = re.compile(r"\.[A-Za-z]+\Z")
 NO_CHECKPOINTS = frozenset("copy tmp temp bak backup partial swp unfinished lock".split())
 MADE_OF_IT = frozenset(
     "activations attention buffer confusion embedding embeddings events feature features figures generated"
@@ -55,6 +56,12 @@ _VERSION = re.compile(r"-v(\d+)\Z")
 GAP = frozenset("-_=:. ")
 BETWEEN = GAP | set("/,@%+")
 LONGEST_GAP = 3  # characters between a word and its number
+
+
+def ending_of(name: str) -> str:
+    """Return the ending of a name; empty without one."""
+    found = ENDING.search(name) or _WORD_AT_END.search(name)
+    return found[0] if found else ""
 
 
 def read_words(name: str) -> dict[str, str] | None:

@@ -144,7 +144,7 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     The paths ``without``, which begin with the name, are passed over.
     """
     # Not above: a run that looks into no folder does not need them.
-    from ckptrules.engine.counted import kind_of, why_ranks_lack, why_too_few
+    from ckptrules.engine.counted import OF_EACH_SAVE, kind_of, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
     walk = _Walk(name)
@@ -161,7 +161,8 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     torn = [*walk.torn, *(f"lost {path[len(name) + 1 :]} just now" for path in gone)]
     torn += [why_ranks_lack(walk.paths), NO_WEIGHTS if lacks_weights(walk.paths) else ""]
     hollow = unread or min(walk.hollow, default="")
-    files = {kind_of(path): path for path in sorted(walk.paths, reverse=True) if path.endswith(WEIGHTS)}
+    saved = [path for path in walk.paths if path.endswith(WEIGHTS) or OF_EACH_SAVE.fullmatch(path)]
+    files = {kind_of(path): path for path in sorted(saved, reverse=True)}
     return Inside(
         Identity("directory", walk.size, max(walk.times, default=NO_FILE)),
         holds_something=bool(walk.times) or walk.leads,

@@ -88,11 +88,11 @@ def test_a_last_whole_save_stays_whatever_became_of_those_around_it(before: str)
     )
 
 
-def test_the_only_pair_stays_beside_single_ones_until_the_next_is_saved() -> None:
+def test_the_only_pair_stays_beside_single_ones() -> None:
     """The empty ``netD_epoch_1.pth`` was removed by hand: ``netG_epoch_3.pth`` made the only whole pair go."""
     names = ["netG_epoch_1.pth", "netG_epoch_2.pth", "netD_epoch_2.pth", "netG_epoch_3.pth", "netG_epoch_4.pth"]
     policy = with_line(RULES.policies["default"], "keep_last", 1, "min_epoch")
-    for some, goes in ((names[:4], names[:1]), (names, [names[0], names[1], names[3]])):
+    for some, goes in ((names[:4], names[:1]), (names, [names[0], names[3]])):
         made = make_plan(RULES, Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in some)), policy)
         assert (sorted(made.going), made.unwhole) == (sorted(goes), ())
 
@@ -151,6 +151,15 @@ formats:
 """
 
 
+ENDINGS = r"""
+layout: ['*']
+retention: {default: {keep_last: 1}}
+formats:
+  - {id: x, match: '(?P<run>\w+)_(?P<number>\d+)\.pdopt', examples: {m_1.pdopt: {number: 1}}}
+  - {id: y, match: '(?P<run>\w+)_(?P<number>\d+)\.pdparams', examples: {m_1.pdparams: {number: 1}}}
+"""
+
+
 @pytest.mark.parametrize(
     ("rules", "form", "roles"),
     [
@@ -160,6 +169,7 @@ formats:
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("G_AB", "G_BA")),  # of PyTorch-GAN, as the next
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("generator", "D_VAE")),
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("E", "G")),
+        (load_rules({"rules/x.yaml": ENDINGS}), "model_{0}.{1}", ("pdopt", "pdparams")),
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("policy", "replay_buffer")),
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("critic1", "critic2")),  # of epochs 1 and 2, too
     ],
@@ -210,10 +220,12 @@ def folders(*saves: str) -> Listing:
         ("rng_state.pth b.pt,rng_state.pth b.pt,b.pt rng_state_0.pth", "cp-1 cp-2", ""),  # now of two processes
         ("b.pt,b.pt c.pt,b.pt c.pt", "cp-1 cp-2", ""),
         ("b.pt,b.pt,b.pt", "cp-1 cp-2", ""),
-        ("a.pt b.pt,a.pt b.pt,a.pt,a.pt", "cp-1 cp-2 cp-3", ""),  # it saves less since the third
+        ("a.pt b.pt,a.pt b.pt,a.pt,a.pt", "cp-1 cp-3", ""),  # it saves less since the third
         ("a.pt,a.pt b.pt,a.pt,a.pt b.pt,a.pt", "cp-1 cp-2 cp-3", ""),  # each second has more: the last of these stays
         ("a.pt,a.pt,b.pt", "", "cp-3"),  # its format is another since, or all but the other file is missing
         ("a.pt,a.pt,b.pt,b.pt", "cp-1 cp-2 cp-3", ""),
+        ("a.pt b.pt,a.pt b.pt,a.pt,a.pt,a.pt", "cp-1 cp-3 cp-4", ""),  # the last with both stays: a disk may be full
+        ("a.pt,a.pt b.pt,a.pt,a.pt,a.pt", "cp-1 cp-3 cp-4", ""),
     ],
 )
 def test_a_folder_without_a_file_of_those_before_it_is_not_whole(saves: str, goes: str, newest: str) -> None:
@@ -231,6 +243,30 @@ def test_who_says_what_a_folder_needs_decides_it() -> None:
         rules, folders("a.pt b.pt", "a.pt b.pt", "a.pt"), rules.policies["default"], evidence=Evidence(inside=inside)
     )
     assert (made.going, made.unwhole) == ({"cp-1", "cp-2"}, ())
+
+
+def test_saves_without_a_number_are_told_apart_by_the_time_in_their_names() -> None:
+    """Those of SpeechBrain were one save all together, so none of them lacked anything."""
+    text = r"""{layout: ['*'], retention: {default: {keep_last: 1}}, formats: [
+      {id: x, match: 'CKPT\+(?P<datetime>.+)', folder: true, examples: {CKPT+2024-01-05: {datetime: 2024-01-05}}}]}"""
+    rules = load_rules({"rules/x.yaml": text})
+    names = [f"CKPT+2024-01-0{day}+10-00-00" for day in (1, 2, 3)]
+    files = (("a.ckpt", "b.ckpt"), ("a.ckpt", "b.ckpt"), ("a.ckpt",))
+    entries = (Entry(name, "directory", 9, 0, files=some) for name, some in zip(names, files, strict=True))
+    made = make_plan(rules, Listing("x", "x", tuple(entries)), rules.policies["default"])
+    assert (made.going, made.unwhole) == (set(), (names[2],))
+
+
+def test_files_of_one_save_whose_numbers_are_of_two_kinds_belong_together() -> None:
+    """A pack called the number of two networks a step, and a draft that of their optimizer a number."""
+    text = r"""{layout: ['*'], retention: {default: {keep_last: 1}}, formats: [
+      {id: x, match: '(?P<part>[GD])_(?P<step>\d+)\.pth', examples: {G_1.pth: {step: 1}}},
+      {id: y, match: '(?P<run>opt)_(?P<number>\d+)\.pth', examples: {opt_1.pth: {number: 1}}}]}"""
+    rules = load_rules({"rules/x.yaml": text})
+    names = [f"{net}_{n}.pth" for n in (1, 2, 3) for net in ("G", "D", "opt")][:-1]
+    listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names))
+    made = make_plan(rules, listing, rules.policies["default"])
+    assert (made.going, made.unwhole) == (set(), ("D_3.pth",))
 
 
 def test_a_file_that_is_new_since_one_save_hides_no_other_that_is_missing() -> None:

@@ -204,6 +204,7 @@ def test_names_that_differ_in_dashes_alone_are_of_no_run_together() -> None:
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
     "net-1.npz net-2.npz | net-3.npz": [("net", 3)],
     "model.pth.tar-10 model.pth.tar-60 |": [("model", 2)],  # of Torchreid
+    "m_1.pdopt m_2.pdopt |": [("m", 2)],
     "net-1.npz net_1.pt | net_2.pt": [("net", 2), ("net_2", 1)],
     "mp_rank_00/net-1.npz mp_rank_01/net-1.npz |": [("net", 2)],
     "checkpoint_4000.tmp-1681/ checkpoint_5000.tmp/ |": [],  # what was being written

@@ -162,6 +162,16 @@ def test_a_folder_that_lacks_weights_is_torn(tree: Path, names: str, *, lacks: b
     assert [entry.torn.startswith("no weights") for entry in listing.entries] == [lacks]
 
 
+def test_files_that_each_save_has_are_known_by_kind(tree: Path) -> None:
+    """Which weights, states and settings there are; no logs, nothing that was measured, and of shards only one."""
+    saved = "a/model-00001-of-00002.bin latest trainer_state.json x/.metadata x/__0_0.distcp z/manifest.ocdbt"
+    parts = "s/mp_rank_00/model_optim_rng.pt s/mp_rank_01/distrib_optim.pt s/mp_rank_01/model_optim_rng.pt"
+    others = "a/model-00002-of-00002.bin log.txt events.out mt_bench.json eval_results.json x/__1_0.distcp README.md"
+    names = f"{saved} {parts} {others}".split()
+    (entry,) = scan(os.fspath(tree), make(tree, dict.fromkeys(names, "x"))).entries
+    assert entry.files == (*sorted(f"{saved} {parts}".split()),)
+
+
 def test_a_folder_of_links_to_weights_has_these(tree: Path) -> None:
     (tree / "unet").mkdir(parents=True)
     files = {"config.json": "{}", "unet": f"-> {tree}/unet"}

@@ -142,8 +142,8 @@ TREES = {
     ),
     "huggingface: the best that the state of the whole run names stays": Tree(
         "sft",
-        r"""sft/checkpoint-{500,1000,1500,2000}/model.safetensors sft/checkpoint-{500,1000,1500}/trainer_state.json={}
-        sft/checkpoint-2000/random_states_0.pkl sft/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-500"}
+        r"""sft/checkpoint-{500,1000,1500,2000}/model.safetensors sft/checkpoint-{500,1000,1500,2000}/trainer_state.json={}
+        sft/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-500"}
         sft/logging.jsonl={"loss":1}\n{"best_model_checkpoint":"/x/sft/checkpoint-1000"}""",
         ["huggingface"],
         "checkpoint-1500",
