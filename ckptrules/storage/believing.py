@@ -45,13 +45,13 @@ def open_state(root: str, path: str = STATE, opener: Opener = open_folder) -> co
 
     Raises:
         FileNotFoundError: a part is missing.
-        StateError: a part is no folder (a link, say), or is not believed (`believe`).
+        StateError: a part is no folder (a link, say), or is not believed (`refuse_unbelieved`).
     """
 
     def believed(directory: int, name: str, place: str) -> int:
         inner = opener(directory, name, place)
         try:
-            believe(os.fstat(inner), os.fstat(directory), place)
+            refuse_unbelieved(os.fstat(inner), os.fstat(directory), place)
         except StateError:
             os.close(inner)
             raise
@@ -71,28 +71,28 @@ def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:
 
     Raises:
         FileNotFoundError: it is missing.
-        StateError: it is no plain file, has more names, or is not believed (`believe`).
+        StateError: it is no plain file, has more names, or is not believed (`refuse_unbelieved`).
     """
     try:
         file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
     except OSError as error:
-        raise explained(error, directory, name, place) from None
-    return checked(file, directory, os.path.join(place, name), names)
+        raise clearer_error(error, directory, name, place) from None
+    return believed_file(file, directory, os.path.join(place, name), names)
 
 
-def checked(file: int, directory: int, path: str, names: int = 1) -> int:
+def believed_file(file: int, directory: int, path: str, names: int = 1) -> int:
     """Return an open file of the state; close it and raise StateError as `open_believed` does."""
     try:
         status = os.fstat(file)
         refuse_other_kinds(status, path, names)
-        believe(status, os.fstat(directory), path)
+        refuse_unbelieved(status, os.fstat(directory), path)
     except OSError:
         os.close(file)
         raise
     return file
 
 
-def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
+def clearer_error(error: OSError, directory: int, name: str, place: str) -> OSError:
     """Return the error to raise where a file of the state cannot be opened: a clearer one, or ``error`` itself."""
     path = os.path.join(place, name)
     try:
@@ -113,7 +113,7 @@ def refuse_other_kinds(status: os.stat_result, path: str, names: int = 1) -> Non
         raise StateError(path, "has a second name (a hard link), so it is not a plain file of its own", COPY)
 
 
-def believe(status: os.stat_result, folder: os.stat_result, path: str) -> None:
+def refuse_unbelieved(status: os.stat_result, folder: os.stat_result, path: str) -> None:
     """Refuse a file or folder of the state that an untrusted user may have written.
 
     Trusted are the user of this process, root, the owner of the folder around it, and the group if that folder is
@@ -138,7 +138,7 @@ def refuse_state(outputs_dir: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(name, dir_fd=directory)
                 if not stat.S_ISLNK(status.st_mode):  # a link has no mode of its own, and will not be followed
-                    believe(status, folder, os.path.join(outputs_dir, STATE, name))
+                    refuse_unbelieved(status, folder, os.path.join(outputs_dir, STATE, name))
 
 
 def read_plain(path: str) -> str:

@@ -19,7 +19,7 @@ from ckptrules.storage.writing import remove, remove_temporary_files, temporary_
 
 
 class Disk:
-    """A folder of a disk and all below it. Files of the state must be trusted (`believing.believe`)."""
+    """A folder of a disk and all below it. Files of the state must be believed (`believing.refuse_unbelieved`)."""
 
     def __init__(self, root: str) -> None:
         self.root = root

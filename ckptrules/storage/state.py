@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from ckptrules.engine.entries import Spot, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
-from ckptrules.storage.believing import checked, explained
+from ckptrules.storage.believing import believed_file, clearer_error
 from ckptrules.storage.metadata import PRIVATE
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, open_below
@@ -78,8 +78,8 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
         except FileExistsError:  # another process has just made it
             return open_own(directory, name, place, flags)
     except OSError as error:
-        raise explained(error, directory, name, place) from None
-    checked(file, directory, os.path.join(place, name))
+        raise clearer_error(error, directory, name, place) from None
+    believed_file(file, directory, os.path.join(place, name))
     share(file, directory, is_new=False)
     return file
 

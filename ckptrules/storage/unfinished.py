@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ckptrules.engine.actions import Piece, Recipe
 from ckptrules.storage import believing, reading, streams
 from ckptrules.storage.base import CHANGED
-from ckptrules.storage.believing import explained
+from ckptrules.storage.believing import clearer_error
 from ckptrules.storage.copying import clone
 from ckptrules.storage.looking import identity_of
 from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_refuse
@@ -68,7 +68,7 @@ def _remove_partial(directory: int, name: str, folder: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise explained(error, directory, name, folder) from None
+        raise clearer_error(error, directory, name, folder) from None
     try:
         believing.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
         _lock(file)
