@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from doit.exceptions import TaskFailed
     from doit.task import Task
 
-BROKEN_RULES = "The rules are broken, see 'doit check': what is taken back, only links follow, no file that names it."
+BROKEN_RULES = (
+    "The rules are broken (see 'doit check'): links follow what is taken back, pointer files and sidecars do not."
+)
 
 
 class Options(Common):

@@ -136,7 +136,7 @@ def test_with_broken_rules_links_follow_and_the_run_says_that_texts_do_not(proje
     (here / "latest").write_text(OTHER)
     (project.folder / "rules/naming.yaml").write_text("legacy: 5")
     out = project.doit("undo", check=1)
-    assert "The rules are broken, see 'doit check': what is taken back, only links follow" in out
+    assert "The rules are broken (see 'doit check'): links follow what is taken back" in out
     assert os.readlink(here / "last.ckpt") == OLD
     assert "latest names it, and could not follow" in out
 
@@ -175,6 +175,30 @@ def test_what_something_leads_to_is_not_deleted_again(project: Project, holder: 
     for more in ("dry_run=1", "dry_run=0"):
         assert f"Problem: {goes} stays as it is: " in project.doit("undo", redo, more, check=1)
     assert goes in project.names("one")
+
+
+@pytest.mark.parametrize("holder", ["latest", "mine.pt", "mp_rank_01/last.pt"])
+def test_what_leads_into_a_part_folder_holds_the_whole_checkpoint(project: Project, holder: str) -> None:
+    rules = "part_folders: ['mp_rank_*']\nformats:\n- {id: ranks, match: 'ck_(?P<step>\\d+)\\.pt', examples: {ck_5.pt: {step: 5}}}\n"
+    (project.folder / "rules/parts.yaml").write_text(rules)
+    retention = project.folder / "rules/retention.yaml"
+    retention.write_text(
+        re.sub(r"(?s)retention:.*?\n  best", "retention:\n  default:\n    keep_last: 1\n  best", retention.read_text())
+    )
+    parts = [f"mp_rank_0{rank}/ck_{step}.pt" for step in (1, 2) for rank in (0, 1)]
+    project.make({f"{HERE}/{part}": 9 for part in parts})
+    project.doit("migrate", "delete_old=1")
+    assert not (project.outputs / HERE / parts[0]).exists()
+    project.doit("undo")
+    path = project.outputs / HERE / holder
+    if holder == "latest":
+        path.write_text("ck_1.pt")
+    else:
+        path.symlink_to("ck_1.pt" if "/" in holder else parts[1])
+    redo = f"run={newest(project)}"
+    for more in ("dry_run=1", "dry_run=0"):
+        assert f"stays as it is: {holder}" in project.doit("undo", redo, more, check=1)
+    assert all((project.outputs / HERE / part).exists() for part in parts)
 
 
 @pytest.mark.parametrize("link", ["current", "two/init"])
