@@ -126,6 +126,21 @@ def test_drop_links_removes_one_whose_checkpoint_is_gone(project: Project) -> No
     assert project.names("one") == []
 
 
+@pytest.mark.parametrize(("place", "says"), [("best.json", "best.json"), ("../best.json", "../best.json")])
+def test_drop_links_leaves_one_that_a_file_names(project: Project, place: str, says: str) -> None:
+    """The file led nowhere. A number in a file means the checkpoint."""
+    project.make({f"one/checkpoints/{OLD}": 50, "one/checkpoints/epoch=7-step=7.ckpt": 5})
+    project.doit("migrate", "leave_links=1")
+    here = project.outputs / "one/checkpoints"
+    (here / place).write_text(json.dumps({"best": f"checkpoints/{OLD}"}))
+    (here / "latest_step.txt").write_text("7")
+    for more in ("dry_run=1", "dry_run=0"):
+        out = project.doit("drop_links", more, check=1)
+        assert f"Problem: {OLD} cannot be removed: {says} names it" in out
+    assert (here / OLD).is_symlink()
+    assert not (here / "epoch=7-step=7.ckpt").is_symlink()
+
+
 # --- pointer files ---------------------------------------------------------------------------------------------------
 
 
