@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -189,11 +188,27 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
         yield f"{which} in the trash, and how it comes back: 'doit trash'."
 
 
-def later_than(run: Run, outputs_dir: str) -> Run | None:
-    """Return a later run that has changed the same names, as far as the journals can be read."""
-    with contextlib.suppress(OSError):
-        return changed_since(runs_of(outputs_dir), run.id)
-    return None
+def notes_on_others(job: UndoJob, run: Run, total: Tally) -> Iterator[str]:
+    """Yield notes on the runs that have to do with what a run did, as far as the journals can be read."""
+    try:
+        runs = runs_of(job.options.outputs_dir)
+    except OSError:
+        return
+    place = next((number for number, one in enumerate(runs) if one.id == run.id), len(runs))
+    name = job.style.name
+    if total.problems and (later := changed_since(runs, run.id)):
+        first = f"{command('undo', run=later.id)}, then this again"
+        yield f"Run {later.id}, {name(command_of(later))}, has changed the same names since: {first}."
+    elif (
+        not total.changes
+        and job.options.run is None
+        and (other := newest_standing([*runs[:place], *runs[place + 1 :]]))
+    ):
+        yield f"{command('undo', run=other.id)} takes back the run before it, {name(command_of(other))}."
+    texts = (one for one in runs[place + 1 :] if any(unit.kind == "rewrite" for _, unit in one.standing.values()))
+    if total.renamed and (refs := next(texts, None)):
+        undo = command("undo", run=refs.id)
+        yield f"Run {refs.id}, {name(command_of(refs))}, has written new names into texts: {undo} takes that back."
 
 
 def came_to(
@@ -212,15 +227,12 @@ def came_to(
     style = job.style
     if run and backs:
         is_part = total.problems or rest or total.experiments < len(backs)
-        verb = "Taken back in part" if is_part else "Taken back"
-        if style.preview:
-            verb = "Would take back" + " in part" * bool(rest)
-        elif not total.changes:
-            verb = "Not taken back"
-        yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
-        if total.problems and (later := later_than(run, job.options.outputs_dir)):
-            first = f"{command('undo', run=later.id)}, then this again"
-            yield f"Run {later.id}, {style.name(command_of(later))}, has changed the same names since: {first}."
+        verb = "Would take back" if style.preview else "Taken back"
+        if not total.changes:
+            verb = "Would not take back" if style.preview else "Not taken back"
+        part = " in part" * bool(is_part and total.changes)
+        yield f"{verb}{part}: run {run.id}, {style.name(command_of(run))}"
+        yield from notes_on_others(job, run, total)
     else:
         yield "There is nothing to take back."
         yield from waits

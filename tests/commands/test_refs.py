@@ -99,6 +99,20 @@ def test_an_undo_leaves_what_was_edited_since(project: Project) -> None:
     assert (project.folder / "scripts/run.sh").read_bytes() == b"mine\n"
 
 
+def test_an_undo_of_the_renames_alone_tells_that_texts_have_the_new_names(project: Project) -> None:
+    """The texts led nowhere, and nothing told of them."""
+    prepare(project, "one")
+    put(project, "scripts/run.sh", f"--ckpt=outputs/one/checkpoints/{OLD}\n".encode())
+    migrate = project.doit("history").splitlines()[1].split()[0]
+    project.doit("refs", "apply=1", "paths=scripts")
+    refs = project.doit("history").splitlines()[1].split()[0]
+    told = f"has written new names into texts: 'doit undo run={refs}' takes that back.\n"
+    for more in ("dry_run=1", "dry_run=0"):
+        assert told in project.doit("undo", f"run={migrate}", more)
+    project.doit("undo", f"run={refs}")
+    assert OLD in (project.folder / "scripts/run.sh").read_text()
+
+
 def test_a_notebook_stays_one_and_only_the_lines_change(project: Project) -> None:
     prepare(project, "one")
     cell = {"cell_type": "code", "source": [f'p = "outputs/one/checkpoints/{OLD}"\n', "x = 1"], "outputs": []}

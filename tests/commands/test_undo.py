@@ -273,6 +273,21 @@ def test_an_undo_is_not_named_as_what_must_be_taken_back_first(project: Project)
     assert f"'doit undo run={second}', then this again." in out
 
 
+def test_a_run_that_cannot_be_taken_back_says_how_to_come_to_the_one_before(project: Project) -> None:
+    """Each undo stumbled over the same run, and nothing told how to go on."""
+    project.make(TREE)
+    project.doit("migrate")
+    project.make({"one/checkpoints/epoch=21-step=600.ckpt": 4})
+    project.doit("migrate")
+    (project.outputs / "one/checkpoints/epoch-21_step-000600.ckpt").write_text("trained on")
+    first, second = runs(project)
+    for more, verb in (("dry_run=1", "Would not take back"), ("dry_run=0", "Not taken back")):
+        out = project.doit("undo", more, check=1)
+        assert f"{verb}: run {second}, migrate\n'doit undo run={first}' takes back the run before it, migrate.\n" in out
+    assert "before it" not in project.doit("undo", f"run={second}", check=1)
+    project.doit("undo", f"run={first}")
+
+
 LOOK_AT_IT = "look at it: it is left as it is"
 CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the new name is gone": (
@@ -306,7 +321,8 @@ def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
     out = project.doit("undo", f"dry_run={dry_run}", check=1)
     assert f"  ! Problem: {LATE_NEW} cannot be renamed to {LATE}: {why}\n      hint: {hint}\n" in out
     assert out.count("Problem:") == 1
-    assert last_line(out).startswith("Would take back: run " if dry_run == "1" else "Taken back in part: run ")
+    done = "Would take back" if dry_run == "1" else "Taken back"
+    assert last_line(out).startswith(f"{done} in part: run ")
     after = project.tree()
     if dry_run == "1":
         assert after == before
