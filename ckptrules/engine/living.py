@@ -31,5 +31,5 @@ def live_run(plan: Plan, listing: Listing, rules: RuleSet, now_ns: int) -> tuple
     changed = "is dated ahead" if age < 0 else f"changed {human_time(age)} ago"
     task = "plan delete_old=1" if any(action.kind == "trash" for action in plan.actions) else "plan"
     text = f"is left alone: its newest file {changed}, so a run may go on, and {rule.live}"
-    hint = f"when it is over, settle=60 says so: 'doit {task} settle=60'; in the rules, settle: 60 does for good"
+    hint = f"if that run is over, settle=60 tells so: 'doit {task} settle=60'"
     return Problem("live_run", (listing.directory,), text, hint), Reason(f"a run may go on: {rule.live}", rule.place)
