@@ -90,7 +90,7 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
         head, rest = head_of(unit), [step for step in unit.steps if step not in done]
         if number > last:
             failed[number] = NOT_REACHED
-        elif head in rest and KINDS[head.kind].moves and not begins(folders, head):  # it has changed: go on without it
+        elif head in rest and _has_moved_on(folders, unit, done):
             do_unit(folders, rest[1:] if number == last else ())
         elif number < last:
             if head in rest:
@@ -98,6 +98,17 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
         elif why := do_unit(folders, rest, done):
             failed[number] = why
     return failed
+
+
+def _has_moved_on(folders: Folders, unit: Unit, done: Sequence[Step]) -> bool:
+    """Return whether the head was moved, and has changed since: a later step is done, or its old name is free."""
+    head = head_of(unit)
+    if not KINDS[head.kind].moves or begins(folders, head):
+        return False
+    try:
+        return any(step in done for step in unit.steps[unit.steps.index(head) :]) or folders.is_free(head.here)
+    except FileNotFoundError:  # its old directory is gone
+        return True
 
 
 def _done_steps(folders: Folders, units: Sequence[Unit]) -> list[list[Step]]:

@@ -18,7 +18,7 @@ from ckptrules.changes.history import inverted, standing
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.changes.recovery import recover
+from ckptrules.changes.recovery import finish, recover
 from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.undoing import foresee, read_runs
 from ckptrules.changes.units import NO_RECORD, NOT_BEGUN, NOT_RECORDED, Transacted, after, head_of, inverse_of, refused
@@ -306,6 +306,30 @@ def test_what_is_half_done_is_finished_before_anything_else(outputs: Path, monke
     told = "Recovered: a run was interrupted in exp: 1 of its changes done, 1 not begun."
     assert recover(str(outputs)) == ([told], [])
     assert tree(outputs) == {"exp/a2": "a", "exp/b2": "b", "exp/c": "c"}
+
+
+def written(path: Path, text: str) -> Identity:
+    path.write_text(text)
+    return Identity("file", len(text), path.stat().st_mtime_ns)
+
+
+def test_what_changed_before_it_was_moved_was_not_moved(outputs: Path) -> None:
+    """An undo was killed between two links under old names, or a rename found its new name taken; then it was saved."""
+    a, b, c = (written(outputs / "exp" / name, name * 2) for name in "abc")
+    (outputs / "exp/old a").symlink_to("a")
+    (outputs / "exp/old b").symlink_to("b")
+    unlinks = [Step("unlink", "exp", f"old {name}", "exp", name) for name in "ab"]
+    moves = [Step("move", "exp", name, "exp", f"old {name}", "", known) for name, known in (("a", a), ("b", b))]
+    taken = Unit("rename", 2, (Step("move", "exp", "c", "exp", "d", "", c),))
+    written(outputs / "exp/d", "somebody's")
+    (outputs / "exp/old a").unlink()
+    before = tree(outputs)
+    for name in "ac":
+        written(outputs / "exp" / name, "saved anew")
+    with Folders(str(outputs)) as folders:
+        failed = finish(folders, [taken, Unit("rename", 4, (*unlinks, *moves), 1)])
+    assert failed == {0: "not done when the run was interrupted", 1: f"a: {CHANGED}"}
+    assert tree(outputs) == {**before, "exp/a": "saved anew", "exp/c": "saved anew", "exp/old a": "-> a"}
 
 
 def test_an_exchange_that_stands_in_the_middle_is_on_record(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
