@@ -22,11 +22,17 @@ _PARTS = frozenset("rank shard part worker expert gpu node host device process p
 """Words before the number of one of several files of a checkpoint."""
 _APART = frozenset(
     "block bs client cluster consolidated depth dim dims domain exp experiment group head hidden kfold layer layers "
-    "member rep repeat replica run subject v variant ver version".split()
+    "horizon lead member rep repeat replica run size subject v variant ver version".split()
 ).union(_PARTS, PIECES, SETTINGS, BEGIN_ANEW.difference(["round"]))
 """Words before a number that counts no progress: checkpoints that differ in it must not replace each other."""
-_MODELS = frozenset("densenet efficientnet resnet resnext vgg yolov".split())
-"""Words right before the number of a model: ``resnet18``."""
+_MODELS = frozenset("densenet dinov efficientnet gpt resnet resnext rn sd vgg vit wf yolov f h l p r x".split())
+"""Words right before the number of a model, or of what a letter stands for: ``resnet18``, fold ``f0``, scale ``x4``."""
+_SEVERAL = frozenset(
+    "actor agent attempt band city class classifier config critic decoder discriminator encoder ensemble expert head "
+    "level member player policy q qf site target try value vf".split()
+)
+"""Words before a number of one digit that counts networks, places or attempts; a longer one may count steps."""
+_YEARS = range(1980, 2036)
 _MOMENT = re.compile(
     r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d)(?!\d)"
     r"|(?<![A-Za-z])(?:\d\d?[-_.]?)?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_.]?(?:\d\d?[-_.])?(?:19|20)\d\d(?!\d)",
@@ -209,10 +215,17 @@ def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: Seque
         if _may_count(pieces, n)
         and (varying or not "".join(pieces[:n]).endswith("--"))  # -1, of what is always the newest
         and len(pieces[n].lstrip("0")) <= MOST
+        and not _tells_apart(_word(pieces, n), {int(row[n]) for row in rows})
         and not all(_is_of_moment(row, n) for row in rows)
     ]
     is_clear = counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1]))
     return {counting[-1]: "number"} if is_clear else {}
+
+
+def _tells_apart(word: str, numbers: set[int]) -> bool:
+    """Return whether numbers are those of networks, or years, or sizes: ``critic2``, ``era5_2020``, ``unet_256``."""
+    are_sizes = len(numbers) > 1 and all(number >= 16 and number.bit_count() == 1 for number in numbers)  # noqa: PLR2004 - else counted from 1
+    return are_sizes or numbers.issubset(_YEARS) or (word in _SEVERAL and max(numbers) < 10)  # noqa: PLR2004 - one digit
 
 
 def _field(pieces: Sequence[str], place: int) -> str:

@@ -168,6 +168,13 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
         "ae_dim16.pt ae_dim32.pt",
         "lstm_hidden_16.pt lstm_hidden_32.pt",
         "m_step5_rank0_seed1.pt m_step5_rank1_seed2.pt",
+        "critic1.pt critic2.pt",
+        "agent_0.pt agent_1.pt",
+        "policy_p0.pth policy_p1.pth",
+        "era5_2019.pt era5_2020.pt",
+        "unet_64.pt unet_128.pt",
+        "ViT-B-16.pt ViT-B-32.pt",
+        "RRDB_x2.pth RRDB_x4.pth",
         "data_0.pt data_1.pt",
         "processed_graph-7.pt processed_graph-8.pt",
         "val_predictions_epoch_3.pt val_predictions_epoch_4.pt",
@@ -226,6 +233,12 @@ def test_kinds_of_names_share_a_draft_each(names: str) -> None:
     rules = load_rules({"rules/draft.yaml": "\n".join(["layout: ['*']", "part_folders: ['mp_*']", *lines, ""])})
     for kind, _ in kinds:
         assert all(claim(name, rules, folder=kind.folder).kind in ("format", "ambiguous") for name in kind.names)
+
+
+@every(["agent_9.pt agent_10.pt", "unet_256.pt unet_512.pt unet_768.pt", "m_2000.pt m_3000.pt", "net_1.pt net_2.pt"])
+def test_what_may_count_as_well_has_a_draft(names: str) -> None:
+    first, *others = names.split()
+    assert draft(first, others)
 
 
 def test_a_draft_is_made_from_some_names_however_many_there_are() -> None:
