@@ -91,7 +91,7 @@ def check_folder(
 def files_to_read(directory: int, name: str) -> tuple[InnerFile, ...]:
     """List the files of a checkpoint directory that `check_inner_file` may read one by one.
 
-    None, if something is missing already, or if the files of its framework can only be judged together.
+    Empty, if something is missing already, or if the files of its framework can only be judged together.
     """
     with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None) as guarded:
         _, files = _look(directory, name, guarded)

@@ -126,7 +126,7 @@ def compile_naming(
     several = [merged["target"]] if "target" in merged else merged.get("targets", [])
     before = len(faults)
     targets = tuple(filter(None, (compiler.target(value, n, len(several)) for n, value in enumerate(several))))
-    sound = targets if len(faults) == before else ()  # else each legacy rule would tell of the fault again
+    sound = targets if len(faults) == before else ()  # else each legacy rule would repeat a fault of the targets
     legacy = tuple(filter(None, (compiler.legacy(value, sound) for value in merged.get("legacy", []))))
     if not merged.keys() & {"target", "targets"}:
         hint = "add a target, or list it under 'formats', which keep their names"
@@ -253,9 +253,7 @@ class _Compiler(NamedTuple):
         try:
             return needed_variables(template)
         except TemplateError as error:
-            fault = Fault(place, f"{what}: {error}", error.hint)
-            if fault not in self.faults:
-                self.faults.append(fault)
+            self.refuse(place, f"{what}: {error}", error.hint)
             return []
 
 

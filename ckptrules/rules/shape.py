@@ -117,7 +117,7 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
         return None
     if node is None:
         return Value({}, start)
-    return _Reader(text.splitlines(), file, faults).read(node, shape, "the file")
+    return _Checker(text.splitlines(), file, faults).read(node, shape, "the file")
 
 
 def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
@@ -163,7 +163,7 @@ def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
     return None
 
 
-class _Reader(NamedTuple):
+class _Checker(NamedTuple):
     """Checks nodes of one file by shapes; ``what`` is the name of a node in messages."""
 
     lines: list[str]

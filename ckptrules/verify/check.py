@@ -18,7 +18,7 @@ from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.faults import content_problems, join_parts, merge_alike, name_problems, not_whole, unlike_others
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Context, Depth, Read, Row, identity_of, size_to_read
+from ckptrules.verify.portion import Context, Depth, Read, ReportRow, identity_of, size_to_read
 
 
 class Report(NamedTuple):
@@ -29,7 +29,7 @@ class Report(NamedTuple):
 
     experiment: str
     directory: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     problems: tuple[Problem, ...]
     to_read: int = 0
     expected: int = 0
@@ -51,7 +51,7 @@ class ToVerify(NamedTuple):
     found: Sorted
     new: tuple[Entry, ...]
     twins: tuple[tuple[Entry, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     marked: Mapping[str, Reason]
     others: frozenset[str]
 
@@ -87,7 +87,9 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
         found,
         new=tuple(entry for entry in new if read_as[entry.name] == entry.name),
         twins=tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
-        rows=tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
+        rows=tuple(
+            ReportRow(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old
+        ),
         marked=marked,
         others=others,
     )
@@ -110,9 +112,10 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     to_read = [entry for entry in begun.new if entry.name not in results]
     unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in results)]
     read_now = [
-        Row(name, one.entry.size, None if one.problem else one.result, name in read) for name, one in results.items()
+        ReportRow(name, one.entry.size, None if one.problem else one.result, name in read)
+        for name, one in results.items()
     ]
-    rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
+    rows = [*begun.rows, *read_now, *(ReportRow(one.name, one.size, None, read=False, unread=True) for one in unread)]
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in results.values() if one.problem), key=lambda fault: fault.names)
     unlike = [
@@ -122,7 +125,7 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     faulty = {name for fault in faults for name in fault.names}
     begun = begun._replace(marked={name: why for name, why in begun.marked.items() if name not in faulty})
     missing = {
-        one.entry.name: Row(one.entry.name, one.entry.size, None, read=one.entry.name in read, whole=False)
+        one.entry.name: ReportRow(one.entry.name, one.entry.size, None, read=one.entry.name in read, whole=False)
         for one in checkpoints
         if one.entry.name in begun.marked
     }
@@ -137,7 +140,9 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     ), unlike
 
 
-def _problems(begun: ToVerify, rules: RuleSet, rows: Sequence[Row], faults: Sequence[Problem]) -> Iterator[Problem]:
+def _problems(
+    begun: ToVerify, rules: RuleSet, rows: Sequence[ReportRow], faults: Sequence[Problem]
+) -> Iterator[Problem]:
     """Yield the problems of a directory: of its names, of the files that were read, and of the numbers inside."""
     found, marked = begun.found, begun.marked
     yield from found.problems
@@ -187,7 +192,7 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
     return frozenset(whole) - {problem.names[0] for problem in content_problems(named)}
 
 
-def sound(report: Report) -> Mapping[str, Row]:
+def sound(report: Report) -> Mapping[str, ReportRow]:
     """Return by name the rows that are verified, and whose names are in no problem."""
     blamed = {name for problem in report.problems for name in problem.names}
     return {row.name: row for row in report.rows if row.result and blamed.isdisjoint((row.name, *row.other_names))}

@@ -14,7 +14,7 @@ from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
 from ckptrules.formats.content import FileContent, combine
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Row
+from ckptrules.verify.portion import ReportRow
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -24,7 +24,7 @@ def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
 
 
 def unlike_others(
-    rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
+    rows: Iterable[ReportRow], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
 ) -> Iterator[Problem]:
     """Yield faults of unknown format in a series with known formats: something has overwritten these files."""
     kinds = {
@@ -45,24 +45,24 @@ def merge_alike(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) ->
     return [same[0]._replace(names=tuple(name for one in same for name in one.names)) for same in alike.values()]
 
 
-def join_parts(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
+def join_parts(rows: Sequence[ReportRow], checkpoints: Iterable[Checkpoint]) -> list[ReportRow]:
     """Combine the rows of the parts of each checkpoint; the new row has a result only if all of them have."""
     of_parts = {one.entry.name: one for one in checkpoints if one.parts}
     heads = {name: head for head, one in of_parts.items() for name in one.names}
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[ReportRow]] = {}
     for row in rows:
         groups.setdefault(heads.get(row.name, row.name), []).append(row)
     return sorted(_join(of_parts[head], group) if head in of_parts else group[0] for head, group in groups.items())
 
 
-def _join(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
+def _join(checkpoint: Checkpoint, rows: Sequence[ReportRow]) -> ReportRow:
     names, result = checkpoint.names, None
     parts = [row.result for row in sorted(rows, key=lambda row: names.index(row.name)) if row.result]
     if len(parts) == len(names):
         kind = ", ".join(dict.fromkeys(part.content.kind for part in parts))
         done = frozenset.intersection(*(part.done for part in parts))
         result = CheckResult(combine(kind, (part.content for part in parts)), done)
-    return Row(
+    return ReportRow(
         names[0],
         checkpoint.entry.size,
         result,

@@ -51,7 +51,7 @@ class Depth(NamedTuple):
         return not earlier.broken and loaded and ("structure" if self.quick else "checksums") in earlier.done
 
 
-class Row(NamedTuple):
+class ReportRow(NamedTuple):
     """A row of the report: one checkpoint.
 
     Attributes:

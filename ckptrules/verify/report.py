@@ -12,7 +12,7 @@ from ckptrules.report.style import Style, count_of, noun_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Row
+from ckptrules.verify.portion import ReportRow
 
 SIGN_WIDTH = 4  # columns of a sign and the blanks around it
 
@@ -110,12 +110,12 @@ def report_as_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _state_of(row: Row, style: Style) -> str:
+def _state_of(row: ReportRow, style: Style) -> str:
     not_sound = "to be read" if row.unread else "not sound" if row.whole else "not whole"
     return "; ".join(_details(row, row.result, style)) if row.result else not_sound
 
 
-def _details(row: Row, result: CheckResult, style: Style) -> Iterable[str]:
+def _details(row: ReportRow, result: CheckResult, style: Style) -> Iterable[str]:
     """Yield what is known of a sound checkpoint."""
     content, done = result.content, result.done
     inside = (("epoch", content.epoch), ("step", content.step))
@@ -129,7 +129,7 @@ def _details(row: Row, result: CheckResult, style: Style) -> Iterable[str]:
         yield "read now" if row.read else "known from an earlier run"
 
 
-def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
+def _row_as_data(row: ReportRow, *, whole: bool) -> dict[str, Any]:
     content = row.result.content if row.result else FileContent("")
     return {
         "name": row.name,

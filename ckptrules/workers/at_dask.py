@@ -94,15 +94,15 @@ def _at_work(terms: Terms) -> Iterator[Progress]:
     if terms.run not in _joined and (why := join(terms)):
         _wait_to_be_sent_away(terms)
         raise UnfitError(why)
-    reports = _Reports(terms.run)
+    reporter = _Reporter(terms.run)
     with _alone:
         os.chdir(terms.folder)
         stopping.share(_Request(terms.run))
         try:
-            yield reports
+            yield reporter
         finally:
             stopping.share(_Request(""))
-            reports.send()
+            reporter.send()
 
 
 def _wait_to_be_sent_away(terms: Terms) -> None:
@@ -126,7 +126,7 @@ class _Request:
     def __setitem__(self, place: int, value: float) -> None: ...
 
 
-class _Reports:
+class _Reporter:
     """A `Progress` that reports to the main process now and then, and ends the work if the run is to stop."""
 
     def __init__(self, run: str) -> None:

@@ -117,7 +117,7 @@ class Dask(HereFirst["Client"]):
         return start.result()
 
     def _submit(self, function: Callable[..., Answer], *values: Any) -> Future[Answer]:
-        """Have a worker call a function. When the future goes, the worker forgets the answer: nothing is done twice."""
+        """Have a worker call a function. The answer goes with the future; else Dask may make it again."""
         asked: Future[Answer] = self._wait_for_workers().get_executor(pure=False).submit(function, *values)
         return asked
 
