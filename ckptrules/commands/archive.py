@@ -269,8 +269,7 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
     if options.keep_source:
         return "\n".join([line, *notes])
     refuse_busy(session, options, place)  # again, as the packing may have taken hours
-    with reading.open_below(place.root, "") as root:
-        identity = looking.identify(root, place.top)
+    identity = looking.identify_at(place.root, place.top)
     if packing.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
     to_trash(session, options, place, sum(item.size for item in items), identity)

@@ -51,6 +51,13 @@ def identify(directory: int, name: str, without: Container[str] = ()) -> Identit
     return identity_of(status)
 
 
+def identify_at(root: str, path: str) -> Identity:
+    """Return the identity of a path below a root; as `identify`."""
+    folder, name = os.path.split(path)
+    with open_below(root, folder) as directory:
+        return identify(directory, name)
+
+
 def stands_for(directory: int, name: str, identity: Identity, without: Container[str] = ()) -> bool:
     """Return whether a name in an open directory still has this identity; as `identify`."""
     return is_known_by(identify(directory, name, without), identity)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
-from ckptrules.engine.entries import Identity, Item
+from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import looking, making, reading, unfinished
+from ckptrules.storage import looking, making, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, quick_difference
 from ckptrules.vault.copies import Answer, CopyRoute, Failed, OnLost, files_and_links, stage_copy
@@ -142,21 +142,17 @@ def _put_in_place(step: RestoreStep, tree: JournalledTree, waits_in: str, staged
     """Move a staged copy to its place, and the file that is there to the trash; return why that failed, or nothing."""
     folder, name = os.path.split(step.item.path)
     try:
-        bring = Step("move", waits_in, staged, folder, name, identity=_identity(tree, waits_in, staged))
+        identity = looking.identify_at(tree.outputs_dir, f"{waits_in}/{staged}")
+        bring = Step("move", waits_in, staged, folder, name, identity=identity)
         unit = Unit("restore", step.item.size, (bring,))
         if step.verdict == "replace":
-            trash, there = trash_folder(tree.journal.run, folder), _identity(tree, folder, name)
+            trash, there = trash_folder(tree.journal.run, folder), looking.identify_at(tree.outputs_dir, step.item.path)
             away = Step("move", folder, name, trash, trash_name(name), identity=there)
             unit = Unit("replace", step.item.size, (away, bring))
     except OSError as error:
         return why_of(error)
     top = step.item.path.partition("/")[0]  # so that undo takes back what lies in a folder before the folder
     return transact(tree, top, top, [unit]).why
-
-
-def _identity(tree: JournalledTree, folder: str, name: str) -> Identity:
-    with reading.open_below(tree.outputs_dir, folder) as directory:
-        return looking.identify(directory, name)
 
 
 def _failed(item: Item, identity: str, text: str, hint: str = "") -> RestoreStep:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import looking, making, reading, streams, unfinished
+from ckptrules.storage import looking, making, streams, unfinished
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
@@ -163,8 +163,7 @@ def finish(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress
             on_lost(item.path, making.make_link(root, item))
         elif item.kind == "directory":
             on_lost(item.path, making.set_item_metadata(root, item))
-    with reading.open_below(outputs_dir, staged) as directory:
-        return looking.identify(directory, top.path)
+    return looking.identify_at(outputs_dir, f"{staged}/{top.path}")
 
 
 def believed(path: str, manifest: Manifest) -> Manifest:
