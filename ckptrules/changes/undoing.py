@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 from ckptrules.changes.doing import begins
 from ckptrules.changes.history import Run, read_history
@@ -14,6 +16,7 @@ from ckptrules.changes.record import NOT_REACHED, Intent, RunRecord, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot, folders_above
+from ckptrules.storage.looking import refuses_changes
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
@@ -69,13 +72,14 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
     failed = {}
     left: set[Spot] = set()
     altered: set[Spot] = set()
+    refused = cache(partial(_why_refused, folders))
     moved: dict[str, str] = {}  # from a path after earlier steps to where that file is now
     for number, unit in enumerate(units):
         today = unit._replace(steps=tuple(_as_it_lies(step, moved) for step in unit.steps))
         leaves = {step.here for step in today.steps if KINDS[step.kind].leaves}
         new = leaves - left
         left |= new
-        if why := _first_obstacle(folders, today, Ahead(left, altered)):
+        if why := _first_obstacle(folders, today, Ahead(left, altered), refused):
             failed[number] = why
             left -= new
         else:
@@ -100,10 +104,19 @@ def moved_path(path: str, moved: Mapping[str, str]) -> str:
     return f"{moved[above]}{path[len(above) :]}" if above else path
 
 
-def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:
+def _why_refused(folders: Folders, directory: str) -> str:
+    """Return why the system refuses to change names in a directory, as far as it is there."""
+    with contextlib.suppress(OSError):
+        if number := refuses_changes(folders.descriptor(directory)):
+            return os.strerror(number)
+    return ""
+
+
+def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead, refused: Callable[[str], str]) -> str:
     for step in unit.steps:
         try:
-            why = KINDS[step.kind].check(folders, step, ahead)
+            why = refused(step.directory) or refused(step.to_directory)
+            why = why or KINDS[step.kind].check(folders, step, ahead)
         except OSError as error:
             why = why_of(error)
         if why:

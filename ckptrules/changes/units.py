@@ -25,6 +25,8 @@ ADVICE: Mapping[str, str] = {  # hints by facts in a reason, of which the first 
     HALF_DONE: "run again when the disk is well: that finishes it, or takes it back",
     os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
+    os.strerror(errno.ENOTDIR): "a link or a file stands there for a folder; look at it: ls -la",
+    os.strerror(errno.ELOOP): "a link stands there by now; look where it leads: ls -la",
     CHANGED: "look at it: it is left as it is",
     LINK_CHANGED: "look at it: it is left as it is",
     metadata.NOT_OURS: "let its owner run this, or root",

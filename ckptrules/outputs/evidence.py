@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections import defaultdict
@@ -25,7 +26,7 @@ from ckptrules.outputs.listing import into_part_folders
 from ckptrules.outputs.pointers import read_pointers
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.looking import holds_something
+from ckptrules.storage.looking import holds_something, refuses_changes
 from ckptrules.storage.reading import open_below, open_file_in
 from ckptrules.storage.streams import CHUNK, chunks
 
@@ -222,10 +223,10 @@ def same_content(directory: int, names: Collection[str], entries: Mapping[str, E
 
 def obstacle(directory: int, plan: Plan) -> Problem | None:
     """Return the problem that would stop the changes in an open directory; None if there is none."""
-    disk = os.fstatvfs(directory)
-    if disk.f_flag & os.ST_RDONLY:
+    disk, refused = os.fstatvfs(directory), refuses_changes(directory)
+    if refused == errno.EROFS:
         return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
+    if refused:
         return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
     if disk.f_blocks and disk.f_bavail * disk.f_frsize < (needed := JOURNAL_BYTES * len(plan.actions)):
         hint = (

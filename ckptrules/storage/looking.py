@@ -118,6 +118,13 @@ def _item(path: str, directory: int) -> Item | None:
     return Item(path, kind, size, status.st_mtime_ns, mode, link, uid=status.st_uid, gid=status.st_gid, holes=holes)
 
 
+def refuses_changes(directory: int) -> int:
+    """Return the number of the error by which the system would refuse new names in an open directory; 0 if none."""
+    if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    return 0 if os.access(".", os.W_OK | os.X_OK, dir_fd=directory) else errno.EACCES
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """Turn a result of ``stat`` of a directory into its stamp."""
     return Stamp(status.st_ino, status.st_mtime_ns, status.st_ctime_ns)

@@ -17,7 +17,7 @@ from ckptrules.changes.journals import interrupted
 from ckptrules.commands import undo
 from ckptrules.storage import lock
 from tests.conftest import ROOT, Project
-from tests.support import crash
+from tests.support import crash, nobody
 from tests.support.disturbing import Fault
 
 EARLY, LATE = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch=20-step=500.ckpt"
@@ -286,6 +286,20 @@ def test_a_run_that_cannot_be_taken_back_says_how_to_come_to_the_one_before(proj
         assert f"{verb}: run {second}, migrate\n'doit undo run={first}' takes back the run before it, migrate.\n" in out
     assert "before it" not in project.doit("undo", f"run={second}", check=1)
     project.doit("undo", f"run={first}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as nobody")
+def test_the_preview_of_an_undo_says_what_may_not_be_changed() -> None:
+    """It said that all could be taken back, and the run could do nothing."""
+    with nobody.project() as project:
+        project.make(TREE)
+        nobody.give(project.folder)
+        assert nobody.run(project.folder, "migrate", "delete_old=1").code == 0
+        (project.outputs / "one/checkpoints").chmod(0o555)
+        preview, out = (nobody.run(project.folder, "undo", more) for more in ("dry_run=1", "dry_run=0"))
+        told = [re.findall("Problem: .*", ended.output) for ended in (preview, out)]
+        assert (preview.code, told[0]) == (out.code, told[1]) == (1, told[1])
+        assert [one.rpartition(": ")[2] for one in told[0]] == ["Permission denied"] * 2
 
 
 LOOK_AT_IT = "look at it: it is left as it is"
