@@ -17,6 +17,7 @@ from ckptrules.engine.tree import of_one
 from ckptrules.rules.policies import EXAMPLE_NOW_NS
 
 _UNREAD = "write it as a name that the rules of naming understand"
+UNNAMED = "cannot be renamed"
 Wrong = tuple[str, str]  # a fact and a hint; the fact is empty if nothing is wrong
 
 
@@ -28,8 +29,13 @@ def prove(rules: RuleSet) -> Iterator[Fault]:
             fact, hint = (
                 _test_target(found, rules) if rule in rules.targets else _test(name, example, rule, found, rules)
             )
+            of_pack = fact.startswith(UNNAMED) and "/" in rule.id
+            if of_pack:  # whose examples the user cannot edit: one of them tells enough
+                hint = f"to rename some of its names, write a rule below 'legacy' in place of rename: [{rule.id}]"
             if fact:
                 yield Fault(example.place, f"{rule.called}: example '{name}' {fact}", hint)
+            if of_pack:
+                break
         for name, place in rule.near_misses.items():
             if fits(rule, name) is not None:
                 yield Fault(place, f"{rule.called}: counterexample '{name}' fits", "make the match narrower")
@@ -62,7 +68,7 @@ def _test(name: str, example: Example, rule: Rule, found: Claim, rules: RuleSet)
     try:
         given, _ = target_name(found, rules)
     except TemplateError as error:
-        return f"cannot be renamed: {error}", error.hint
+        return f"{UNNAMED}: {error}", error.hint
     again = claim(given, rules)
     if again.kind != "target":
         return f"becomes '{given}', which is {again.reason.text}", ""
