@@ -30,7 +30,7 @@ ONE_OF_SEVERAL = (OF_A_PROCESS, OF_A_MODEL_PART, OF_A_WORLD)
 NOT_OF_EACH = "metadata.json"  # of Megatron: beside this file, some processes may have written no .distcp
 
 OF_EACH_SAVE = re.compile(
-    r"(?:.*/)?(?:latest|.*\.metadata|.*_METADATA|.*\.ocdbt|[^/]*(?:args|ckpt|config|index|info|meta|state)[^/]*\.(?:json|ya?ml))"
+    r"(?:.*/)?(?:latest|.*\.metadata|.*_METADATA|.*\.ocdbt|[^/]*(?:args|checkpoint|ckpt|config|index|info|meta|state)[^/]*\.(?:json|ya?ml))"
 )
 """Files beside the weights that each save has; others may be written later (``eval_results.json``)."""
 _NUMBER = re.compile(r"[-_.]?\d+(?:-of-\d+)?", re.ASCII)

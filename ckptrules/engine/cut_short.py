@@ -11,7 +11,7 @@ from itertools import chain, islice
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
 from ckptrules.engine.counted import kind_of
 from ckptrules.engine.ruleset import Reason, is_told_all
-from ckptrules.engine.together import Order, Run, joined
+from ckptrules.engine.together import SAVES, Order, Run, joined
 from ckptrules.engine.words import ENDING, ending_of
 
 LAST = 3  # saves that are compared
@@ -22,7 +22,7 @@ ROLES = frozenset(
 )
 """Words in a name that say what a file holds (weights, optimizer state …), and not which training it belongs to."""
 # Of critic1 and critic2, the number is a part; behind these, it may be of a run (model2, f1, d64):
-COUNTED = ROLES.difference("model net nets weights params state".split(), "gdefq")
+COUNTED = ROLES.difference("model net nets weights params state".split(), "gdef")
 OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 """Words in a name that say neither."""
 PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
@@ -46,7 +46,7 @@ def cut_short(
     still show which files are saved together: if one of the newest save is among them, and an earlier save had all
     these files whole, the rest of the newest save does not count either.
     """
-    orders = [(*order_of(one.fields), -1 if one.series[1] else one.time or -1) for one in checkpoints]
+    orders = _orders(checkpoints)
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.files for one in checkpoints):
         return {}, {}  # every save is one file
     trainings: dict[Run, dict[Order, list[Checkpoint]]] = defaultdict(dict)
@@ -61,6 +61,16 @@ def cut_short(
         short |= of_newest
         showing |= of_earlier
     return short, showing
+
+
+def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
+    """Return the order of each checkpoint; an epoch without a step is at the step that others of that epoch have."""
+    orders = [(*order_of(one.fields), -1 if one.series[1] else one.time or -1) for one in checkpoints]
+    steps: dict[int, set[int]] = defaultdict(set)
+    for epoch, step, _ in orders:
+        steps[epoch].add(step)
+    one_step = {epoch: max(known) for epoch, known in steps.items() if epoch >= 0 and len(known - {-1}) == 1}
+    return [(epoch, one_step.get(epoch, step), time) for epoch, step, time in orders]
 
 
 def names_roles(folder: str) -> bool:
@@ -87,7 +97,9 @@ def _of_newest(
     else:
         lost = _lost(has.keys(), files, all_whole)
     if not lost:
-        more = [order for order in all_whole if files[order].keys() > has.keys()][:1]
+        runs = {_training(one.series[0]) for save in saves.values() for one in save}
+        count = SAVES if len(runs) > 1 else 1  # one alone would not show that these runs are saved together
+        more = [order for order in all_whole if files[order].keys() > has.keys()][:count]
         only = min((path for order in more for role, path in files[order].items() if role not in has), default="")
         return {}, _names(saves, more, f"nothing like {only} was saved since")
     path, last = min((own.get(role) or files[last[0]][role], last) for role, last in lost.items())

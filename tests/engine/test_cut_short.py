@@ -171,6 +171,7 @@ formats:
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("E", "G")),
         (load_rules({"rules/x.yaml": ENDINGS}), "model_{0}.{1}", ("pdopt", "pdparams")),
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("policy", "replay_buffer")),
+        (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("q1", "q2")),
         (load_rules({"rules/x.yaml": DRAFTED}), "{1}_{0}.pth", ("critic1", "critic2")),  # of epochs 1 and 2, too
     ],
 )
@@ -267,6 +268,28 @@ def test_files_of_one_save_whose_numbers_are_of_two_kinds_belong_together() -> N
     listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names))
     made = make_plan(rules, listing, rules.policies["default"])
     assert (made.going, made.unwhole) == (set(), ("D_3.pth",))
+
+
+def test_an_epoch_is_that_of_a_step() -> None:
+    """The models told epoch and step, the optimizers only the epoch: they were never compared."""
+    names = [one for n in (1, 2, 3) for one in (f"model_epoch_{n}_step_{n}0.pt", f"optimizer_epoch_{n}.pt")][:-1]
+    made = make_plan(
+        RULES,
+        Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names)),
+        with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"),
+    )
+    assert (made.going, made.unwhole) == (set(), (names[-1],))
+
+
+def test_what_shows_by_its_times_that_files_are_saved_together_stays() -> None:
+    """Two torn saves in a row left one pair, which alone shows nothing: the next run let it go."""
+    rules = load_rules({"rules/x.yaml": DRAFTED})
+    names = [f"{net}_{n}.pth" for n in (1, 2, 3, 4) for net in ("vqvae", "prior")] + ["vqvae_5.pth", "vqvae_6.pth"]
+    for _ in range(3):
+        entries = (Entry(one, "file", 1, 100 * int(one[-5]) + len(one)) for one in names)
+        names = sorted({*names} - make_plan(rules, Listing("x", "x", tuple(entries)), rules.policies["default"]).going)
+    assert {"vqvae_4.pth", "prior_4.pth"} <= {*names}
+    assert "vqvae_2.pth" not in names
 
 
 def test_a_file_that_is_new_since_one_save_hides_no_other_that_is_missing() -> None:
