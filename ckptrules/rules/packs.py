@@ -62,7 +62,7 @@ def shown(name: str) -> str:
 
 def chosen(names: Sequence[Value], faults: list[Fault]) -> dict[str, str]:
     """Return the path of each pack that rules list; add faults for unknown packs."""
-    known = sources([value.data for value in names])
+    known = sources([value.data for value in names]) if names else {}
     strange = [value for value in names if value.data not in known]
     faults += [Fault(value.place, f"no pack '{value.data}'", one_of(value.data, known)) for value in strange]
     return {value.data: known[value.data] for value in names if value.data in known}
