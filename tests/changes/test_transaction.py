@@ -20,6 +20,7 @@ from ckptrules.storage.posix import Disk
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
+from tests.support.putting_back import put_back
 from tests.support.undisturbed import contents, trained
 
 HERE = "one/checkpoints"
@@ -94,8 +95,7 @@ def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(pro
     shutil.copytree(project.outputs, kept, symlinks=True)
     command = ("restore", f"backup={made}", "force=1")
     for at in range(1, crash.run_in_turn(project.folder, *command).changes + 1):
-        shutil.rmtree(project.outputs)
-        shutil.copytree(kept, project.outputs, symlinks=True)
+        put_back(kept, project.outputs)
         crash.run_in_turn(project.folder, *command, fault=Fault(at, how))
         assert set(everything) <= set(contents(project)), at
         ended = crash.run_in_turn(project.folder, *command)

@@ -20,6 +20,7 @@ from tests.conftest import ROOT, Project, all_below, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
 from tests.support.disturbing import Fault
+from tests.support.putting_back import put_back
 
 EARLY, EARLY_NEW = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch-02_step-000176.ckpt"
 DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
@@ -103,8 +104,7 @@ class Undisturbed:
 
     def begin(self) -> None:
         """Put the outputs folder back to how it was."""
-        shutil.rmtree(self.project.outputs)
-        shutil.copytree(self.kept, self.project.outputs, symlinks=True)
+        put_back(self.kept, self.project.outputs)
         self.began = time.time_ns()
 
     def kills(self) -> Iterator[Fault]:
@@ -338,8 +338,7 @@ class Place:
 
     def begin(self) -> None:
         """Put everything back to how it was; files get other inodes."""
-        shutil.rmtree(self.project.folder)
-        shutil.copytree(self.kept, self.project.folder, symlinks=True)
+        put_back(self.kept, self.project.folder)
 
     def tree(self) -> dict[str, str]:
         """Return what people have: path → hash, or ``-> text`` of a link. Archives stay, whatever is undone."""
