@@ -26,6 +26,7 @@ from ckptrules.outputs.evidence import Looks
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders, read_directory
 from ckptrules.outputs.picking import Tree, rules_here
+from ckptrules.outputs.pointers import line_for, pointer_files
 from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
@@ -51,10 +52,11 @@ class Around(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """What leads to a name: its ``path`` below ``outputs_dir``, and how it does."""
+    """What leads to a name: its ``path`` below ``outputs_dir``, how it does, and the ``line`` of rules that ends it."""
 
     path: str
     does: str
+    line: str = ""
 
 
 class Followers:
@@ -263,7 +265,10 @@ def _cannot_follow(unit: Unit, moves: Moves, around: Around) -> Holder | None:
     named = _of(moves, around.texts)
     fields = reader(around.looks.rules)(head_of(unit).name, None).claim.fields if named else {}
     if pointer := cannot_follow(around.texts, moves, fields):
-        return Holder(pointer, "names it, and could not follow")
+        is_tracker = pointer in around.looks.pointers[0] and pointer not in pointer_files(
+            around.looks.listing, around.looks.rules
+        )
+        return Holder(pointer, "names it, and could not follow", line_for(pointer) if is_tracker else "")
     for text in named:
         if (owner := around.looks.foreign.get(text.pointer)) and not text.text.isdigit():
             return Holder(text.pointer, f"names it, and belongs to {owner}")
@@ -272,6 +277,7 @@ def _cannot_follow(unit: Unit, moves: Moves, around: Around) -> Holder | None:
 
 def _stays(unit: Unit, holder: Holder) -> Problem:
     what = "re-point or remove that link" if holder.does == "points to it" else "change that file, or move it away"
+    what += f" (in the rules, {holder.line})" * bool(holder.line)
     text = f"stays as it is: {holder.path} {holder.does}"
     return Problem("refused", (head_of(unit).name,), text, f"{what}, then undo this again")
 

@@ -161,11 +161,16 @@ def _says_more(file: str) -> bool:
 
 def _stays_note(file: str, named: Sequence[str]) -> Reason:
     """Return the note that the checkpoints in a tracker stay as they are, and the line that would change this."""
-    called = in_line(pattern_of(in_part_folder(file)[1]))
-    line, does = ("ignored", "name nothing") if file.startswith(ABOVE) else ("pointers", "follow")
     more = f" and {len(named) - 1} more" * (len(named) > 1)
     stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
-    return Reason(f"{file} names {named[0]}{more}, {stays}: '{line}: [{called}]' lets it {does}")
+    return Reason(f"{file} names {named[0]}{more}, {stays}: {line_for(file)}")
+
+
+def line_for(tracker: str) -> str:
+    """Return the line of a rule file that lets a tracker follow; one above the directory can only name nothing."""
+    called = in_line(pattern_of(in_part_folder(tracker)[1]))
+    line, does = ("ignored", "name nothing") if tracker.startswith(ABOVE) else ("pointers", "follow")
+    return f"'{line}: [{called}]' lets it {does}"
 
 
 def _pointer_text(directory: int, pointer: str, *, is_link: bool, protects: bool) -> bytes | None:

@@ -113,6 +113,10 @@ def test_what_a_file_names_that_cannot_follow_keeps_its_name(project: Project, w
     for more in ("dry_run=1", "dry_run=0"):
         out = project.doit("undo", more, check=1)
         assert re.search(rf"Problem: {NEW} stays as it is: (\.\./)?best\.json names it, and could not follow", out)
+        line = (
+            "'pointers: [best.json]' lets it follow" if where == HERE else "'ignored: [best.json]' lets it name nothing"
+        )
+        assert f"hint: change that file, or move it away (in the rules, {line}), then undo this again\n" in out
     assert project.names("one") == sorted(["epoch=1-step=1.ckpt", NEW, *(["best.json"] if where == HERE else [])])
     tracker.unlink()
     project.doit("undo")
