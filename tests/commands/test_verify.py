@@ -236,6 +236,14 @@ def test_quick_is_not_enough_for_a_later_whole_verification(project: Project) ->
     ]
 
 
+def test_a_quick_look_says_that_verified_does_not_count_it(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    told = "quick=1 compares no checksums: 'verified=1' counts only what 'doit verify' read without it.\n"
+    for _ in range(2):
+        assert told in project.doit("verify", "quick=1")
+    assert "quick=1" not in project.doit("verify") + project.doit("verify", "dry_run=1", "quick=1")
+
+
 def test_a_preview_and_a_damaged_memory_change_nothing(project: Project) -> None:
     put(project, GOOD, lightning(3, 352))
     project.doit("verify", "dry_run=1")
