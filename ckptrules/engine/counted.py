@@ -33,6 +33,7 @@ OF_EACH_SAVE = re.compile(
     r"(?:.*/)?(?:latest|.*\.metadata|.*_METADATA|.*\.ocdbt|[^/]*(?:args|checkpoint|ckpt|config|index|info|meta|state)[^/]*\.(?:json|ya?ml))"
 )
 """Files beside the weights that each save has; others may be written later (``eval_results.json``)."""
+SOME = 64
 _NUMBER = re.compile(r"[-_.]?\d+(?:-of-\d+)?", re.ASCII)
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 
@@ -58,6 +59,17 @@ def families(texts: Iterable[str]) -> set[str]:
 def kind_of(path: str) -> str:
     """Return a path in a folder without its numbers: of a step, a rank or a shard. A part of a model keeps its own."""
     return path[path.rindex("mp_rank_") :] if OF_A_MODEL_PART.fullmatch(path) else _NUMBER.sub("", path)
+
+
+def of_kinds(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Return the files in a folder by `kind_of`: up to `SOME`, but one where their names tell how many there are."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        is_told = path.endswith(".distcp") or _NTH.search(path) or any(one.fullmatch(path) for one in ONE_OF_SEVERAL)
+        kind = found[kind_of(path)]
+        if len(kind) < (1 if is_told else SOME):
+            kind.append(path)
+    return found
 
 
 def why_ranks_lack(paths: Collection[str]) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain, islice
 
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
-from ckptrules.engine.counted import kind_of
+from ckptrules.engine.counted import of_kinds
 from ckptrules.engine.ruleset import Reason, is_told_all
 from ckptrules.engine.together import SAVES, Order, Run, joined
 from ckptrules.engine.words import ENDING, ending_of
@@ -145,7 +145,10 @@ def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
             words = _without(_WORD.findall(name.casefold()), numbers_told(one.fields).values())
             pieces = *_training(one.series[0]), *_split(words)[0]
             found[*pieces, ending + "/" * (entry.kind == "directory")] = name
-            found |= {(*pieces, kind_of(path)): f"{name}/{path}" for path in entry.files}
+            kinds = of_kinds(entry.files).items()
+            found |= {
+                (*pieces, kind, str(n)): f"{name}/{path}" for kind, paths in kinds for n, path in enumerate(paths)
+            }
     return found
 
 

@@ -68,7 +68,7 @@ class Entry(NamedTuple):
         torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
         only_texts: whether a directory has only texts, pictures and the like in it.
         shared: its files that have several names.
-        files: paths of weights, states and settings in a directory, one of each kind (`kind_of`): saves have the same.
+        files: paths of weights, states and settings in a directory, as `of_kinds` has them: saves have the same.
     """
 
     name: str

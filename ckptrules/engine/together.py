@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from itertools import pairwise
@@ -53,16 +53,19 @@ def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
 
 
 def _are_together(one: Saves, other: Saves) -> bool:
-    """Return whether the last saves that two runs have in common each took a small part of the time around them."""
+    """Return whether enough of the last saves that two runs share took a small part of the time around them."""
     spans = {order: _span([*one.get(order, ()), *other.get(order, ())]) for order in {*one, *other}}
-    common = sorted(one.keys() & other.keys())[-SAVES:]
-    ends = sorted(spans.values())
-    before = {later: later[0] - earlier[1] for earlier, later in pairwise(ends)}
-    behind = {earlier: later[0] - earlier[1] for earlier, later in pairwise(ends)}
-    return all(
-        APART * (end - start) < min(gaps.get((start, end), end) for gaps in (before, behind))
+    common = sorted(one.keys() & other.keys())[-SAVES - 1 :]  # the last one may have taken long, as on a full disk
+    gaps = defaultdict[tuple[int, int], list[int]](list)
+    for earlier, later in pairwise(sorted(spans.values())):
+        gaps[earlier].append(later[0] - earlier[1])
+        gaps[later].append(later[0] - earlier[1])
+    quick = [
+        (start, end)
         for start, end in map(spans.__getitem__, common)
-    )
+        if APART * (end - start) < min(gaps[start, end], default=0)
+    ]
+    return len(quick) >= SAVES
 
 
 def _span(files: Iterable[Checkpoint]) -> tuple[int, int]:

@@ -158,7 +158,7 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     The paths ``without``, which begin with the name, are passed over.
     """
     # Not above: a run that looks into no folder does not need them.
-    from ckptrules.engine.counted import OF_EACH_SAVE, kind_of, why_ranks_lack, why_too_few
+    from ckptrules.engine.counted import OF_EACH_SAVE, of_kinds, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
     walk = _Walk(name)
@@ -176,7 +176,6 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     torn += [why_ranks_lack(walk.paths), NO_WEIGHTS if lacks_weights(walk.paths) else ""]
     hollow = unread or min(walk.hollow, default="")
     saved = [path for path in walk.paths if path.endswith(WEIGHTS) or OF_EACH_SAVE.fullmatch(path)]
-    files = {kind_of(path): path for path in sorted(saved, reverse=True)}
     return Inside(
         Identity("directory", walk.size, max(walk.times, default=NO_FILE)),
         holds_something=bool(walk.times) or walk.leads,
@@ -184,7 +183,7 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
         torn=min(filter(None, torn), default=""),
         only_texts=not hollow and all(path.endswith(NO_CHECKPOINT_ENDINGS) for path in walk.paths),
         shared=hard_links(walk.several),
-        files=tuple(sorted(files.values())),
+        files=tuple(sorted(path for kind in of_kinds(saved).values() for path in kind)),
     )
 
 

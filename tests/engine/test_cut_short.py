@@ -219,6 +219,11 @@ def folders(*saves: str) -> Listing:
         ("a.pt b.pt,a.pt", "", "cp-2"),
         ("a_1.pt b_1.pt,a_2.pt b_2.pt,a_3.pt", "", "cp-3"),  # the number is that of the save
         ("rng_state.pth b.pt,rng_state.pth b.pt,b.pt rng_state_0.pth", "cp-1 cp-2", ""),  # now of two processes
+        ("s_0/a.npz s_1/a.npz,s_0/a.npz s_1/a.npz,s_0/a.npz", "", "cp-3"),  # of mesh-transformer-jax
+        ("s_0/a.npz s_1/a.npz,s_0/a.npz s_1/a.npz,s_0/a.npz s_2/a.npz", "cp-1 cp-2", ""),
+        ("a.pt,a.pt,a.pt b.pt", "cp-1 cp-2", ""),
+        ("m-1-of-2.pt m-2-of-2.pt,m-1-of-2.pt m-2-of-2.pt,m-1-of-1.pt", "cp-1 cp-2", ""),  # names tell how many
+        ("rank0.pt rank1.pt,rank0.pt rank1.pt,rank0.pt", "cp-1 cp-2", ""),
         ("b.pt,b.pt c.pt,b.pt c.pt", "cp-1 cp-2", ""),
         ("b.pt,b.pt,b.pt", "cp-1 cp-2", ""),
         ("a.pt b.pt,a.pt b.pt,a.pt,a.pt", "cp-1 cp-3", ""),  # it saves less since the third
