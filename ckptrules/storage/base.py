@@ -1,4 +1,4 @@
-"""The protocol that every storage implements, on a disk (`posix`) or in a bucket."""
+"""The protocol that every storage implements, on a disk or in a bucket: see `posix` and `memory`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ class LockedError(Exception):
 class Stat(NamedTuple):
     """What a storage knows of a name.
 
-    ``size`` is in bytes; ``time_ns`` is when the content was written, in nanoseconds since 1970: a move keeps it. A
-    folder has the sum of the sizes and the newest of the times of all files in it (0 and -1 without files); only
-    `Storage.stat` returns these: `Storage.list` gives folders 0 and 0. ``shared`` are files with hard links: to remove
-    these names may free no bytes.
+    ``size`` is in bytes; ``time_ns`` is when the content was written, in nanoseconds since 1970: a move keeps it.
+    ``version`` is opaque, and equal only while kind and content are the same. A folder has the sum of the sizes and the
+    newest of the times of all files in it (0 and -1 without files); only `Storage.stat` returns these: `Storage.list`
+    gives folders 0, 0 and no version. ``shared`` are files with hard links: to remove these names may free no bytes.
     """
 
     kind: EntryKind
     size: int
     time_ns: int
+    version: str = ""
     shared: tuple[HardLinks, ...] = ()
 
 
@@ -52,22 +53,32 @@ class Storage(Protocol):
     others must be there, if the storage has folders at all.
     """
 
+    @property
+    def moves_at_once(self) -> bool:
+        """Whether a crash in a move leaves exactly one of both names. Else it may leave both, of one version."""
+
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """Yield all names in a folder (the root is ``""``), in no order."""
 
     def stat(self, path: str) -> Stat:
         """Look at a path; a folder is walked through."""
 
+    def stamp(self, folder: str) -> str | None:
+        """Return a text that changes when a name in the folder does; None where the storage has no such thing."""
+
     def read(self, path: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         """Open a file for reading at byte ``start``; a negative one counts from the end."""
 
-    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> None:
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
         """Write a new file, whole and durable, or none; FileExistsError if the name is taken."""
 
-    def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:
-        """Replace a file, or write a new one: readers see the old or the new content.
+    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
+        """Replace the version ``was``, or any, or write a new file: readers see the old or the new content.
 
         If it is not ``durable``, a power cut may lose it.
+
+        Raises:
+            Changed: another version is there, and stays.
         """
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
@@ -76,11 +87,21 @@ class Storage(Protocol):
         If it is ``durable``, the line and all before it are on the disk on return.
         """
 
-    def move(self, path: str, to: str) -> None:
-        """Rename a file or folder; FileExistsError if the new name is taken, be it by an empty folder."""
+    def move(self, path: str, to: str, was: str | None = None) -> None:
+        """Rename the version ``was``, or any; its time and version stay.
 
-    def remove(self, path: str) -> None:
-        """Remove a file or folder. Of a folder, all is removed that can be; OSError if something is left."""
+        Raises:
+            FileExistsError: the new name is taken, be it by an empty folder.
+            Changed: another version is there, and stays.
+        """
+
+    def remove(self, path: str, was: str | None = None) -> None:
+        """Remove the version ``was``, or any. Of a folder, all is removed that can be.
+
+        Raises:
+            Changed: another version is there, and stays.
+            OSError: something could not be removed.
+        """
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> AbstractContextManager[object]:
         """Lock the tree against other runs, which are shown the text ``holder``.
@@ -109,3 +130,9 @@ def is_known_by(there: Identity, noted: Identity) -> bool:
 def identity_of(stat: Stat) -> Identity:
     """Return what journals note of a name: kind, size and time; only the kind if it is no file or directory."""
     return Identity._make(stat[:3]) if stat.kind in ("file", "directory") else Identity(stat.kind, 0, 0)
+
+
+def refuse_others(stat: Stat, was: str | None, path: str) -> None:
+    """Raise `Changed` if this is another version than ``was``; None stands for any version."""
+    if was is not None and stat.version != was:
+        raise Changed(path)

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ckptrules.storage.base import Say, Stat
+from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.lock import Lock, lock
-from ckptrules.storage.looking import hard_links, identity_of, walk_folder
+from ckptrules.storage.looking import hard_links, identity_of, stamp_of, walk_folder
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_plain_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
@@ -20,6 +20,8 @@ from ckptrules.storage.writing import remove, remove_temporary_files, temporary_
 
 class Disk:
     """A folder of a disk and all below it. Files of the state must be believed (`believing.refuse_unbelieved`)."""
+
+    moves_at_once = True
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -36,11 +38,12 @@ class Disk:
     def stat(self, path: str) -> Stat:
         """As `Storage.stat`."""
         with self._parent_of(path) as (directory, name):
-            status = os.lstat(name, dir_fd=directory)
-            if not stat.S_ISDIR(status.st_mode):
-                return _stat_of(status)
-            found = walk_folder(directory, name)
-            return Stat(*found.identity, found.shared)
+            return _stat_in(directory, name)
+
+    def stamp(self, folder: str) -> str | None:
+        """As `Storage.stamp`."""
+        with open_directory(self.root, folder) as directory:
+            return ".".join(map(str, stamp_of(os.fstat(directory))))
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
@@ -55,7 +58,7 @@ class Disk:
                 stream.seek(start if start > 0 else max(0, os.fstat(file).st_size + start))
             yield stream
 
-    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> None:
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
         """As `Storage.create`."""
         with self._written(path, content) as (directory, name, file, temporary):
             if time_ns is not None:
@@ -63,15 +66,18 @@ class Disk:
             os.fsync(file)
             rename(directory, temporary, name)
             os.fsync(directory)
+            return _stat_of(os.fstat(file))
 
-    def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:
+    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
         """As `Storage.replace`."""
         with self._written(path, content) as (directory, name, file, temporary):
             if durable:
                 os.fsync(file)
+            _refuse_others(directory, name, was, path)
             os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
             if durable:
                 os.fsync(directory)
+            return _stat_of(os.fstat(file))
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
         """As `Storage.append`."""
@@ -110,14 +116,16 @@ class Disk:
         for path in list(self._ends):
             self._close(path)
 
-    def move(self, path: str, to: str) -> None:
+    def move(self, path: str, to: str, was: str | None = None) -> None:
         """As `Storage.move`."""
         with self._parent_of(path) as (directory, name), self._parent_of(to, make=True) as (target, new):
+            _refuse_others(directory, name, was, path)
             rename(directory, name, new, target)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, was: str | None = None) -> None:
         """As `Storage.remove`. Folders of ours are made writable first."""
         with self._parent_of(path) as (directory, name):
+            _refuse_others(directory, name, was, path)
             remove(directory, name)
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Lock:
@@ -157,9 +165,25 @@ def _stat_of(status: os.stat_result) -> Stat:
     if stat.S_ISDIR(status.st_mode):
         return Stat("directory", 0, 0)
     kind, size, _ = identity_of(status)
-    return Stat(kind, size, status.st_mtime_ns, hard_links([status]))
+    version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
 
 
 def _known_by(status: os.stat_result) -> tuple[int, ...]:
     """Return which file it is, and all that decides whether it is believed."""
     return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
+
+
+def _stat_in(directory: int, name: str) -> Stat:
+    """Look at a name in an open directory; a folder is walked through."""
+    status = os.lstat(name, dir_fd=directory)
+    if not stat.S_ISDIR(status.st_mode):
+        return _stat_of(status)
+    found = walk_folder(directory, name)
+    _, size, newest = found.identity
+    return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
+
+
+def _refuse_others(directory: int, name: str, was: str | None, path: str) -> None:
+    if was is not None:  # else a folder would be walked through for nothing
+        refuse_others(_stat_in(directory, name), was, path)

@@ -37,7 +37,8 @@ def do(storage: Storage, run: str, header: dict[str, object], *units: Unit, **of
     journal = Journal(storage, run, 1, header)
     number = journal.intend("exp", "exp", units, **of_intent)  # type: ignore[arg-type]
     for step in (step for unit in units for step in unit.steps):
-        storage.move(step.here.path, step.there.path)
+        stat = storage.stat(f"{step.directory}/{step.name}")
+        storage.move(f"{step.directory}/{step.name}", f"{step.to_directory}/{step.to}", stat.version)
     journal.conclude(number, {})
     return journal
 

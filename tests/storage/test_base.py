@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage.base import LockedError, Stat, Storage
+from ckptrules.storage.base import Changed, LockedError, Stat, Storage
 from ckptrules.storage.writing import write_file
 from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
+from tests.support.undisturbed import wait_a_tick
 
 AT = 1_700_000_000_000_000_000
 
@@ -35,9 +36,10 @@ def files(storage: Storage, folder: str = "") -> Iterator[tuple[str, Stat]]:
 
 
 def test_what_is_created_is_there_whole_and_has_its_time(storage: Storage) -> None:
-    storage.create(f"{FOLDER}/a", [b"one", b"", b"two"], AT)
-    assert storage.stat(f"{FOLDER}/a") == Stat("file", 6, AT)
-    assert dict(files(storage)) == {f"{FOLDER}/a": Stat("file", 6, AT)}
+    made = storage.create(f"{FOLDER}/a", [b"one", b"", b"two"], AT)
+    assert made[:3] == ("file", 6, AT)
+    assert storage.stat(f"{FOLDER}/a") == made
+    assert dict(files(storage)) == {f"{FOLDER}/a": made}
     assert content(storage, f"{FOLDER}/a") == b"onetwo"
 
 
@@ -67,23 +69,22 @@ def test_what_cannot_be_written_whole_is_not_there(storage: Storage) -> None:
 
 
 def test_nothing_that_is_there_is_ever_replaced_unasked(storage: Storage) -> None:
-    for path in (f"{FOLDER}/a", f"{FOLDER}/b", f"{OTHER}/c"):
-        storage.create(path, [path[-1].encode()])
-    before = dict(files(storage))
+    first, second = (storage.create(f"{FOLDER}/{name}", [name.encode()]) for name in "ab")
+    storage.create(f"{OTHER}/c", [b"c"])
     for taken in (f"{FOLDER}/b", OTHER):
         with pytest.raises(FileExistsError):
             storage.create(taken, [b"new"])
         with pytest.raises(FileExistsError):
             storage.move(f"{FOLDER}/a", taken)
-    assert dict(files(storage)) == before
+    assert [storage.stat(f"{FOLDER}/{name}") for name in "ab"] == [first, second]
     assert [content(storage, path) for path in (f"{FOLDER}/a", f"{FOLDER}/b", f"{OTHER}/c")] == [b"a", b"b", b"c"]
 
 
-def test_a_move_keeps_time_and_content(storage: Storage) -> None:
-    storage.create(f"{FOLDER}/a", [b"x"], AT)
+def test_a_move_keeps_time_version_and_content(storage: Storage) -> None:
+    before = storage.create(f"{FOLDER}/a", [b"x"], AT)
     for path, to in ((f"{FOLDER}/a", f"{OTHER}/b"), (f"{OTHER}/b", f"{STATE}/trash/run/exp/a")):
-        storage.move(path, to)
-        assert dict(files(storage)) == {to: Stat("file", 1, AT)}
+        storage.move(path, to, before.version)
+        assert dict(files(storage)) == {to: before}
         assert content(storage, to) == b"x"
         with pytest.raises(FileNotFoundError):
             storage.stat(path)
@@ -92,14 +93,39 @@ def test_a_move_keeps_time_and_content(storage: Storage) -> None:
 def test_a_folder_is_the_sum_of_what_is_in_it_and_moves_with_it(storage: Storage) -> None:
     for name, text, at in (("a", b"12", AT), ("b", b"345", AT + 7)):
         storage.create(f"{OTHER}/{name}", [text], at)
-    assert storage.stat(OTHER) == Stat("directory", 5, AT + 7)
-    storage.move(OTHER, f"{FOLDER}/new")
-    assert storage.stat(f"{FOLDER}/new") == Stat("directory", 5, AT + 7)
+    before = storage.stat(OTHER)
+    assert before[:3] == ("directory", 5, AT + 7)
+    storage.move(OTHER, f"{FOLDER}/new", before.version)
+    assert storage.stat(f"{FOLDER}/new") == before
     assert {path: stat.size for path, stat in files(storage)} == {f"{FOLDER}/new/a": 2, f"{FOLDER}/new/b": 3}
     with pytest.raises(OSError, match="nvalid"):
         storage.move(f"{FOLDER}/new", f"{FOLDER}/new/inner")
+    storage.replace(f"{FOLDER}/new/a", [b"12"])
+    assert storage.stat(f"{FOLDER}/new").version != before.version
     storage.remove(f"{FOLDER}/new")
     assert list(files(storage)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda storage, was: storage.move(f"{FOLDER}/a", f"{FOLDER}/b", was),
+        lambda storage, was: storage.remove(f"{FOLDER}/a", was),
+        lambda storage, was: storage.replace(f"{FOLDER}/a", [b"mine"], was),
+    ],
+    ids=["move", "remove", "replace"],
+)
+def test_what_has_changed_since_it_was_looked_at_stays(
+    storage: Storage, change: Callable[[Storage, str], object]
+) -> None:
+    seen = storage.create(f"{FOLDER}/a", [b"seen"])
+    storage.replace(f"{FOLDER}/a", [b"anew"])
+    with pytest.raises(Changed, match="has changed since it was looked at"):
+        change(storage, seen.version)
+    assert content(storage, f"{FOLDER}/a") == b"anew"
+    assert [path for path, _ in files(storage)] == [f"{FOLDER}/a"]
+    change(storage, storage.stat(f"{FOLDER}/a").version)
+    assert [content(storage, path) for path, _ in files(storage)] in ([b"anew"], [], [b"mine"])
 
 
 @pytest.mark.parametrize(
@@ -107,11 +133,13 @@ def test_a_folder_is_the_sum_of_what_is_in_it_and_moves_with_it(storage: Storage
     [
         lambda storage, path: storage.stat(path),
         lambda storage, path: list(storage.list(path)),
+        lambda storage, path: storage.stamp(path),
         content,
         lambda storage, path: storage.move(path, f"{FOLDER}/to"),
         lambda storage, path: storage.remove(path),
+        lambda storage, path: storage.replace(path, [b""], "1"),
     ],
-    ids="stat list read move remove".split(),
+    ids="stat list stamp read move remove replace".split(),
 )
 def test_what_is_not_there_is_said_so(storage: Storage, use: Callable[[Storage, str], object]) -> None:
     for path in (f"{FOLDER}/gone", "gone/gone", f"{STATE}/gone", f"{STATE}/gone/gone"):
@@ -136,13 +164,12 @@ def test_a_file_is_no_folder(storage: Storage) -> None:
 @pytest.mark.parametrize("path", ["", ".", "..", f"{FOLDER}/..", f"{FOLDER}/../../a", f"{FOLDER}/", f"{STATE}/../../a"])
 def test_no_path_leads_out_of_the_root(storage: Storage, path: str) -> None:
     storage.create(f"{FOLDER}/a", [b"x"])
-    changes: list[Callable[[], object]] = [
+    for change in (
         lambda: storage.create(path, [b""]),
         lambda: storage.replace(path, [b""]),
         lambda: storage.append(path, b""),
         lambda: storage.move(f"{FOLDER}/a", path),
-    ]
-    for change in changes:
+    ):
         with pytest.raises(OSError, match=r"."):
             change()
     assert [path for path, _ in files(storage)] == [f"{FOLDER}/a"]
@@ -179,6 +206,22 @@ def test_what_is_durable_has_its_name_on_the_disk(
     monkeypatch.setattr(os, "fsync", watched)
     write(storage)
     assert (tmp_path / "outputs" / folder).stat().st_ino in synced
+
+
+@pytest.mark.on_disk  # in memory, all of it may come within one tick of the clock
+def test_a_stamp_changes_with_every_name(storage: Storage) -> None:
+    storage.create(f"{FOLDER}/a", [b"x"])
+    stamps = [storage.stamp(FOLDER)]
+    for change in (
+        lambda: storage.create(f"{FOLDER}/b", [b"x"]),
+        lambda: storage.move(f"{FOLDER}/b", f"{FOLDER}/c"),
+        lambda: storage.remove(f"{FOLDER}/a"),
+    ):
+        wait_a_tick()
+        change()
+        stamps.append(storage.stamp(FOLDER))
+    assert None in stamps or len(set(stamps)) == len(stamps)
+    assert storage.stamp(FOLDER) == stamps[-1]
 
 
 def test_one_holds_the_lock_and_others_are_told_of_it(storage: Storage) -> None:

@@ -10,7 +10,6 @@ from typing import cast
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
-from tests.support.memory import Memory
 
 FOLDER, OTHER, NOTES = "exp", "exp/inner", f"{STATE}/journal"  # only folders of the state are made by what needs them
 
@@ -28,5 +27,5 @@ def disk(folder: Path) -> Storage:
 
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "disk": disk,
-    "memory": lambda _: Memory(),
+    "memory": lambda _: made("memory.Memory"),
 }
