@@ -143,7 +143,8 @@ def with_facts(path: str, text: str) -> Callable[[Project], None]:
 def folders_with(text: str) -> Callable[[Project], None]:
     def make(project: Project) -> None:
         folders(project)
-        put(project, f"checkpoints/{name(10)}/state.json", text, age=10 * 86_400)
+        for epoch, content in ((10, text), (11, "{}"), (12, "{}")):
+            put(project, f"checkpoints/{name(epoch)}/state.json", content, age=(20 - epoch) * 86_400)
 
     return make
 
@@ -176,7 +177,7 @@ CASES = {
     ),
     "files arrive inside a checkpoint directory": Case(
         "{keep_within: 2d from newest, keep_at_least: 1}", lambda p: [put(p, f"checkpoints/{name(n)}/model.pt", age=1000) for n in (10, 11)],
-        lambda p: put(p, f"checkpoints/{name(10)}/more.pt", age=-30), [],
+        lambda p: put(p, f"checkpoints/{name(10)}/more.txt", age=-30), [],
     ),
     "a pointer file is rewritten in place": Case(KEEP_1, named_by(name(10)), lambda p: rewrite(p, "checkpoints/latest", name(11)), [name(10)]),
     "a pointer file is rewritten, its size and time are the same": Case(
