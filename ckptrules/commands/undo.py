@@ -38,10 +38,10 @@ from ckptrules.run.experiments import unsearched_notes
 from ckptrules.run.hints import command
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.outcome import FAULTS, Done, Output, RunContext, untouched
-from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
+from ckptrules.run.past import chosen_run, command_of, runs_of, runs_with, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import TaskDict, chosen_of, hand_over
+from ckptrules.run.tasks import TaskDict, chosen_of, hand_over, refuse_unknown_experiments
 from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
@@ -140,6 +140,10 @@ def what_to_undo(session: Session, options: Options) -> tuple[Run | None, list[s
     """
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     if run is None:
+        if options.experiments is not None or any(word.base == "undo" for word in session.line.words):
+            runs = runs_with(options.outputs_dir, None)
+            known = sorted({intent.experiment for one in runs for _, intent in one.intents})
+            refuse_unknown_experiments(session, "undo", options, known, "" if known else "no run has changed any")
         return None, session.selected("undo"), ()  # doit needs a task for each of these words
     changed = sorted({intent.experiment for _, intent in run.intents})
     listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"

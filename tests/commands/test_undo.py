@@ -302,6 +302,16 @@ def test_the_preview_of_an_undo_says_what_may_not_be_changed() -> None:
         assert [one.rpartition(": ")[2] for one in told[0]] == ["Permission denied"] * 2
 
 
+def test_an_experiment_that_no_run_has_changed_is_refused_also_where_nothing_stands(project: Project) -> None:
+    """It was a success."""
+    project.make(TREE)
+    project.doit("migrate")
+    project.doit("undo")
+    for words in (["undo", "experiments=nix"], ["undo:nix"], ["undo:n*"]):
+        assert "no experiment 'n" in project.doit(*words, check=3)
+    assert project.doit("undo", "experiments=o*") == EMPTY
+
+
 LOOK_AT_IT = "look at it: it is left as it is"
 CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the new name is gone": (
