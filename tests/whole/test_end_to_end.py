@@ -400,7 +400,9 @@ def test_links_out_of_outputs_are_not_followed(project: Project, tmp_path: Path)
 
 
 def test_a_checkpoint_may_be_a_directory(project: Project) -> None:
-    project.make({"exp/checkpoints/epoch=3-step=2.ckpt/shard/0.pt": 5, "exp/checkpoints/epoch=30-step=2.ckpt/0.pt": 5})
+    project.make(
+        {"exp/checkpoints/epoch=3-step=2.ckpt/shard/0.pt": 5, "exp/checkpoints/epoch=30-step=2.ckpt/shard/0.pt": 5}
+    )
     project.doit("migrate", "delete_old=1")
     assert project.names("exp") == ["epoch-30_step-000002.ckpt"]
 

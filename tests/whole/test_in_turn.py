@@ -84,7 +84,7 @@ def test_a_run_that_is_refused_gives_its_lock_back(project: Project) -> None:
     [
         (Fault(1, errno.ENOSPC), 3, "No space left on device"),
         (Fault(1, errno.EIO, "later reads"), 1, "Input/output error"),
-        (Fault(6, errno.EIO, "reads"), 3, "Input/output error"),
+        (Fault(8, errno.EIO, "reads"), 3, "Input/output error"),
         (Fault(30, "SIGINT"), 130, "Stopped: "),
         (Fault(30, "before"), -signal.SIGKILL, ""),
         (Fault(30, "after"), -signal.SIGKILL, ""),
