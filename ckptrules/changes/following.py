@@ -40,7 +40,7 @@ class Around(NamedTuple):
 
     ``looks`` is what was seen there. ``links`` are the links of the directory and ``outside`` those of others, by the
     name that they lead to. ``pointers`` are the files that name something, and ``texts`` the same by what they name.
-    ``sidecars`` are those of each checkpoint.
+    ``sidecars`` are those of each checkpoint. ``named`` are all names that have any of these.
     """
 
     looks: Looks
@@ -49,6 +49,7 @@ class Around(NamedTuple):
     pointers: Mapping[str, tuple[Mention, ...]]
     texts: Texts
     sidecars: Mapping[str, Sequence[Sidecar]]
+    named: frozenset[str]
 
 
 class Holder(NamedTuple):
@@ -68,7 +69,7 @@ class Followers:
     def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str) -> None:
         self._outputs_dir, self._links, self._run = outputs_dir, links, run
         self._rules, self._tree = rules, Tree(outputs_dir)
-        self._moved: dict[str, str] = {}  # by the units before: paths of today, and those after
+        self._moved: dict[str, str] = {}  # by the units before: paths of folders today, and those after
         self._home = cache(self._find_home)
         self._around = cache(self._look)
         self._holders = cache(self._look_for_holders)
@@ -84,7 +85,8 @@ class Followers:
         rows: list[Unit | Problem] = []
         for unit in back.units:
             row = ways[unit.kind](folders, unit) if unit.kind in ways else unit
-            self._moved |= {step.here.path: step.there.path for step in _moves(row)} if isinstance(row, Unit) else {}
+            moves = row.steps if isinstance(row, Unit) else ()
+            self._moved |= {step.here.path: step.there.path for step in moves if step.identity.kind == "directory"}
             rows.append(row)
         deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
         while held := self._held(deletes, back.directory):  # what leads there may go as well, unless it is held
@@ -141,6 +143,9 @@ class Followers:
         around = self._around(home)
         if around is None:
             return unit  # to do it will tell why
+        names = (_below(home, step.here.path) for step in unit.steps)
+        if around.named.isdisjoint(names) and not any(KINDS[step.kind].follows for step in unit.steps):
+            return unit
         sidecars = _sidecars(unit, home, around)
         moves = {_below(home, step.here.path): _below(home, step.there.path) for step in (*_moves(unit), *sidecars)}
         if held := _cannot_follow(unit, moves, around):
@@ -231,7 +236,9 @@ def _around(looks: Looks, outside: Iterable[OutsideLink], pointers: Mapping[str,
     for one in outside:
         elsewhere[one.entry.sibling or ""].append(one)
     has_sidecars = any(entry.name.endswith(looks.rules.sidecars) for entry in looks.listing.entries)
-    return Around(looks, links, elsewhere, pointers, by_name(pointers), looks.found.sidecars if has_sidecars else {})
+    texts, sidecars = by_name(pointers), looks.found.sidecars if has_sidecars else {}
+    named = frozenset(name for found in (links, elsewhere, texts, sidecars) for name in found)
+    return Around(looks, links, elsewhere, pointers, texts, sidecars, named)
 
 
 def _of(names: Iterable[str], found: Mapping[str, Sequence[Leading]]) -> list[Leading]:

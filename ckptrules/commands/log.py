@@ -17,7 +17,7 @@ from ckptrules.run.command_line import program
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.past import chosen_run, command_of, freed_by
+from ckptrules.run.past import chosen_run, command_of, freed_by, runs_with
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
@@ -37,7 +37,7 @@ class Options(Common):
 
 def prepare(_: Session, options: Options) -> Prepared:
     """Find the run, and make its entry."""
-    run = chosen_run(options.outputs_dir, options.run, newest_migration)
+    run = chosen_run(runs_with(options.outputs_dir, options.run), options.run, newest_migration)
     return Prepared(partial(write_entry, options, run, run and entry(options, run)))
 
 

@@ -88,7 +88,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         header,
         trash_days(session, options),
         notes=(BROKEN_RULES,) * bool(backs and job.rules is NO_RULES),
-        came_to=functools.partial(came_to, job, run, backs, waits, rest),
+        came_to=functools.partial(came_to, job, runs_before(session, options), run, backs, waits, rest),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
         summarise=None if backs else notes_alone,
     )
@@ -130,6 +130,12 @@ def rules_or_none(session: Session, options: Options) -> RuleSet:
 
 
 @once
+def runs_before(_: Session, options: Options) -> list[Run]:
+    """Read all runs, once, as they are before this undo, and refuse an id that none of them has."""
+    return runs_with(options.outputs_dir, options.run)
+
+
+@once
 def what_to_undo(session: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
     """Find out what is to be taken back, once; under the lock, unless it is a dry run.
 
@@ -138,10 +144,10 @@ def what_to_undo(session: Session, options: Options) -> tuple[Run | None, list[s
     Raises:
         OptionError: there is no such run, or it changed no such experiment, or the journals cannot be read.
     """
-    run = chosen_run(options.outputs_dir, options.run, newest_known)
+    runs = runs_before(session, options)
+    run = chosen_run(runs, options.run, newest_known)
     if run is None:
         if options.experiments is not None or any(word.base == "undo" for word in session.line.words):
-            runs = runs_with(options.outputs_dir, None)
             known = sorted({intent.experiment for one in runs for _, intent in one.intents})
             refuse_unknown_experiments(session, "undo", options, known, "" if known else "no run has changed any")
         return None, session.selected("undo"), ()  # doit needs a task for each of these words
@@ -192,12 +198,8 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
         yield f"{which} in the trash, and how it comes back: 'doit trash'."
 
 
-def notes_on_others(job: UndoJob, run: Run, total: Tally) -> Iterator[str]:
-    """Yield notes on the runs that have to do with what a run did, as far as the journals can be read."""
-    try:
-        runs = runs_of(job.options.outputs_dir)
-    except OSError:
-        return
+def notes_on_others(job: UndoJob, runs: Sequence[Run], run: Run, total: Tally) -> Iterator[str]:
+    """Yield notes on the other ``runs`` that have to do with what a run did."""
     place = next((number for number, one in enumerate(runs) if one.id == run.id), len(runs))
     name = job.style.name
     if total.problems and (later := changed_since(runs, run.id)):
@@ -217,6 +219,7 @@ def notes_on_others(job: UndoJob, run: Run, total: Tally) -> Iterator[str]:
 
 def came_to(
     job: UndoJob,
+    runs: Sequence[Run],
     run: Run | None,
     backs: Sequence[TakeBack],
     waits: Sequence[str],
@@ -225,8 +228,8 @@ def came_to(
 ) -> Iterator[str]:
     """Yield notes on the run that was taken back, and on what of it cannot be.
 
-    ``waits`` are the sentences on the trash, if there is nothing to take back. ``rest`` is the number of units of the
-    run that still stand and were not selected.
+    ``runs`` are all, as they were before. ``waits`` are the sentences on the trash, if there is nothing to take back.
+    ``rest`` is the number of units of the run that still stand and were not selected.
     """
     style = job.style
     if run and backs:
@@ -236,7 +239,7 @@ def came_to(
             verb = "Would not take back" if style.preview else "Not taken back"
         part = " in part" * bool(is_part and total.changes)
         yield f"{verb}{part}: run {run.id}, {style.name(command_of(run))}"
-        yield from notes_on_others(job, run, total)
+        yield from notes_on_others(job, runs, run, total)
     else:
         yield "There is nothing to take back."
         yield from waits

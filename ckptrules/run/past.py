@@ -65,9 +65,8 @@ def runs_with(outputs_dir: str, run: str | None) -> list[Run]:
     return runs
 
 
-def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
-    """Return the run with this id; without one, the ``newest`` by that function. Errors as `runs_with`."""
-    runs = runs_with(outputs_dir, run)
+def chosen_run(runs: Sequence[Run], run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
+    """Return the run with this id, which `runs_with` has found; without one, the ``newest`` by that function."""
     return newest(runs) if run is None else next(one for one in runs if one.id == run)
 
 
