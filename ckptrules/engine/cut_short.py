@@ -29,6 +29,7 @@ PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a 
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_LAST_WORD = re.compile(r"[-_.]([A-Za-z]+)\Z")
 
 
 def cut_short(
@@ -159,10 +160,15 @@ def _training(run: str) -> tuple[str, ...]:
 
 
 def apart(name: str) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the words and numbers of a name that tell its save, and those that say what the file holds."""
-    words = _WORD.findall(ENDING.sub("", name).casefold())
-    last = max((place for place, word in enumerate(words) if word.isdigit()), default=0)
-    counts = {n for n, word in enumerate(words[:last]) if n and word.isdigit() and words[n - 1] in COUNTED}
+    """Return the words and numbers of a name that tell its save, and those that say what the file holds.
+
+    A word that says that may stand behind the ending: ``model_1.pth.optim``.
+    """
+    last = _LAST_WORD.search(name)
+    behind = last[0] if last and last[1].casefold() in ROLES and not ENDING.search(name) else ""
+    words = _WORD.findall((ENDING.sub("", name.removesuffix(behind)) + behind).casefold())
+    number_at = max((place for place, word in enumerate(words) if word.isdigit()), default=0)
+    counts = {n for n, word in enumerate(words[:number_at]) if n and word.isdigit() and words[n - 1] in COUNTED}
     told = tuple(word for n, word in enumerate(words) if word not in ROLES and n not in counts)
     return told, ROLES.intersection(words)
 

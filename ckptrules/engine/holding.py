@@ -66,12 +66,18 @@ def twins(found: Sorted) -> dict[str, Reason]:
     like = {words: name for name, words, roles in told if roles and any(map(str.isdigit, words))}
     beside = {words: name for name, words, roles in told if roles and roles <= _BESIDE}
     plain = {words: name for name, words, roles in told if not (roles or all(map(str.isdigit, words)))}
+    other_of_two = {
+        (words, roles - _BESIDE, roles.isdisjoint(_BESIDE)): name
+        for name, words, roles in told
+        if words or roles - _BESIDE
+    }  # D_best_ema.pth, beside D_best.pth, and the other way round
     longer = {name[:end]: name for name in reversed(unread) if ENDING.search(name) for end in _ends(name)}
     reasons = {}
     for one in found.checkpoints if unread else ():
         for name in one.names:
             words, roles = apart(name)  # 7.pth is no twin of model_7.pth
             other = like.get(words) or beside.get(apart(_IN_FRONT.sub("", name))[0]) or longer.get(ENDING.sub("", name))
+            other = other or other_of_two.get((words, roles - _BESIDE, not roles.isdisjoint(_BESIDE)))
             if twin := other or (plain.get(words) if roles else None):
                 reasons[one.entry.name] = Reason(f"no rule reads {twin}, which may belong to it", one.named_by.place)
     return reasons
