@@ -92,7 +92,7 @@ def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tu
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
         for kind, entry in sort(own.rules, listing, plan):
-            row[kind] += entry.size - _several(entry)
+            row[kind] += entry.size - _shared_bytes(entry)
             if entry.shared:
                 linked.append((kind == "could go", KINDS.index(kind), len(rows), entry))
         rows.append((found.experiment, row))
@@ -103,11 +103,11 @@ def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tu
         by_directory.get(above, Counter())["other"] -= size
     counted: set[tuple[int, int]] = set()
     for _, kind_at, at, entry in sorted(linked):
-        rows[at][1][KINDS[kind_at]] += taken(_several(entry), entry.shared, counted)
+        rows[at][1][KINDS[kind_at]] += taken(_shared_bytes(entry), entry.shared, counted)
     return rows, failed
 
 
-def _several(entry: Entry) -> int:
+def _shared_bytes(entry: Entry) -> int:
     """Return the bytes under the names of an entry that lead to files with several names."""
     return sum(link.size * link.here for link in entry.shared)
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
@@ -181,14 +182,14 @@ def plan_with_evidence(job: Job, looks: Looks, sources: facts.Sources) -> PlanWi
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     known, notes = with_facts(job, looks, sources, known_at_first(job, looks, pinned))
     looked_at, relied_on = set[str](), set[str]()
+    beside = cache(partial(newest_beside, looks))
     for verified in dict.fromkeys((None, verified_names(job, listing))):  # first look at all that could be deleted
         known = known._replace(verified=verified)
         plan = plan_once(job, looks, known)
         while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
             looked_at |= names  # new evidence may change which names the plan touches
             relied_on.update(plan.rests_on)
-            beside = known.beside or (newest_beside(looks) if plan.going else {})
-            evidence = look(looks, plan, known)._replace(beside=beside)
+            evidence = look(looks, plan, known)._replace(beside=beside() if plan.going else known.beside)
             if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
                 evidence, notes = with_facts(job, looks, sources, evidence)
             if evidence == known:
