@@ -12,7 +12,7 @@ from ckptrules.formats.limits import MOST_SIDES, TooLongError, UnreadableError, 
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
-LONGEST_NUMBER = 18  # digits of an epoch or step
+MOST_DIGITS = 18  # of an epoch or step
 BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -46,7 +46,7 @@ def check_safetensors(file: BinaryIO, size: int, *_: object) -> FileContent:
 
 def _number(metadata: object, key: str) -> int | None:
     text = metadata.get(key) if isinstance(metadata, dict) else None
-    return number(text) if isinstance(text, str) and len(text) <= LONGEST_NUMBER else None
+    return number(text) if isinstance(text, str) and len(text) <= MOST_DIGITS else None
 
 
 def _place(entry: dict[str, object]) -> tuple[int, int]:
