@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ckptrules.commands.plan import work
 from ckptrules.run import hook
 from ckptrules.run.experiments import experiments
-from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
+from ckptrules.run.options import Migrating, OptionError, a_checkpoint, a_path, option
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
 
-class Options(Migrating):
+class Options(Migrating, takes="json wait"):
     """The options of `doit after`: those of `doit migrate`, except ``fix_state``, and the checkpoints to spare."""
 
     changes = True
@@ -20,8 +20,6 @@ class Options(Migrating):
     resumed: str | None = option(None, a_checkpoint, "the checkpoint that the run was resumed from: it stays as it is")
     best: str | None = option(None, a_checkpoint, "the best checkpoint of the run: it stays as it is")
     fix_state: bool = False
-    json: str | None = JSON
-    wait: int = WAIT
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

@@ -22,18 +22,7 @@ from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import finding, records, refusing
-from ckptrules.run.options import (
-    ARCHIVE_DIR,
-    EXECUTOR,
-    EXPERIMENTS,
-    MAX_RATE,
-    WAIT,
-    Common,
-    OneOf,
-    OptionError,
-    flag,
-    option,
-)
+from ckptrules.run.options import ARCHIVE_DIR, Common, OneOf, OptionError, flag, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
@@ -49,17 +38,13 @@ from ckptrules.workers.pieces import FILES, Lost
 from ckptrules.workers.workers import cores
 
 
-class Options(Common):
+class Options(Common, takes="experiments wait executor max_rate"):
     """The options of `doit archive`."""
 
     changes = True
-    experiments: str | None = EXPERIMENTS
     archive_dir: str | None = ARCHIVE_DIR
     keep_source: bool = flag("leave the experiment where it is")
     format: str = option("zst", OneOf(tuple(tar.FORMATS)), f"how it is packed: {' or '.join(tar.FORMATS)}")
-    wait: int = WAIT
-    max_rate: str | None = MAX_RATE
-    executor: str | None = EXECUTOR
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ckptrules.engine.measures import visible
 from ckptrules.run import finding, locking, refusing
 from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
+from ckptrules.run.options import BACKUPS, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
@@ -28,15 +28,11 @@ from ckptrules.vault.manifest import Manifest
 LISTED = "'doit backups' lists them"
 
 
-class Options(Common):
+class Options(Common, takes="experiments wait executor max_rate"):
     """The options of `doit backup`."""
 
-    experiments: str | None = EXPERIMENTS
-    wait: int = WAIT
     to: str | None = BACKUPS
-    max_rate: str | None = MAX_RATE
     mode: str = option("auto", OneOf(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
-    executor: str | None = EXECUTOR
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 
 from ckptrules.commands.backup import stopped
 from ckptrules.report.style import few
-from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
+from ckptrules.run.options import BACKUPS, Common, flag
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
@@ -16,15 +16,13 @@ from ckptrules.vault import report
 from ckptrules.vault.backups import FoundBackup, backups_folder, check_backups, find_backups
 
 
-class Options(Common):
+class Options(Common, takes="executor max_rate"):
     """The options of `doit backups`."""
 
     finds_outputs = False
     believes_state = False
     to: str | None = BACKUPS
     verify: bool = flag("check every file against its checksum")
-    max_rate: str | None = MAX_RATE
-    executor: str | None = EXECUTOR
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ckptrules.engine.metrics import mode_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, jobs, pinning
-from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
+from ckptrules.run.options import Common, OneOf, a_file, option
 from ckptrules.run.outcome import FAULTS, Done, Output, Prepared, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of
@@ -33,10 +33,9 @@ LATER = ("size",)
 FORMS = ("table", "json", "csv")
 
 
-class Options(Common):
+class Options(Common, takes="experiments"):
     """The options of `doit catalog`."""
 
-    experiments: str | None = EXPERIMENTS
     format: str = option("table", OneOf(FORMS), f"how it is written: {', '.join(FORMS)}")
     out: str | None = option(None, a_file, "write it to this file")
 

@@ -8,7 +8,7 @@ from functools import partial
 from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style, few
 from ckptrules.run import refusing
-from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
+from ckptrules.run.options import BACKUP, Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import StoppedError, heed
@@ -18,12 +18,11 @@ from ckptrules.vault import backups, report
 from ckptrules.vault.manifest import Manifest
 
 
-class Options(Common):
+class Options(Common, takes="wait"):
     """The options of `doit drop_backup`."""
 
     finds_outputs = False
     backup: str | None = BACKUP
-    wait: int = WAIT
 
 
 def prepare(session: Session, options: Options) -> Prepared:

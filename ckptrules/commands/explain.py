@@ -23,17 +23,7 @@ from ckptrules.outputs.scouting import look_into
 from ckptrules.report.data import line_as_data, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, jobs, whole_tree
-from ckptrules.run.options import (
-    EXPERIMENTS,
-    JSON,
-    KEEP_LAST,
-    KEEP_MIN_EPOCH,
-    POLICY,
-    OptionError,
-    Planning,
-    option,
-    some_text,
-)
+from ckptrules.run.options import OptionError, Planning, option, some_text
 from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
 
@@ -75,14 +65,9 @@ class Explained(NamedTuple):
     inside: str = ""
 
 
-class Options(Planning):
+class Options(Planning, takes="experiments json policy keep_min_epoch keep_last"):
     """The options of `doit explain`."""
 
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    keep_min_epoch: int | None = KEEP_MIN_EPOCH
-    keep_last: int | None = KEEP_LAST
-    policy: str = POLICY
     name: str | None = option(None, some_text, "the names to explain: a shell pattern, or a path")
 
 

@@ -13,7 +13,7 @@ from ckptrules.report.style import Style, noun_of, summary_of
 from ckptrules.report.text import Tally
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
+from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, Done, Output, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
@@ -21,13 +21,10 @@ from ckptrules.run.tasks import TaskDict
 Words = tuple[str, str, str]  # of a summary: the label in a preview, the label after a run, the field of the tally
 
 
-class Options(Planning):
+class Options(Planning, takes="experiments json wait"):
     """The options of `doit fix_state`."""
 
     changes = True
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    wait: int = WAIT
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

@@ -9,7 +9,7 @@ from ckptrules.changes.journals import fault_of
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import past, records
-from ckptrules.run.options import HTML, Common, a_file, option
+from ckptrules.run.options import Common, a_file, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 
@@ -17,12 +17,11 @@ HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "stat
 DROPS = ("who", "when", "size", "renamed", "deleted")
 
 
-class Options(Common):
+class Options(Common, takes="html"):
     """The options of `doit history`."""
 
     reads_journals = True
     json: str | None = option(None, a_file, "write the runs to this file")
-    html: str | None = HTML
 
 
 def prepare(session: Session, options: Options) -> Prepared:

@@ -8,7 +8,6 @@ from functools import partial
 from ckptrules.commands import plan
 from ckptrules.run.experiments import backups_first, experiments, in_tally
 from ckptrules.run.finding import load
-from ckptrules.run.options import WAIT
 from ckptrules.run.records import waiting_runs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over
@@ -16,13 +15,12 @@ from ckptrules.run.tasks import TaskDict, hand_over
 TRASH_TASK = "%00trash"  # no experiment is encoded so, as no name has the byte 0
 
 
-class Options(plan.Options):
+class Options(plan.Options, takes="wait"):
     """The options of `doit migrate`."""
 
     changes = True
     remembers = True
     summary: bool = False
-    wait: int = WAIT
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

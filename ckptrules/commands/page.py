@@ -16,7 +16,7 @@ from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, JSON, Common, Migrating, OptionError, a_page, flag, option, some_text
+from ckptrules.run.options import Common, Migrating, OptionError, a_page, flag, option, some_text
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
@@ -26,14 +26,12 @@ from ckptrules.storage.reading import why_of
 from ckptrules.storage.writing import write_report
 
 
-class Options(Migrating):
+class Options(Migrating, takes="experiments json"):
     """The options of `doit page`: those of `doit plan`, and where the page goes."""
 
     finds_outputs = False
     shares = True
     delete_old: bool = flag("show what would go; with 0 only what would be renamed", default=True)
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
     out: str = option("checkpoints.html", a_page, "the file that the page is written to")
     open: bool = flag("show the page in a browser")
     plan: str | None = option(None, some_text, "draw this JSON, or page, of an earlier run; no checkpoint is looked at")

@@ -16,7 +16,7 @@ from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, pinning
 from ckptrules.run.hints import quoted
-from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
+from ckptrules.run.options import Common, OptionError, option, some_text
 from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.reading import why_of
@@ -29,13 +29,12 @@ def one_line(text: str) -> str:
     return text
 
 
-class Options(Common):
+class Options(Common, takes="wait"):
     """The options of `doit pin`."""
 
     changes = True
     name: str | None = option(None, some_text, "the checkpoint to pin: its name, a shell pattern, or a path")
     note: str | None = option(None, one_line, "what it is kept for")
-    wait: int = WAIT
 
 
 def prepare(session: Session, options: Options) -> Prepared:

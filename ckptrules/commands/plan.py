@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from ckptrules.engine.entries import Directory
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, Migrating, flag
+from ckptrules.run.options import Migrating, flag
 from ckptrules.run.outcome import Done
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
 
-class Options(Migrating):
+class Options(Migrating, takes="experiments json html"):
     """The options of `doit plan`."""
 
     shares = True
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    html: str | None = HTML
     summary: bool = flag("one line for each experiment, the one that loses most first")
 
 

@@ -18,7 +18,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import records
 from ckptrules.run.hints import quoted
-from ckptrules.run.options import WAIT, Common, as_time, flag, option
+from ckptrules.run.options import Common, as_time, flag, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
@@ -37,12 +37,11 @@ REMEDIES: Mapping[int, str] = {
 }
 
 
-class Options(Common):
+class Options(Common, takes="wait"):
     """The options of `doit purge`."""
 
     changes = True
     older_than: str | None = option(None, as_time, "free only what has been in the trash for so long: 7d, 12h")
-    wait: int = WAIT
     yes: bool = flag("free it without asking (it asks only on a terminal)")
 
 

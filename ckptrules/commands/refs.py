@@ -18,7 +18,7 @@ from ckptrules.outputs.versioned import GitIndex, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import records
 from ckptrules.run.hints import command
-from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
+from ckptrules.run.options import RUN, Common, OptionError, a_path, flag, option
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import runs_with
 from ckptrules.run.session import Session
@@ -50,7 +50,7 @@ class TextFile(NamedTuple):
         return rewritten(self.text, self.references)
 
 
-class Options(Common):
+class Options(Common, takes="wait"):
     """The options of `doit refs`."""
 
     reads_journals = True
@@ -59,7 +59,6 @@ class Options(Common):
     paths: str | None = option(None, a_path, "files and folders to look in, with spaces between")
     apply: bool = flag("rewrite the files")
     force: bool = flag("also files with changes that are not committed")
-    wait: int = WAIT
 
     @property
     def will_change(self) -> bool:

@@ -13,7 +13,7 @@ from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.run import pinning, records
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
+from ckptrules.run.options import BACKUP, Common, OptionError, flag
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
@@ -25,16 +25,12 @@ from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.restoring import RestoreStep
 
 
-class Options(Common):
+class Options(Common, takes="experiments wait executor max_rate"):
     """The options of `doit restore`."""
 
     finds_outputs = False
     backup: str | None = BACKUP
-    experiments: str | None = EXPERIMENTS
     force: bool = flag("bring back what differs as well; what is replaced goes to the trash")
-    wait: int = WAIT
-    max_rate: str | None = MAX_RATE
-    executor: str | None = EXECUTOR
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ckptrules.commands.backup import expected, lock
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
-from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
+from ckptrules.run.options import Common, OptionError, option, some_text
 from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
@@ -33,14 +33,11 @@ from ckptrules.workers.pieces import Lost
 PRESENT_HINT = "move it away first; nothing is overwritten"
 
 
-class Options(Common):
+class Options(Common, takes="wait executor max_rate"):
     """The options of `doit unarchive`."""
 
     finds_outputs = False
     archive: str | None = option(None, some_text, "the archive to bring back, or a pattern: /archive/old_*.tar.zst")
-    wait: int = WAIT
-    max_rate: str | None = MAX_RATE
-    executor: str | None = EXECUTOR
 
 
 def prepare(session: Session, options: Options) -> Prepared:

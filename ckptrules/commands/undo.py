@@ -36,7 +36,7 @@ from ckptrules.run import finding, pinning, records
 from ckptrules.run.command_line import params_of
 from ckptrules.run.experiments import unsearched_notes
 from ckptrules.run.hints import command
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
+from ckptrules.run.options import RUN, Common, OptionError
 from ckptrules.run.outcome import FAULTS, Done, Output, RunContext, untouched
 from ckptrules.run.past import chosen_run, command_of, runs_of, runs_with, trash_days, ways_back
 from ckptrules.run.records import Journals
@@ -58,17 +58,13 @@ BROKEN_RULES = (
 )
 
 
-class Options(Common):
+class Options(Common, takes="experiments json html wait"):
     """The options of `doit undo`."""
 
     reads_journals = True
     changes = True
     shares = True
     run: str | None = RUN
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    html: str | None = HTML
-    wait: int = WAIT
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

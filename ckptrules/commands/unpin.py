@@ -8,17 +8,16 @@ from functools import partial
 from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
 from ckptrules.run import pinning
-from ckptrules.run.options import WAIT, Common, option, some_text
+from ckptrules.run.options import Common, option, some_text
 from ckptrules.run.outcome import Prepared
 from ckptrules.run.session import Session
 
 
-class Options(Common):
+class Options(Common, takes="wait"):
     """The options of `doit unpin`."""
 
     changes = True
     name: str | None = option(None, some_text, "the checkpoint that is pinned: its name, a shell pattern, or a path")
-    wait: int = WAIT
 
 
 def prepare(session: Session, options: Options) -> Prepared:

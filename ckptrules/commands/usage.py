@@ -16,7 +16,7 @@ from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, whole_tree
-from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
+from ckptrules.run.options import ARCHIVE_DIR, OptionError, Planning
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
@@ -30,13 +30,9 @@ HEADINGS = ("experiment", *KINDS, "total")
 DROPS = ("other", "protected", "kept", "total")
 
 
-class Options(Planning):
+class Options(Planning, takes="experiments policy keep_min_epoch keep_last"):
     """The options of `doit usage`."""
 
-    experiments: str | None = EXPERIMENTS
-    keep_min_epoch: int | None = KEEP_MIN_EPOCH
-    keep_last: int | None = KEEP_LAST
-    policy: str = POLICY
     archive_dir: str | None = ARCHIVE_DIR
 
 

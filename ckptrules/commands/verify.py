@@ -16,7 +16,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
+from ckptrules.run.options import OptionError, Planning, flag
 from ckptrules.run.outcome import FAULTS, Apart, Done, Output, untouched
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
@@ -39,18 +39,13 @@ from ckptrules.verify.report import VerifyTally, block, report_as_data, summary,
 from ckptrules.workers.pieces import SMALL, weight
 
 
-class Options(Planning):
+class Options(Planning, takes="experiments json html executor max_rate"):
     """The options of `doit verify`."""
 
     shares = True
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    html: str | None = HTML
     quick: bool = flag("leave the checksums out, so that little of a file is read")
     load: bool = flag("really load each with torch, running no code of it")
     unsafe: bool = flag("with load=1: RUN the code that a checkpoint names where it needs that to load")
-    executor: str | None = EXECUTOR
-    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

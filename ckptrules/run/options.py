@@ -128,7 +128,8 @@ class OneOf:
 class Option(NamedTuple):
     """One option, typed as ``name=value`` or ``--name value``; a flag needs no value (``--delete-old``).
 
-    ``read`` turns the typed text into the value, or raises a ValueError whose text follows "must be".
+    ``read`` turns the typed text into the value, or raises a ValueError whose text follows "must be". ``is_taken`` says
+    whether users can give it.
     """
 
     default: Any
@@ -136,6 +137,7 @@ class Option(NamedTuple):
     help: str
     is_flag: bool = False
     name: str = ""
+    is_taken: bool = True
 
     @property
     def dashed(self) -> str:
@@ -177,18 +179,22 @@ def flag(text: str, *, default: bool = False) -> Any:
 class Declared:
     """A frozen value made of the typed attributes of a class; the user can give those whose value is an `Option`.
 
-    It is no dataclass, as these compile code for each class at every start.
+    A class with ``offers`` only offers its options: a class below it has those that it ``takes``, by their names. It is
+    no dataclass, as these compile code for each class at every start.
     """
 
     attributes: ClassVar[Mapping[str, Option | None]] = MappingProxyType({})  # in the order of their declaration
 
-    def __init_subclass__(cls) -> None:
-        own: dict[str, Option | None] = {}
+    def __init_subclass__(cls, *, offers: bool = False, takes: str = "") -> None:
+        every = dict(cls.attributes)
         for name in (name for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)):
             value = vars(cls)[name]
-            own[name] = value._replace(name=name) if isinstance(value, Option) else None
+            every[name] = value._replace(name=name, is_taken=not offers) if isinstance(value, Option) else None
             setattr(cls, name, value.default if isinstance(value, Option) else value)
-        cls.attributes = {**cls.attributes, **own}
+        for name in takes.split():
+            if option := every[name]:
+                every[name] = option._replace(is_taken=True)
+        cls.attributes = every
 
     def __init__(self, **values: Any) -> None:
         if unknown := values.keys() - self.attributes.keys():
@@ -210,7 +216,7 @@ class Declared:
     @classmethod
     def known(cls) -> Mapping[str, Option]:
         """Return the options by name."""
-        return {name: option for name, option in cls.attributes.items() if option}
+        return {name: option for name, option in cls.attributes.items() if option and option.is_taken}
 
     def given(self) -> dict[str, Any]:
         """Return the value of each option."""
@@ -229,8 +235,8 @@ class Declared:
         return type(self)(**{**vars(self), **changes})
 
 
-class Common(Declared):
-    """The options and the properties that all commands have; each command overrides its own."""
+class Common(Declared, offers=True, takes="outputs_dir rules_dir dry_run verbose"):
+    """The options and the properties that all commands have, and options that a command may take."""
 
     needs_outputs: ClassVar[bool] = True  # it works on outputs_dir, which the rules may give
     finds_outputs: ClassVar[bool] = True  # it is refused where outputs_dir does not exist
@@ -246,14 +252,18 @@ class Common(Declared):
     rules_dir: str | None = option(None, a_path, "folder with the rule files (*.yaml); otherwise rules")
     dry_run: bool = flag("show what would happen, change nothing")
     verbose: bool = flag("list also what stays, with the reason and the rule")
-    experiments: str | None = None
-    json: str | None = None
-    html: str | None = None
+    experiments: str | None = option(None, some_text, "only the experiments that this pattern fits")
+    json: str | None = option(None, a_file, "also write the result to this file, as JSON")
+    html: str | None = option(None, a_page, "also draw the result as one HTML file")
     quiet: bool = False
     summary: bool = False
-    wait: int = 0
-    executor: str | None = None
-    max_rate: str | None = None
+    wait: int = option(0, whole_seconds, "seconds to wait for another run to finish")
+    executor: str | None = option(
+        None, an_executor,
+        "where the work is done: none (this process), processes, dask:local:N (N workers), dask:tls://host:8786 "
+        "(workers of a scheduler); by default, processes if that pays",
+    )  # fmt: skip
+    max_rate: str | None = option(None, a_rate, "the most bytes a second, for all workers together: 2GB/s")
 
     @property
     def will_change(self) -> bool:
@@ -271,67 +281,33 @@ class Common(Declared):
         return bool(self.json or self.html)
 
 
-EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
-JSON = option(None, a_file, "also write the result to this file, as JSON")
-HTML = option(None, a_page, "also draw the result as one HTML file")
-WAIT = option(0, whole_seconds, "seconds to wait for another run to finish")
-POLICY = option("default", some_text, "the retention policy, except for experiments to which the rules assign one")
-KEEP_MIN_EPOCH = option(
-    None,
-    at_least(0),
-    "keep this epoch and later ones (overrides the policy's min_epoch, but not a lower one that the rules assign)",
-)
-KEEP_LAST = option(
-    None,
-    at_least(1),
-    "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step; "
-    "in a policy that the rules assign, it only keeps more)",
-)
-EXECUTOR_HERE = option(
-    None,
-    an_executor_here,
-    "where the work is done: none (this process) or processes; by default, processes if that pays",
-)
-EXECUTOR = option(
-    None, an_executor,
-    "where the work is done: none (this process), processes, dask:local:N (N workers), dask:tls://host:8786 (workers "
-    "of a scheduler); by default, processes if that pays",
-)  # fmt: skip
-MAX_RATE = option(None, a_rate, "the most bytes a second, for all workers together: 2GB/s")
 RUN = option(None, some_text, "the id of a run: 'doit history' lists them")
 ARCHIVE_DIR = option(None, a_path, "the folder in which the archives lie")
 BACKUP = option(None, some_text, "the folder of the backup: 'doit backups' lists them")
 BACKUPS = option(None, a_path, "folder of the backups; otherwise beside outputs_dir")
 
 
-class Planning(Common):
-    """The options that a plan depends on, with their defaults; a command declares those that its users can give.
+class Planning(Common, offers=True):
+    """The options that a plan depends on; a command takes those that its users can give.
 
     With a ``path``, only the directory of that checkpoint is planned.
     """
 
-    policy: str = "default"
-    keep_min_epoch: int | None = None
-    keep_last: int | None = None
-    delete_old: bool = False
-    max_delete: str | None = None
-    on_conflict: OnConflict = "report"
-    settle: int | None = None
-    verified: bool = False
-    leave_links: bool = False
-    fix_state: bool = False
-    path: str | None = None
-    resumed: str | None = None
-    best: str | None = None
-
-
-class Migrating(Planning):
-    """The options of `doit migrate`, and of commands that preview or repeat it."""
-
+    policy: str = option(
+        "default", some_text, "the retention policy, except for experiments to which the rules assign one"
+    )
+    keep_min_epoch: int | None = option(
+        None,
+        at_least(0),
+        "keep this epoch and later ones (overrides the policy's min_epoch, but not a lower one that the rules assign)",
+    )
+    keep_last: int | None = option(
+        None,
+        at_least(1),
+        "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step; "
+        "in a policy that the rules assign, it only keeps more)",
+    )
     delete_old: bool = flag("also delete what the retention policy does not keep")
-    keep_min_epoch: int | None = KEEP_MIN_EPOCH
-    keep_last: int | None = KEEP_LAST
-    policy: str = POLICY
     max_delete: str | None = option(
         None,
         max_delete,
@@ -344,5 +320,20 @@ class Migrating(Planning):
     verified: bool = flag("delete only beside a checkpoint that 'doit verify' found whole")
     leave_links: bool = flag("leave a link under each old name")
     fix_state: bool = flag("also update the paths that Lightning stores inside checkpoints")
+    path: str | None = None
+    resumed: str | None = None
+    best: str | None = None
+
+
+class Migrating(
+    Planning,
+    takes="policy keep_min_epoch keep_last delete_old max_delete on_conflict settle verified leave_links fix_state",
+):
+    """The options of `doit migrate`, and of commands that preview or repeat it."""
+
     quiet: bool = flag("print nothing if nothing was done and no problem is left")
-    executor: str | None = EXECUTOR_HERE
+    executor: str | None = option(
+        None,
+        an_executor_here,
+        "where the work is done: none (this process) or processes; by default, processes if that pays",
+    )
