@@ -1,4 +1,4 @@
-"""Find a save that was killed between two of its files: the newest one has fewer files than those before it. Pure."""
+"""Find a save that was killed between two of its files: it has fewer files than the saves around it. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from itertools import chain, islice
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
 from ckptrules.engine.counted import of_kinds
 from ckptrules.engine.ruleset import Reason, is_told_all
-from ckptrules.engine.together import SAVES, Order, Run, joined
+from ckptrules.engine.together import SAVES, Order, Run, Saves, joined
 from ckptrules.engine.words import ENDING, ending_of
 
 LAST = 3  # saves that are compared
+NEAR = 2  # saves before, and after, with which an earlier one is compared
 ROLES = frozenset(
     "model net nets weights params state optimizer optim optims opt ema gda scheduler sched scaler g d e f netg netd "
     "nete gen dis disc generator discriminator enc dec encoder decoder actor critic policy value q qf vf target "
@@ -28,6 +29,7 @@ OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
+Files = dict[Role, str]  # the paths of a save
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _LAST_WORD = re.compile(r"[-_.]([A-Za-z]+)\Z")
 
@@ -35,12 +37,15 @@ _LAST_WORD = re.compile(r"[-_.]([A-Za-z]+)\Z")
 def cut_short(
     checkpoints: Collection[Checkpoint], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
-    """Return why the newest save of a training is not whole, and why the saves before it stay that show it.
+    """Return why saves of a training are not whole, and why the saves before them stay that show it.
 
     The newest save is cut short if it lacks a file (``netD_epoch_5.pth``) and the two saves before it each have one
     like it. Those saves stay, since without them the newest would count as whole. A training that saves less on
     purpose is recognised as soon as it saves again. But nobody knows whether it is on purpose: the last save that has
     all its files and more stays in any case.
+
+    An earlier save is cut short if it lacks what the two saves before it, and the two after it, all have. The one right
+    before it stays.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
     endings, or lie in a folder. ``unwhole`` are the names of checkpoints that are not whole for another reason. They
@@ -58,9 +63,10 @@ def cut_short(
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
     for saves in joined(trainings):
-        of_newest, of_earlier = _of_newest(saves, unwhole)
-        short |= of_newest
-        showing |= of_earlier
+        files = {order: _files(saves[order]) for order in sorted(saves)}
+        for torn, stay in (_of_newest(saves, files, unwhole), _of_others(saves, files, unwhole)):
+            short |= torn
+            showing |= stay
     return short, showing
 
 
@@ -81,16 +87,16 @@ def names_roles(folder: str) -> bool:
 
 
 def _of_newest(
-    saves: Mapping[Order, Sequence[Checkpoint]], unwhole: Collection[str]
+    saves: Saves, every: Mapping[Order, Files], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
-    """Return `cut_short` for the saves of one training."""
-    whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
+    """Return `cut_short` for the newest save of a training; ``every`` are the files of each save, in order."""
+    whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in every}
     newest = next((order for order in reversed(whole) if whole[order]), None)
     if newest is None:
         return {}, {}
-    files = {order: _files(saves[order]) for order in whole if order < newest}
+    files = {order: every[order] for order in every if order < newest}
     all_whole = [order for order in reversed(files) if len(whole[order]) == len(saves[order])]
-    has, own = _files(whole[newest]), _files(saves[newest])
+    has, own = _files(whole[newest]), every[newest]
     like_own = [order for order in reversed(files) if files[order].keys() >= own.keys()]
     by_itself = has.keys() < own.keys() and not set(like_own).isdisjoint(all_whole)
     if by_itself:
@@ -113,9 +119,26 @@ def _of_newest(
     return short, _names(saves, {*full, *chain(*lost.values())}, f"it shows what {min(short)} lacks")
 
 
-def _lost(
-    has: KeysView[Role], files: dict[Order, dict[Role, str]], all_whole: Collection[Order]
-) -> dict[Role, list[Order]]:
+def _of_others(
+    saves: Saves, files: Mapping[Order, Files], unwhole: Collection[str]
+) -> tuple[dict[str, Reason], dict[str, Reason]]:
+    """Return `cut_short` for the saves of a training that have some before and after them."""
+    short, showing = dict[str, Reason](), dict[str, Reason]()
+    orders = [*files]
+    for at, order in enumerate(orders[1:-1], start=1):
+        near = (*orders[max(0, at - NEAR) : at], *orders[at + 1 : at + 1 + NEAR])
+        common = {role for role in files[near[0]] if all(role in files[one] for one in near)}
+        whole = [one for one in saves[order] if one.entry.name not in unwhole]
+        has = files[order] if len(whole) == len(saves[order]) else _files(whole)
+        if (lost := common.difference(has)) and lost != common:
+            path = min(files[orders[at - 1]][role] for role in lost)
+            why = f"nothing like {path} was saved with it, as in the saves before and after it"
+            short |= {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole}
+            showing |= _names(saves, [orders[at - 1]], f"it shows what {whole[0].entry.name} lacks")
+    return short, showing
+
+
+def _lost(has: KeysView[Role], files: dict[Order, Files], all_whole: Collection[Order]) -> dict[Role, list[Order]]:
     """Return the roles of files that the newest save lacks, each with the last saves before it, which all have one.
 
     Where a save that is not all whole lacks such a file, it proves nothing. Nor does one that shares no role with the
@@ -130,13 +153,13 @@ def _lost(
     return lost
 
 
-def _names(saves: Mapping[Order, Sequence[Checkpoint]], orders: Iterable[Order], why: str) -> dict[str, Reason]:
+def _names(saves: Saves, orders: Iterable[Order], why: str) -> dict[str, Reason]:
     return {one.entry.name: Reason(why) for order in orders for one in saves[order]}
 
 
-def _files(save: Iterable[Checkpoint]) -> dict[Role, str]:
+def _files(save: Iterable[Checkpoint]) -> Files:
     """Map the role of each file of one save (its words, and its ending or its kind in a folder) to its path."""
-    found: dict[Role, str] = {}
+    found: Files = {}
     for one in save:
         if one.rule and is_told_all(one.rule):
             found[one.rule.id,] = one.entry.name

@@ -331,3 +331,33 @@ def test_a_number_of_parts_that_no_name_has_is_not_asked_of_a_folder() -> None:
         made = make_plan(rules, listing, evidence=Evidence(inside={"cp-1-of-4": frozenset(inside)}))
         assert made.unwhole == unwhole
         assert "parts" not in str(made.notes)
+
+
+@pytest.mark.parametrize(
+    ("saves", "torn", "goes"),
+    [
+        ("GD GD G GD", "3", "G1 D1"),
+        ("GD GD G! GD", "3", "G1 D1"),  # its other file is there and empty
+        ("GD G GD", "2", ""),
+        ("GD G GD G", "", "G1 G2"),  # each second save has less
+        ("GD GD G GD G GD", "", "G1 D1 G2 D2 G3 G4"),
+        ("GD GD G G", "", "G1"),  # it saves less since the third: the last with both stays
+        ("GD GD G GD GD GD", "3", "G1 D1 G4 D4"),
+        ("G G GD GD", "", "G1 G2"),  # it saves more since the third
+        ("G GD GD GD", "", "G1 G2 D2"),
+    ],
+)
+def test_a_save_that_lacks_what_all_around_it_have_does_not_count(saves: str, torn: str, goes: str) -> None:
+    """The half of epoch 3 was one of the newest two, so a whole pair went; what shows it stays, or the next run errs."""
+    sizes = {
+        f"net{net}_epoch_{n}.pth": int(net == "G" or "!" not in save)
+        for n, save in enumerate(saves.split(), start=1)
+        for net in ("GD" if "!" in save else save)
+    }
+    policy = with_line(RULES.policies["default"], "keep_last", 2, "min_epoch")
+    gone = {f"net{one[0]}_epoch_{one[1]}.pth" for one in goes.split()}
+    for left in (sizes, {name: size for name, size in sizes.items() if name not in gone}):
+        listing = Listing("x", "x", tuple(Entry(name, "file", size, 0) for name, size in left.items()))
+        made = make_plan(RULES, listing, policy)
+        assert made.going == gone & left.keys()
+        assert {name[-5] for name in made.unwhole if sizes[name]} == {*torn}
