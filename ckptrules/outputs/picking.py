@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 
 from ckptrules.engine.checkpoints import ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
@@ -58,7 +59,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     """Return the packs for one checkpoint directory, each with its evidence.
 
     A pack is picked if it has a mark there and knows a name there. If no pack has both, those are picked that know the
-    name of a checkpoint there.
+    name of a checkpoint there; of several, those whose format finds what it needs in a folder, if any does.
     """
     names = tree.names_of_checkpoints(directory, packs)
     marked = []
@@ -78,7 +79,28 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
             for name, folder in names.items()
         )
     ]
+    if by_name[1:]:
+        by_name = [pack for pack in by_name if _has_one(tree, directory, names, pack)] or by_name
     return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
+
+
+def _has_one(tree: Tree, directory: str, names: Mapping[str, bool], pack: Pack) -> bool:
+    """Return whether one of some checkpoints of a pack is a file, or a folder with what its format needs."""
+    known = (name for name, folder in names.items() if tree.kind(pack, name, folder=folder) == "format")
+    return any(is_one(tree, f"{directory}/{name}".lstrip("/"), pack) for name in islice(known, LOOKED_AT))
+
+
+def is_one(tree: Tree, path: str, pack: Pack) -> bool:
+    """Return whether a path has the name of a checkpoint of a pack and, if a folder, a file that the format needs.
+
+    Without such a file, a folder like ``2024/`` may be anything.
+    """
+    parent, _, name = path.rpartition("/")
+    folder = tree.names(parent)[name]
+    if tree.kind(pack, name, folder=folder) != "format":
+        return False
+    patterns = needed_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
+    return not patterns or any(tree.has(path, pattern) for pattern in patterns)
 
 
 def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[Inner]]:

@@ -18,7 +18,7 @@ from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet, needed_inside
+from ckptrules.engine.ruleset import Pack, RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.formats.content import UnsoundError
@@ -27,7 +27,7 @@ from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.find import has_manifest
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, pick_in
+from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, is_one, pick_in
 from ckptrules.storage import reading
 
 DEEPEST = 6  # folders below the first one
@@ -82,19 +82,6 @@ def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
     """Return whether a pack with a mark protects a file as one of the best: some trainings save no other checkpoint."""
     marked = (pack for pack in packs if pack.evidence != BY_NAME)
     return "best" in name.lower() and any(tree.kind(pack, name, folder=False) in KNOWN for pack in marked)
-
-
-def is_one(tree: Tree, path: str, pack: Pack) -> bool:
-    """Return whether a path has the name of a checkpoint of a pack and, if a folder, a file that the format needs.
-
-    Without such a file, a folder like ``2024/`` may be anything.
-    """
-    parent, _, name = path.rpartition("/")
-    folder = tree.names(parent)[name]
-    if tree.kind(pack, name, folder=folder) != "format":
-        return False
-    patterns = needed_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
-    return not patterns or any(tree.has(path, pattern) for pattern in patterns)
 
 
 def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], int]:

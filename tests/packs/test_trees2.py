@@ -61,6 +61,9 @@ TREES = {
         "checkpoint-200",
         unwhole="checkpoint-300",
     ),
+    "words: step folders of plain files are not torn ones of accelerate": Tree(
+        "run", "run/step_{1,2,3}/{weights,optimizer}.pt", ["words"], "step_1 step_2", "step_3"
+    ),
     "words: a folder without the optimizer that those before have was cut short, and makes none go": Tree(
         "run",
         "run/global_step_{100,200,300}/{task,optimizer}.ckpt run/global_step_400/task.ckpt",
