@@ -23,7 +23,7 @@ from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import finding, records, refusing
 from ckptrules.run.options import ARCHIVE_DIR, Common, OneOf, OptionError, flag, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
@@ -136,7 +136,7 @@ class Results:
     def done(self, names: Iterable[str], more: str) -> Done:
         """Return all lines, in the order of ``names``, with ``more`` below them."""
         lines = [self.lines[name] for name in names if name in self.lines]
-        return Done(Output("\n".join([*lines, ""]) + more), failed=bool(self.failed), killed=self.killed)
+        return Done("\n".join([*lines, ""]) + more, failed=bool(self.failed), killed=self.killed)
 
 
 def pack_all(session: Session, options: Options, packings: list[Packing]) -> Done:

@@ -12,7 +12,7 @@ from ckptrules.run import finding, locking, refusing
 from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, Common, OneOf, OptionError, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
@@ -146,11 +146,11 @@ def make(session: Session, options: Options, order: Order) -> Done:
         return stopped(f"Not finished: {what}. {left}.\n", error)
     except OSError as error:
         hint = "make room, or name another folder with to=DIR" * (error.errno in FULL)
-        return Done(Output(report.failed_text(what, why_of(error), hint)), failed=True)
+        return Done(report.failed_text(what, why_of(error), hint), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
     outside = report.outside_lines(backing_up.leading_out(options.outputs_dir, "", manifest.items), style)
     text += "".join(f"{line}\n" for line in outside)
-    return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))
+    return Done(text + expected(options, "backup", manifest.size), failed=bool(problems))
 
 
 def expected(options: Common, command: str, size: int) -> str:
@@ -160,4 +160,4 @@ def expected(options: Common, command: str, size: int) -> str:
 
 def stopped(text: str, error: StoppedError | KilledError) -> Done:
     """Return the outcome of a command that ended early; the reporter prints the error if no worker is left."""
-    return Done(Output(text), failed=True, killed=error if isinstance(error, KilledError) else None)
+    return Done(text, failed=True, killed=error if isinstance(error, KilledError) else None)

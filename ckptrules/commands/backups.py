@@ -8,7 +8,7 @@ from functools import partial
 from ckptrules.commands.backup import stopped
 from ckptrules.report.style import few
 from ckptrules.run.options import BACKUPS, Common, flag
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
@@ -41,7 +41,7 @@ def show(session: Session, options: Options) -> Done:
     try:
         held = [*find_backups(folder, options.outputs_dir)]
     except OSError as error:
-        return Done(Output(report.failed_text(f"'{style.name(folder)}'", why_of(error))), failed=True)
+        return Done(report.failed_text(f"'{style.name(folder)}'", why_of(error)), failed=True)
     if options.verify:
         try:
             for number, backup in checked(session, folder, held):
@@ -50,7 +50,7 @@ def show(session: Session, options: Options) -> Done:
             left = [style.name(one.name) for one in held if not one.checked and one.manifest and one.manifest.complete]
             table = report.backups_table(held, folder, style)
             return stopped(f"{table}Not finished, still to be checked: {few(left)}\n", error)
-    return Done(Output(report.backups_table(held, folder, style)), failed=any(backup.damage for backup in held))
+    return Done(report.backups_table(held, folder, style), failed=any(backup.damage for backup in held))
 
 
 def checked(session: Session, folder: str, held: Sequence[FoundBackup]) -> Iterator[tuple[int, FoundBackup]]:

@@ -20,7 +20,7 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, jobs, pinning
 from ckptrules.run.options import Common, OneOf, a_file, option
-from ckptrules.run.outcome import FAULTS, Done, Output, Prepared, untouched
+from ckptrules.run.outcome import FAULTS, Done, Prepared, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of
 from ckptrules.storage import writing
@@ -69,13 +69,13 @@ def show_catalog(session: Session, options: Options, names: Collection[str]) -> 
             would = "would hold " * options.dry_run
             text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
-        return Done(Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n"), failed=True)
+        return Done(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n", failed=True)
     lack = "" if records or problems else jobs.nothing_understood(session, options)
     lines = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
     for line in (*lines, lack, jobs.uncovered(session, "catalog", options)):
         if line:
             print(session.completed(line), file=sys.stderr)  # stdout, which may be a pipe, gets only the catalog
-    return Done(Output(text, as_it_is=True), failed=bool(problems or lack))
+    return Done(text, as_it_is=True, failed=bool(problems or lack))
 
 
 def as_table(records: Sequence[Record], style: Style) -> str:

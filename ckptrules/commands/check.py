@@ -15,7 +15,7 @@ from ckptrules.run import pinning
 from ckptrules.run.finding import read_rules
 from ckptrules.run.jobs import policy_hint
 from ckptrules.run.options import Common, Planning
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 
 
@@ -61,7 +61,7 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) ->
         if lines
         else ""
     )
-    return Done(Output(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{note}{more}"))
+    return Done(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{note}{more}")
 
 
 def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:

@@ -9,7 +9,7 @@ from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style, few
 from ckptrules.run import refusing
 from ckptrules.run.options import BACKUP, Common, OptionError
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import unfinished
@@ -56,7 +56,7 @@ def drop(style: Style, path: str, manifest: Manifest) -> Done:
             unfinished.remove_backup(place, backups.hidden_path(place), lambda _: heed())
     except StoppedError:
         rest = style.name(backups.hidden_path(os.path.normpath(path)))
-        return Done(Output(f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n"), failed=True)
+        return Done(f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
     except OSError as error:
-        return Done(Output(report.failed_text(f"backup '{style.name(path)}'", why_of(error))), failed=True)
-    return Done(Output(report.dropped_text(path, manifest, style)))
+        return Done(report.failed_text(f"backup '{style.name(path)}'", why_of(error)), failed=True)
+    return Done(report.dropped_text(path, manifest, style))

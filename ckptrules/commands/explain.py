@@ -24,7 +24,7 @@ from ckptrules.report.data import line_as_data, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import OptionError, Planning, option, some_text
-from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
+from ckptrules.run.outcome import FAULTS, Done, Prepared
 from ckptrules.run.session import Session
 
 WIDTH = 13
@@ -98,7 +98,7 @@ def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
         passed_over = jobs.uncovered(session, "explain", options)
-        return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
+        return Done(fact + f"{passed_over}\n" * bool(passed_over), failed=True)
     texts, faults = (block(one, job.style) for one in found), dict[str, str]()
     if options.json:
         from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
@@ -106,7 +106,7 @@ def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -
         data = {**head_of(job.header), "explained": [as_data(one) for one in found]}
         faults = write_data(options, data, job.style)
     text = "\n".join(["By 'doit migrate delete_old=1'; nothing was changed.\n", *texts, *faults.values()])
-    return Done(Output(text), failed=bool(faults))
+    return Done(text, failed=bool(faults))
 
 
 def asked_names(options: Options, listing: Listing) -> list[str]:

@@ -14,7 +14,7 @@ from ckptrules.report.text import Tally
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import Planning
-from ckptrules.run.outcome import FAULTS, Done, Output, untouched
+from ckptrules.run.outcome import FAULTS, Done, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
@@ -43,7 +43,7 @@ def changing(
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
     """Change one checkpoint directory, or plan that, and report it."""
     if stopping.stopped():
-        return Done(Output(""), failed=True)
+        return Done("", failed=True)
     listing = Listing(found.experiment, found.directory, ())
     try:
         listing = scan(job.options.outputs_dir, found)

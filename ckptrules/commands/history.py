@@ -10,7 +10,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import past, records
 from ckptrules.run.options import Common, a_file, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
@@ -58,14 +58,14 @@ def show_history(session: Session, options: Options) -> Done:
     try:
         runs = past.runs_of(options.outputs_dir)
     except OSError as error:
-        return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
+        return Done(f"{style.name(fault_of(options.outputs_dir, error))}\n", failed=True)
     text = history_text(runs, style)
     if not options.tells_data:
-        return Done(Output(text))
+        return Done(text)
     from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))
     data = {**head_of(records.run_header(session, "history", options)), "runs": rows}
     faults = write_data(options, data, style)
-    return Done(Output("".join([text, *faults.values()])), failed=bool(faults))
+    return Done("".join([text, *faults.values()]), failed=bool(faults))

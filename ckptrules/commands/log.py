@@ -16,7 +16,7 @@ from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run.command_line import program
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.past import chosen_run, command_of, freed_by, runs_with
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
@@ -67,15 +67,15 @@ def newest_migration(runs: Sequence[Run]) -> Run | None:
 def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
     """Print the entry, or append it to a file that does not have it yet."""
     if run is None or entry is None:
-        return Done(Output("There is no run to tell of; 'doit history' lists them.\n"), failed=True)
+        return Done("There is no run to tell of; 'doit history' lists them.\n", failed=True)
     if options.out is None:
-        return Done(Output(entry, as_it_is=True))
+        return Done(entry, as_it_is=True)
     try:
         with writing.folder_lock(os.path.realpath(options.out)):  # runs of other trees may write to the same log
-            return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
+            return Done(append(options.out, entry, run.id, writes=not options.dry_run))
     except (OSError, UnicodeError) as error:
         why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
-        return Done(Output(f"{visible(options.out)}: cannot be written: {why}\n"), failed=True)
+        return Done(f"{visible(options.out)}: cannot be written: {why}\n", failed=True)
 
 
 def append(path: str, entry: str, run: str, *, writes: bool) -> str:

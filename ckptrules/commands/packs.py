@@ -23,7 +23,7 @@ from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.options import Common, OptionError, a_file, a_path, option, some_text
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
@@ -89,7 +89,7 @@ def show(options: Options, style: Style) -> Done:
     width = min(style.width or WIDTH, WIDTH)
     text += "\n".join(textwrap.wrap(f"Not found here: {others}", width, subsequent_indent="  ")) + "\n"
     text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
-    return Done(Output(text), failed=not rows)
+    return Done(text, failed=not rows)
 
 
 def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
@@ -146,12 +146,12 @@ def copy_pack(options: Options, style: Style) -> Done:
         if not options.dry_run:
             writing.write_new(path, text.encode())
     except FileExistsError:
-        return Done(Output(f"{style.name(path)} is there already: left as it is.\n"), failed=True)
+        return Done(f"{style.name(path)} is there already: left as it is.\n", failed=True)
     except OSError as error:
-        return Done(Output(f"{style.name(path)} cannot be written: {error.strerror}\n"), failed=True)
+        return Done(f"{style.name(path)} cannot be written: {error.strerror}\n", failed=True)
     wrote = "Would write" if options.dry_run else "Wrote"
     end = f"Take '{name}' out of 'packs:', if it stands there; 'doit check' tests the rules.\n"
-    return Done(Output(f"{wrote} {style.name(path)}.\n{end}"))
+    return Done(f"{wrote} {style.name(path)}.\n{end}")
 
 
 def as_rules(text: str) -> str:
@@ -196,7 +196,7 @@ def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
     cells = [(style.name(row["name"]), row["kind"], _fields(row["fields"]), ", ".join(row["packs"])) for row in rows]
     known = sum(row["kind"] != "unknown" for row in rows)
     text = table(("name", "kind", "fields", "packs"), cells) + f"{count_of(len(rows), 'name')}, {known} known\n"
-    return Done(Output("".join([text, *faults.values()])), failed=bool(faults) or not known)
+    return Done("".join([text, *faults.values()]), failed=bool(faults) or not known)
 
 
 def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import Common, Migrating, OptionError, a_page, flag, option, some_text
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, one_task
@@ -51,7 +51,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 def work(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory, and print nothing, as the page shows the plan."""
     done = plan.work(job, found)
-    return done._replace(output=done.output._replace(text=""))
+    return done._replace(text="")
 
 
 def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
@@ -88,9 +88,9 @@ def write_again(options: Options, page: str, style: Style) -> Done:
         if not options.dry_run:
             write_report(options.out, page)
     except OSError as error:
-        return Done(Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n"), failed=True)
+        return Done(f"ERROR: {shown} cannot be written: {why_of(error)}\n", failed=True)
     lines = [] if options.dry_run else drawn(options, shown, options.out)
-    return Done(Output("".join(f"{line}\n" for line in lines)))
+    return Done("".join(f"{line}\n" for line in lines))
 
 
 def read_data(path: str) -> Any:

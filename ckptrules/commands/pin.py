@@ -17,7 +17,7 @@ from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, pinning
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError, option, some_text
-from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
+from ckptrules.run.outcome import FAULTS, Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.reading import why_of
 
@@ -67,9 +67,9 @@ def write(
             change_pins(options.rules_dir, change)
         except OSError as error:
             text = f"{style.name(pins_file(options.rules_dir))} cannot be written: {why_of(error)}\n"
-            return Done(Output(f"Nothing was changed: {text}"), failed=True)
+            return Done(f"Nothing was changed: {text}", failed=True)
     lines = [f"{verb}: {style.name(pin.path)}{f' ({style.name(pin.note)})' * bool(pin.note)}\n" for pin in pins]
-    return Done(Output("".join(lines)))
+    return Done("".join(lines))
 
 
 def checkpoints(session: Session, options: Common) -> Iterator[Pin]:

@@ -12,7 +12,7 @@ from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrap
 from ckptrules.report.text import problem_lines
 from ckptrules.run import pinning
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 
 
@@ -36,7 +36,7 @@ def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
     lines += [f"Archived by run {run}: {style.name(path)}\n" for path, run in archived.items()]
     lines += [f"{line}\n" for one in lost for line in problem_lines(pinning.problem_of(one), {}, style)]
     end = f"{count_of(len({one.pin for one in found}), 'pin')}\n" if found else "Nothing is pinned.\n"
-    return Done(Output("".join(lines) + end), failed=bool(lost))
+    return Done("".join(lines) + end, failed=bool(lost))
 
 
 def as_table(found: Sequence[Found], style: Style) -> str:

@@ -19,7 +19,7 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, as_time, flag, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
@@ -58,7 +58,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if runs and on_terminal and not (options.yes or options.dry_run):
         print(shown, end="")
         if not confirmed():
-            return Prepared(partial(Done, Output("Nothing was freed.\n")))
+            return Prepared(partial(Done, "Nothing was freed.\n"))
         shown = ""
     return Prepared(partial(free, session, options, runs, shown))
 
@@ -102,12 +102,12 @@ def free(session: Session, options: Options, runs: Sequence[str], shown: str) ->
     """Free the trash of these runs; an item that cannot be freed is a problem, and does not stop the others."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
-        return Done(Output(f"{shown}Would free: {amount(use)}\n"))
+        return Done(f"{shown}Would free: {amount(use)}\n")
     emptied, unrecorded = empty(session, options, runs)
     nothing = emptied.left and not emptied.freed.items
     lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
     lines += [f"Problem: {line}" for line in left_lines(options, session.style(options), emptied.left)]
-    return Done(Output("\n".join([*lines, ""])), failed=bool(emptied.left or unrecorded))
+    return Done("\n".join([*lines, ""]), failed=bool(emptied.left or unrecorded))
 
 
 def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done:
@@ -117,7 +117,7 @@ def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done
     lines += unrecorded
     if lines or not options.quiet:
         lines += [f"Note: {line}" for line in left_lines(options, session.style(options), emptied.left)]
-    return Done(Output("\n".join([*lines, ""])), failed=bool(unrecorded))
+    return Done("\n".join([*lines, ""]), failed=bool(unrecorded))
 
 
 def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:

@@ -19,7 +19,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.run import records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, Common, OptionError, a_path, flag, option
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.past import runs_with
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, metadata, state
@@ -112,7 +112,7 @@ def work(session: Session, options: Options, paths: Sequence[str], renamed: Mapp
     lines += [f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in problems.items()]
     lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed)
     left = problems or any(not reference.new for text in texts for reference in text.references)
-    return Done(Output("\n".join([*lines, ""]), as_it_is=True), failed=bool(left))
+    return Done("\n".join([*lines, ""]), as_it_is=True, failed=bool(left))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

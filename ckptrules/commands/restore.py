@@ -14,7 +14,7 @@ from ckptrules.engine.pins import Found, is_it
 from ckptrules.run import pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, Common, OptionError, flag
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
@@ -75,11 +75,11 @@ def bring_back(
     except (StoppedError, KilledError) as error:
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:
-        return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)
+        return Done(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error)), failed=True)
     steps = [with_place(step, path, outputs_dir) for step in steps]
     text = report.restore_text(steps, style, [*notes, *report.lost_lines(lost, style)])
     size = sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))
-    return Done(Output(text + expected(options, "restore", size)), failed=any(step.problem for step in steps))
+    return Done(text + expected(options, "restore", size), failed=any(step.problem for step in steps))
 
 
 def with_place(step: RestoreStep, path: str, outputs_dir: str) -> RestoreStep:

@@ -13,7 +13,7 @@ from ckptrules.run import jobs
 from ckptrules.run.command_line import program
 from ckptrules.run.hints import OURS, WHERE_TO
 from ckptrules.run.options import Migrating, OptionError
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 
 WAIT = 600  # seconds
@@ -33,7 +33,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     jobs.job_of(session, options, "schedule")
     words, folder = command(options, started(session)), os.getcwd()
     refuse_unwritable(words, folder)
-    return Prepared(partial(Done, Output(units(words, folder))))
+    return Prepared(partial(Done, units(words, folder)))
 
 
 def refuse_unwritable(words: list[str], folder: str) -> None:

@@ -18,7 +18,7 @@ from ckptrules.report.text import files_of
 from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.past import runs_of, ways_back
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
@@ -45,10 +45,10 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     try:
         items = trash_items(Disk(outputs_dir))
     except OSError as error:
-        return Done(Output(f"The trash cannot be read: {why_of(error)}\n"), failed=True)
+        return Done(f"The trash cannot be read: {why_of(error)}\n", failed=True)
     notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
-        return Done(Output(f"The trash is empty.\n{notes}"))
+        return Done(f"The trash is empty.\n{notes}")
     runs: Sequence[Run] = ()
     with contextlib.suppress(OSError):
         runs = runs_of(outputs_dir)
@@ -70,7 +70,7 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     end += f"{next(iter(back.by))} brings back, " if len(back.by) == 1 else ""
     end += "'doit purge' frees.\n"
     end += "".join(f"{line}\n" for line in back.sentences()) if len(back.by) > 1 else ""
-    return Done(Output(text + end + by_hand(outputs_dir, back.lost, style) + notes))
+    return Done(text + end + by_hand(outputs_dir, back.lost, style) + notes)
 
 
 def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[tuple[TrashItem, int]]:

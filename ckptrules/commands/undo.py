@@ -37,7 +37,7 @@ from ckptrules.run.command_line import params_of
 from ckptrules.run.experiments import unsearched_notes
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, Common, OptionError
-from ckptrules.run.outcome import FAULTS, Done, Output, RunContext, untouched
+from ckptrules.run.outcome import FAULTS, Done, RunContext, untouched
 from ckptrules.run.past import chosen_run, command_of, runs_of, runs_with, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
@@ -273,7 +273,7 @@ class UndoJob(NamedTuple):
 def work_on(job: UndoJob, back: TakeBack) -> Done:
     """Take back what a run did in one checkpoint directory; in a dry run, only report it."""
     if stopping.stopped():
-        return Done(Output(""), failed=True)
+        return Done("", failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
@@ -294,9 +294,8 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     data = plan_as_data(done, state) if job.options.tells_data else None
     units = [unit for number, unit in enumerate(back.units) if number not in outcome.failed]
     gone, kept = ([link for u in units if (u.kind in DELETES) == goes for link in u.shared] for goes in (True, False))
-    links = SharedFiles(tuple(gone), tuple(kept))
-    output = Output(experiment_block(done, (), job.style), tally(done), data, links=links)
-    return Done(output, failed=bool(done.problems))
+    text, links = experiment_block(done, (), job.style), SharedFiles(tuple(gone), tuple(kept))
+    return Done(text, tally(done), data, failed=bool(done.problems), links=links)
 
 
 def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:

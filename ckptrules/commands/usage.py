@@ -17,7 +17,7 @@ from ckptrules.engine.sorting import sort_entries
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, OptionError, Planning
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
@@ -71,7 +71,7 @@ def show_usage(session: Session, job: jobs.Job, pairs: jobs.Pairs, archive_dir: 
     lack = "" if total.total() > total["other"] else jobs.nothing_understood(session, job.options)
     around = jobs.uncovered(session, "usage", job.options)
     text += "".join(f"{line}\n" for line in (lack, around) if line)
-    return Done(Output(text), failed=bool(failed or lack))
+    return Done(text, failed=bool(failed or lack))
 
 
 def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tuple[str, Counter[str]]], list[str]]:

@@ -17,7 +17,7 @@ from ckptrules.report.style import Style
 from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import OptionError, Planning, flag
-from ckptrules.run.outcome import FAULTS, Apart, Done, Output, untouched
+from ckptrules.run.outcome import FAULTS, Apart, Done, untouched
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
@@ -171,5 +171,4 @@ def judged(
 def as_done(job: Job, report: Report) -> Done:
     """Return the outcome with this report."""
     data = report_as_data(report) if job.options.tells_data else None
-    output = Output(block(report, job.style), tally(report), data)
-    return Done(output, failed=bool(report.problems))
+    return Done(block(report, job.style), tally(report), data, failed=bool(report.problems))

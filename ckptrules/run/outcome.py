@@ -26,13 +26,18 @@ NONE = SharedFiles()
 FAULTS = (OSError, SlowRuleError, StoppedError)  # of one directory: it is reported by `untouched`, the others go on
 
 
-class Output(NamedTuple):
-    """The output of a task's action, in ``task.meta["output"]``.
+class Done(NamedTuple):
+    """The outcome of the work on one directory, or of a command; the reporter finds it in ``task.meta["done"]``.
 
     Args:
         text: the text to print.
         tally: the numbers of the summary, which are added up.
         data: the row of the JSON file.
+        failed: problems are left.
+        values: what doit remembers.
+        moved: the bytes of the files that were worked on, unless the progress has counted them.
+        passed: the bytes that were read for that: in some formats a part of a file proves that it is whole.
+        killed: the error if no worker is left.
         outlook: what an experiment would keep and lose; only in a preview.
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so the commands in it are not completed.
@@ -43,28 +48,16 @@ class Output(NamedTuple):
     text: str
     tally: Any = NOTHING
     data: Mapping[str, Any] | None = None
-    outlook: Outlook | None = None
-    links: SharedFiles = NONE
-    as_it_is: bool = False
-    weighed: Weighed | None = None
-    space: Space | None = None
-
-
-class Done(NamedTuple):
-    """The outcome of the work on one directory, or of a command.
-
-    ``output`` is shown. ``failed`` says that problems are left. ``values`` are remembered by doit. ``moved`` are the
-    bytes of the files that were worked on, unless the progress has counted them. ``passed`` are the bytes that were
-    read for that: in some formats a part of a file proves that it is whole. ``killed`` is the error if no worker is
-    left.
-    """
-
-    output: Output
     failed: bool = False
     values: Mapping[str, Any] = {}
     moved: int = 0
     passed: int = 0
     killed: KilledError | None = None
+    outlook: Outlook | None = None
+    links: SharedFiles = NONE
+    as_it_is: bool = False
+    weighed: Weighed | None = None
+    space: Space | None = None
 
 
 class Prepared(NamedTuple):
@@ -119,23 +112,23 @@ class RunContext(NamedTuple):
 
 
 class Collected:
-    """The sum of the outputs of one command so far, without their texts, which are printed already."""
+    """The sum of the outcomes of one command so far, without their texts, which are printed already."""
 
     def __init__(self, nothing: Any) -> None:
         self._tally, self.up_to_date = nothing, 0  # up to date may be ten thousand directories, so they are counted
-        self._outputs: list[Output] = []
+        self._every: list[Done] = []
         self.experiments: Experiments | None = None  # rows of the JSON file
 
-    def add(self, output: Output) -> None:
-        """Add the output of one more task."""
-        if output.tally != NOTHING:  # which may be of another type than the tally of this command
-            self._tally += output.tally
-        if output.data is not None:
+    def add(self, done: Done) -> None:
+        """Add the outcome of one more task."""
+        if done.tally != NOTHING:  # which may be of another type than the tally of this command
+            self._tally += done.tally
+        if done.data is not None:
             from ckptrules.report.data import Experiments  # not above: most runs write no JSON
 
             self.experiments = self.experiments or Experiments()
-            self.experiments.add(output.data)
-        self._outputs.append(output._replace(text="", tally=NOTHING, data=None))
+            self.experiments.add(done.data)
+        self._every.append(done._replace(text="", tally=NOTHING, data=None, values={}))
 
     @property
     def total(self) -> Any:
@@ -143,8 +136,8 @@ class Collected:
         return self._tally + Tally(up_to_date=self.up_to_date) if self.up_to_date else self._tally
 
     def all(self, field: str) -> list[Any]:
-        """Return one field of all outputs that have it."""
-        return [value for output in self._outputs if (value := getattr(output, field))]
+        """Return one field of all outcomes that have it."""
+        return [value for done in self._every if (value := getattr(done, field))]
 
     @property
     def links(self) -> list[SharedFiles]:

@@ -22,7 +22,7 @@ from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import be_silent, escape_missing_letters
 from ckptrules.run.hints import as_named, command
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Collected, Output, RunContext
+from ckptrules.run.outcome import Collected, Done, RunContext
 from ckptrules.run.records import ended, note_rate
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
@@ -82,7 +82,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.options.tells_data:
                 from ckptrules.report.data import plan_as_data  # not above: most runs write no JSON
 
-                collected.add(Output("", data=plan_as_data(Plan(found.experiment, found.directory), "up to date")))
+                collected.add(Done("", data=plan_as_data(Plan(found.experiment, found.directory), "up to date")))
 
     def add_success(self, task: Task) -> None:
         """Print the output of a task."""
@@ -90,8 +90,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print the output of a task that failed; without any, print the error as doit does."""
-        if killed := (task.meta or {}).get("killed"):
-            self._killed = self._killed or str(killed) or KILLED
+        done: Done | None = (task.meta or {}).get("done")
+        if done and done.killed:
+            self._killed = self._killed or str(done.killed) or KILLED
         if isinstance(fail, TaskFailed | UnmetDependency):
             self._problems_left = True
         elif not task.has_subtask:
@@ -187,20 +188,20 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _print_output(self, task: Task) -> bool:
         """Print the output of a task, and add it up; return False if the task has none."""
-        output: Output | None = (task.meta or {}).pop("output", None)
-        if output is None:
+        done: Done | None = (task.meta or {}).pop("done", None)
+        if done is None:
             return False
         context = self._context(task)
         of_directory = "found" in task.meta  # else it is the trash task, which is printed also with quiet=1
-        is_quiet = context and context.options.quiet and of_directory and not _is_news(output.tally)
+        is_quiet = context and context.options.quiet and of_directory and not _is_news(done.tally)
         if not is_quiet and not (context and context.options.summary):
-            self.write(output.text if output.as_it_is else self._session.completed(output.text))
+            self.write(done.text if done.as_it_is else self._session.completed(done.text))
         if context:
-            if data := output.data:
+            if data := done.data:
                 completed = self._session.completed
                 problems = [{**row, "hint": row["hint"] and completed(row["hint"])} for row in data["problems"]]
                 data = {**data, "problems": problems}
-            self._collected[_base(task)].add(output._replace(data=data))
+            self._collected[_base(task)].add(done._replace(data=data))
         return True
 
     def _context(self, task: Task) -> RunContext | None:

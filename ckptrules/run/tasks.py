@@ -11,7 +11,7 @@ from ckptrules.engine.spelling import nearest
 from ckptrules.report.style import few
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
-from ckptrules.run.outcome import Done, Output, Prepared
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.refusing import all_are_ours
 from ckptrules.run.session import Session
 from ckptrules.run.words import as_pattern, encode_task, fits
@@ -55,12 +55,12 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
     try:
         done = work()
     except KilledError as error:
-        done = Done(Output(""), killed=error)
+        done = Done("", killed=error)
     except StoppedError:
-        done = Done(Output(""), failed=True)
+        done = Done("", failed=True)
     if isinstance(done, Lost):
         return TaskFailed(done.why, report=False)
-    task.meta = {**(task.meta or {}), "output": done.output, "killed": done.killed}
+    task.meta = {**(task.meta or {}), "done": done}
     task.values = dict(done.values)
     return TaskFailed("problems left", report=False) if done.failed or done.killed else None
 

@@ -18,7 +18,7 @@ from ckptrules.report.text import experiment_block, outlook, shared_files, tally
 from ckptrules.run import pinning
 from ckptrules.run.deciding import Decided, decided_of
 from ckptrules.run.jobs import Job
-from ckptrules.run.outcome import FAULTS, Done, Output, untouched
+from ckptrules.run.outcome import FAULTS, Done, untouched
 from ckptrules.run.progress import stoppable
 from ckptrules.storage.state import Folders
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def work_on(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
     if stopping.stopped():
-        return Done(Output(""), failed=True)
+        return Done("", failed=True)
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
@@ -48,13 +48,12 @@ def work_on(job: Job, found: Directory) -> Done:
         outcome = Outcome(untouched(found, error), None)
     done = report_on(job, outcome.plan, listing, before)
     if job.options.dry_run:
-        preview = outlook(plan, listing.entries, done.output.tally, done.output.links)
-        preview = preview._replace(unread=unread_of(plan, listing))
-        done = done._replace(output=done.output._replace(outlook=preview))
+        preview = outlook(plan, listing.entries, done.tally, done.links)
+        done = done._replace(outlook=preview._replace(unread=unread_of(plan, listing)))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 
-        done = done._replace(output=done.output._replace(weighed=weigh(job, job.others, decided)))
+        done = done._replace(weighed=weigh(job, job.others, decided))
     if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))
@@ -102,8 +101,8 @@ def report_on(job: Job, plan: Plan, listing: Listing, before: Before | None = No
         checkpoints = details_of(before, plan) if before else None
         data, space = plan_as_data(plan, state, listing.entries, checkpoints), checkpoints and checkpoints.space
     text = experiment_block(plan, listing.entries, job.style)
-    output = Output(text, tally(plan), data, links=shared_files(plan, listing.entries), space=space)
-    return Done(output, failed=bool(plan.problems))
+    links = shared_files(plan, listing.entries)
+    return Done(text, tally(plan), data, failed=bool(plan.problems), links=links, space=space)
 
 
 def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:

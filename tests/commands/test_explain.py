@@ -266,5 +266,5 @@ def test_no_name_is_looked_for_among_all_others(project: Project, monkeypatch: p
     session = Session(read_command_line(["explain"]), {})
     place, rules = str(project.outputs), str(project.folder / "rules")
     options = explain.Options(outputs_dir=place, rules_dir=rules, name="epoch=*")
-    assert explain.prepare(session, options).work().output.text.count("exp/checkpoints/epoch=") == 100
+    assert explain.prepare(session, options).work().text.count("exp/checkpoints/epoch=") == 100
     assert len(asked) < 1000

@@ -197,7 +197,7 @@ def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> Non
     told = {}
     for found in find.survey(str(reachable), job.rules.layout)[0]:
         done = working.work_on(job, found)
-        told[found.experiment] = (bool(done.failed), done.output.text)
+        told[found.experiment] = (bool(done.failed), done.text)
     refused = "! Problem: {}/checkpoints cannot be read: Permission denied\n"
     assert {name: failed for name, (failed, _) in told.items()} == {"closed": True, "open": False, "sealed": True}
     assert all(refused.format(name) in told[name][1] for name in ("closed", "sealed"))
@@ -525,12 +525,12 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
     options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"))
     job = jobs.job_of(Session(command_line(["migrate"]), {}), options)
     (found,) = find.survey(str(project.outputs), job.rules.layout)[0]
-    assert "No locks available" in working.work_on(job, found).output.text  # nobody has begun that run
+    assert "No locks available" in working.work_on(job, found).text  # nobody has begun that run
     job = job._replace(number=1)
     done = working.work_on(job, found)
     assert done.failed
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
-    assert refused in done.output.text
+    assert refused in done.text
     assert project.names("exp") == ["epoch-02_step-000002.ckpt", "epoch_1_step_2.ckpt", "last.ckpt"]
     assert os.readlink(project.outputs / "exp/checkpoints/last.ckpt") == "epoch_1_step_2.ckpt"
 
