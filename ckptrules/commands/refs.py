@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 from ckptrules import stopping
@@ -257,42 +258,21 @@ def diff(text: TextFile, style: Style) -> Iterator[str]:
     yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
     old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # equally many, as no name has a line end
     end = len(old) - (not old[-1])
-    changed = [number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
-    for group in _groups(changed):
-        start, stop = max(0, group[0] - CONTEXT), min(end, group[-1] + 1 + CONTEXT)
-        span = f"{start + 1},{stop - start}" if stop - start > 1 else f"{start + 1}"
+    changed = {number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other}
+    around = {n for number in changed for n in range(max(0, number - CONTEXT), min(end, number + CONTEXT + 1))}
+    for _, hunk in groupby(enumerate(sorted(around)), lambda pair: pair[1] - pair[0]):
+        lines = [number for _, number in hunk]  # without a gap
+        span = f"{lines[0] + 1},{len(lines)}" if len(lines) > 1 else f"{lines[0] + 1}"
         yield style.paint(f"@@ -{span} +{span} @@", "dim")
-        yield from (_shown(line, style) for line in _hunk(old, new, range(start, stop), set(group)))
+        for is_changed, block in groupby(lines, changed.__contains__):
+            numbers = list(block)
+            sides = (("-", old), ("+", new)) if is_changed else ((" ", old),)
+            yield from (_shown(sign, side[number], style) for sign, side in sides for number in numbers)
 
 
-def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the numbers of changed lines, in groups of those whose context meets."""
-    group: list[int] = []
-    for number in numbers:
-        if group and number - group[-1] > 2 * CONTEXT + 1:
-            yield group
-            group = []
-        group.append(number)
-    if group:
-        yield group
-
-
-def _hunk(old: Sequence[str], new: Sequence[str], lines: Iterable[int], changed: Collection[int]) -> Iterator[str]:
-    block: list[int] = []
-    for number in (*lines, -1):
-        if number in changed:
-            block.append(number)
-            continue
-        yield from (f"-{old[changed_line]}" for changed_line in block)
-        yield from (f"+{new[changed_line]}" for changed_line in block)
-        block = []
-        if number >= 0:
-            yield f" {old[number]}"
-
-
-def _shown(line: str, style: Style) -> str:
-    shown = style.name(line.removesuffix("\r").replace("\t", "    "))
-    return style.paint(shown, {"+": "green", "-": "red"}[line[0]]) if line[0] in "+-" else shown
+def _shown(sign: str, line: str, style: Style) -> str:
+    shown = sign + style.name(line.removesuffix("\r").replace("\t", "    "))
+    return style.paint(shown, {"-": "red", "+": "green"}[sign]) if sign in "-+" else shown
 
 
 def unsure_lines(texts: Iterable[TextFile], style: Style) -> list[str]:
