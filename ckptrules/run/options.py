@@ -152,7 +152,7 @@ class Option(NamedTuple):
     @property
     def is_path(self) -> bool:
         """Whether the value is the path of a file or a folder."""
-        return self.read in (a_path, a_file, a_checkpoint)
+        return self.read in (a_path, a_file, a_page, a_checkpoint)
 
     @property
     def shown(self) -> str:

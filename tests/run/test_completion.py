@@ -60,6 +60,7 @@ def test_every_option_of_every_task_is_offered(task: str) -> None:
         ("ckptrules|plan:a b|", "delete_old=1", "plan"),
         ("ckptrules|plan|delete_old=1|", "outputs_dir= verbose=1", "delete_old=1"),
         ("ckptrules|plan|settle=", "", "settle= @"),
+        ("ckptrules|plan|html=", "@", "html="),
         ("ckptrules|check|delete_old", "", "delete_old=1"),
         ("ckptrules|demo|", "", "outputs_dir="),
     ],
