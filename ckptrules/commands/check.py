@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from textwrap import indent
 
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.engine.spelling import closest
-from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrapped
+from ckptrules.report.style import INDENT, Style, count_of, with_texts
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning
@@ -61,19 +60,7 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) ->
         if lines
         else ""
     )
-    return Done(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{note}{more}")
-
-
-def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
-    """Return the rows as a table; if the terminal is too narrow for it, the last cell of each row stands below."""
-    text, room = table((), rows), max(width - len(INDENT), 1)
-    if not width or max(map(columns, text.splitlines()), default=0) <= room:
-        return text
-    lines: list[str] = []
-    for row in rows:
-        lines.append(table((), [row[:-1]], width=room))
-        lines += [f"{INDENT}{line}\n" for line in wrapped(row[-1], room - len(INDENT))]
-    return "".join(lines)
+    return Done(f"All rules hold.\n{with_texts((), rows, (), style.width, INDENT)}{note}{more}")
 
 
 def words(policy: Policy) -> str:

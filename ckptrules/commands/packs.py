@@ -18,7 +18,7 @@ from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import LAST_RESORT, Tree
 from ckptrules.outputs.scouting import MOST_OPENED, OPENED, Sight, by_pack, scout
-from ckptrules.report.style import Style, columns, count_of, table, wrapped
+from ckptrules.report.style import Style, count_of, table, with_texts
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
 from ckptrules.rules.shipped import RULES_DIR
@@ -82,7 +82,7 @@ def show(options: Options, style: Style) -> Done:
         seen[" or ".join(pack.name for pack in sight.packs)].append(sight)
     compared = _compared(tree, [sight for sights in seen.values() for sight in sights])
     rows = [row for name, sights in seen.items() for row in _rows(name, sights, compared, style)]
-    found = listed(rows, style.width)
+    found = with_texts(("pack", "where", "names", "evidence"), rows, (2,), style.width) if rows else ""
     named = {pack.name for sights in seen.values() for sight in sights for pack in sight.packs}
     others = ", ".join(pack.name for pack in packs if pack.name not in named)
     text = found or f"No pack finds anything in '{style.name(options.outputs_dir)}'.\n"
@@ -90,17 +90,6 @@ def show(options: Options, style: Style) -> Done:
     text += "\n".join(textwrap.wrap(f"Not found here: {others}", width, subsequent_indent="  ")) + "\n"
     text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
     return Done(text, failed=not rows)
-
-
-def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
-    """Return what was found as a table; in a terminal that is too narrow, the evidence stands below each row."""
-    headings = ("pack", "where", "names", "evidence")
-    text = table(headings, rows, right=(2,)) if rows else ""
-    if not width or all(columns(line) <= width for line in text.splitlines()):
-        return text
-    heading, *lines = table(headings[:-1], [row[:-1] for row in rows], right=(2,)).splitlines()
-    below = (textwrap.indent("\n".join(wrapped(row[-1], width - 4)), "    ") for row in rows)
-    return "\n".join([heading, *(one for pair in zip(lines, below, strict=True) for one in pair if one), ""])
 
 
 def _compared(tree: Tree, sights: Sequence[Sight]) -> dict[str, dict[str, Compared]]:

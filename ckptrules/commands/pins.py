@@ -8,7 +8,7 @@ from functools import partial
 
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
-from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrapped
+from ckptrules.report.style import INDENT, Style, count_of, with_texts
 from ckptrules.report.text import problem_lines
 from ckptrules.run import pinning
 from ckptrules.run.options import Common
@@ -40,18 +40,6 @@ def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
 
 
 def as_table(found: Sequence[Found], style: Style) -> str:
-    """Return names, sizes and notes as a table; a terminal wraps long notes, a narrow one below the name."""
-    names = [style.name(pinned.name) for pinned in found]
-    sizes = [human_size(pinned.pin.size) for pinned in found]
-    notes = [style.name(pinned.pin.note) for pinned in found]
-    room = style.width - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2
-    if style.width and max(map(columns, notes)) > room < NARROW:
-        below = [wrapped(f"{size}  {note}", style.width - 4) for size, note in zip(sizes, notes, strict=True)]
-        return "".join(
-            f"  {name}\n" + "".join(f"    {line}\n" for line in one) for name, one in zip(names, below, strict=True)
-        )
-    lined: list[tuple[str, ...]] = []
-    for name, size, note in zip(names, sizes, notes, strict=True):
-        first, *others = (wrapped(note, room) if style.width else [note]) or [""]
-        lined += [("", name, size, first), *(("", "", "", more) for more in others)]
-    return table((), lined, right=(2,))
+    """Return names, sizes and notes as a table."""
+    rows = [(style.name(one.name), human_size(one.pin.size), style.name(one.pin.note)) for one in found]
+    return with_texts((), rows, (1,), style.width, INDENT)

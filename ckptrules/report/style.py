@@ -155,6 +155,22 @@ def table(
     return "\n".join([*(lines if form == "beside" else filter(None, lines)), *note, ""])
 
 
+def with_texts(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int], width: int, indent: str = ""
+) -> str:
+    """Return a table whose last column has texts; where a terminal is too narrow for it, they stand below the rows."""
+    shown, room = table(headings, rows, right), width and max(width - len(indent), 1)
+    if room and max(map(columns, shown.splitlines()), default=0) > room:
+        every = [(*headings[:-1], ""), *rows] if headings else rows
+        lines = table((), [row[:-1] for row in every], right).splitlines()
+        if max(map(columns, lines)) > room:
+            lines = [table((), [row[:-1]], width=room).rstrip() for row in every]
+        texts = [[INDENT + text for text in wrapped(row[-1], room - len(INDENT))] for row in every]
+        blocks = ([line, *below] for line, below in zip(lines, texts, strict=True))
+        shown = "".join(f"{line}\n" for block in blocks for line in block if line)
+    return textwrap.indent(shown, indent)
+
+
 def _fitting(
     widths: Sequence[int], may_go: Sequence[int], last_to_go: Sequence[int], width: int
 ) -> tuple[str, list[int]]:

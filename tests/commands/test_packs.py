@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ckptrules.commands.packs import listed
+from ckptrules.report.style import with_texts
 from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
 from tests.support.undisturbed import wait_a_tick
@@ -35,14 +35,16 @@ def test_the_packs_that_know_something_here_are_listed_with_their_evidence(proje
 def test_in_a_narrow_terminal_the_evidence_stands_below_its_row() -> None:
     """Each cell had a line of its own, so that no row could be told from the next."""
     rows = [("timm", "*/train/*", "12", "args.yaml, summary.csv and " + "more " * 20), ("", "", "", "3 of 3 agree")]
-    assert listed(rows, 40).splitlines()[:4] == [
+    headings = ("pack", "where", "names", "evidence")
+    narrow = with_texts(headings, rows, (2,), 40)
+    assert narrow.splitlines()[:4] == [
         "pack  where      names",
         "timm  */train/*     12",
-        "    args.yaml, summary.csv and more more",
-        "    more more more more more more more",
+        "  args.yaml, summary.csv and more more",
+        "  more more more more more more more",
     ]
-    assert listed(rows, 40).endswith("\n    3 of 3 agree\n")
-    assert len(listed(rows, 0).splitlines()) == 3
+    assert narrow.endswith("\n  3 of 3 agree\n")
+    assert len(with_texts(headings, rows, (2,), 0).splitlines()) == 3
 
 
 def test_some_checkpoints_are_opened_to_compare_the_numbers(project: Project) -> None:

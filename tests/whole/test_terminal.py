@@ -94,7 +94,7 @@ def test_what_goes_and_why_fit_a_narrow_terminal(project: Project) -> None:
             "check",
             ["  policy default", "    2 examples  rules/retention.yaml:6", "    min_epoch: 10, keep_at_least: 1"],
         ),
-        ("packs", ["words  */checkpoints      1", "    its names"]),
+        ("packs", ["words  */checkpoints      1", "  its names"]),
     ],
 )
 def test_what_has_no_headings_fits_as_well(project: Project, words: str, rows: list[str]) -> None:
