@@ -46,7 +46,7 @@ from ckptrules.storage import writing
 
 NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"
 DEFAULT = "outputs"
-WELL_KNOWN = "runs work_dirs lightning_logs results checkpoints logs experiments exp output saved models".split()
+WELL_KNOWN = "runs work_dirs lightning_logs results checkpoints logs experiments exp output saved models wandb".split()
 PRESET = "preset="
 NOT_UNDERSTOOD = 1  # the exit code
 ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
@@ -131,10 +131,13 @@ def start_of(asked: str, preset: str, style: Style) -> Start:
         return Start(_protocol_texts(asked, ()), "")
     if preset:
         return Start({NAMING: _preset_text(asked, preset), RETENTION: retention_text((), {})[0]}, "")
-    folder, found = _look(asked)
+    folder, found, beside = _look(asked)
     place, prefix, found = _place(folder, found, fixed=bool(asked))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
     report = [look_text(found, style), *kind_rows(found, prefix, style)]
+    if beside:
+        text = f"Checkpoints that these rules do not cover lie in {', '.join(map(style.name, beside))}."
+        report.append(f"{text}\nTo cover all: mv {RULES_DIR} {RULES_DIR}.old && ckptrules init .\n")
     if others:
         naming, decisions = naming_text(place, found.seen, prefix, _more(found.seen))
         texts, keeps = _with_retention(place, naming, found.seen)
@@ -219,19 +222,21 @@ def lines_for_dodo() -> list[str]:
     return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []
 
 
-def _look(folder: str) -> tuple[str, Scouted]:
-    """Look in the folder; without one, in the well-known folders; if not exactly one has checkpoints, in this one."""
+def _look(folder: str) -> tuple[str, Scouted, list[str]]:
+    """Look in the folder; without one, in the default one and the well-known ones, or else in this one.
+
+    Returns the folder in which checkpoints were seen, the sights there, and the other well-known ones with checkpoints.
+    """
     rules = load_rules({NAMING: f"packs: [{', '.join(packs.sources())}]\nignored: ['.*', '*.tmp']\n"}, proved=True)
     own = load_rules({NAMING: _shipped(NAMING)}, proved=True)
-    known = [name for name in WELL_KNOWN if os.path.isdir(name)]
-    first = [folder] if folder else [DEFAULT] if os.path.isdir(DEFAULT) else known
-    looks = [(name, see(_not_home(name), rules, own)) for name in first]
     if folder:
-        return looks[0]
-    with_checkpoints = [look for look in looks if look[1].seen]
-    if len(with_checkpoints) == 1:
-        return with_checkpoints[0]
-    return os.curdir, see(_not_home(os.curdir), rules, own)
+        return folder, see(_not_home(folder), rules, own), []
+    known = {os.path.realpath(name): name for name in reversed((DEFAULT, *WELL_KNOWN)) if os.path.isdir(name)}
+    looks = {name: look for name in reversed(known.values()) if (look := see(_not_home(name), rules, own)).seen}
+    if DEFAULT in looks or len(looks) == 1:
+        first = DEFAULT if DEFAULT in looks else next(iter(looks))
+        return first, looks.pop(first), [*looks]
+    return os.curdir, see(_not_home(os.curdir), rules, own), []
 
 
 def _not_home(folder: str) -> str:

@@ -123,6 +123,20 @@ def test_what_it_cannot_look_into_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert "\nNor 1 further folder.\n" in told
 
 
+def test_well_known_folders_beside_outputs_are_named_with_the_command_that_covers_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``outputs`` alone was covered, and nobody heard of those that Lightning had written beside it."""
+    files = "outputs/a/epoch={1..3}-step={1..3}0.ckpt lightning_logs/version_0/checkpoints/epoch={1..3}-step=10.ckpt"
+    (tmp_path / "saved").symlink_to("outputs")
+    start = looked(tmp_path, monkeypatch, f"{files} logs/a.txt wandb/run-1/files/epoch=1-step=2.ckpt")
+    assert "\nCheckpoints that these rules do not cover lie in lightning_logs, wandb.\n" in start.report
+    assert "\nTo cover all: mv rules rules.old && ckptrules init .\n" in start.report
+    every = start_of(".", "", Style())
+    assert "do not cover" not in every.report
+    assert yaml.safe_load(every.texts[NAMING])["layout"] == ["*/*", "*/*/checkpoints", "*/*/*"]
+
+
 def test_there_are_forty_trees() -> None:
     assert len(TREES) >= 40
 
