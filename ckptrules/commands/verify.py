@@ -64,7 +64,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         "verify",
         options,
         partial(verify_one, depth),
-        lambda total: total.experiments,  # a directory in which nothing is understood has a problem
+        lambda total: total.checkpoints + total.failed,
         nothing=VerifyTally(),
         summarise=partial(summarise, options),
         reads=True,

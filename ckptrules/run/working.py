@@ -67,7 +67,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
             return {}
-    understood = outcome.plan.kept or outcome.plan.actions
+    understood = outcome.plan.actions or any(row.is_checkpoint for row in outcome.plan.kept)
     if not understood and any(row.kind == "unrecognised" for row in outcome.plan.skipped):
         return {}
     in_part_folders = any(

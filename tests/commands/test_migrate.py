@@ -401,13 +401,20 @@ def test_a_file_in_the_place_of_a_link_stays_and_its_checkpoint_is_taken_back(pr
     assert f"{OLD}.ckpt" in project.names("exp")
 
 
-@pytest.mark.parametrize("files", [{}, {"last_checkpoint": "epoch=1-step=88.ckpt\n"}], ids=["empty", "a pointer"])
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"last_checkpoint": "epoch=1-step=88.ckpt\n"}, {"current.ckpt": "-> ../../x.ckpt"}],
+    ids=["empty", "a pointer", "a link"],
+)
 def test_nothing_understood_is_no_success_the_second_time_either(project: Project, files: dict[str, str]) -> None:
     """It was "up to date"; beside a directory that is understood it is."""
     project.make({f"{HERE}/{OLD}.ckpt": 9})
     (project.outputs / "hollow/checkpoints").mkdir(parents=True)
     for name, text in files.items():
-        (project.outputs / "hollow/checkpoints" / name).write_text(text)
+        if text.startswith("-> "):
+            project.make({f"hollow/checkpoints/{name}": text, "x.ckpt": 9})
+        else:
+            (project.outputs / "hollow/checkpoints" / name).write_text(text)
     wait_a_tick()
     project.doit("migrate")
     assert project.doit("migrate").startswith("Nothing to do: 2 experiments are up to date.\n")

@@ -322,7 +322,6 @@ def test_four_processes_come_to_the_same(project: Project) -> None:
         ("epoch=3-step=352.ckpt", lightning(3, 352), ["not_migrated"]),
         ("whatever.ckpt", lightning(3, 352), ["unrecognised"]),
         ("whatever.txt", b"notes", ["unrecognised"]),
-        ("x.tmp", b"", []),
         (GOOD, b"", ["empty"]),
         (GOOD, b"not a checkpoint", ["unknown_format"]),
         (GOOD, bytes(3000), ["damaged"]),
@@ -332,6 +331,17 @@ def test_four_processes_come_to_the_same(project: Project) -> None:
 def test_a_name_and_what_stands_under_it(project: Project, name: str, content: bytes, ids: list[str]) -> None:
     put(project, name, content)
     assert problem_ids(result(project, check=1 if ids else 0)) == ids
+
+
+@pytest.mark.parametrize("option", ["quick=0", "dry_run=1"])
+@pytest.mark.parametrize("names", [[], ["hparams.yaml"], ["x.tmp"]])
+def test_where_nothing_is_understood_nothing_is_verified(project: Project, option: str, names: list[str]) -> None:
+    """It ended with exit code 0: 0 of 0 were verified."""
+    (project.outputs / "exp/checkpoints").mkdir(parents=True)
+    project.make({f"exp/checkpoints/{name}": 9 for name in names})
+    assert "Nothing was understood" in project.doit("verify", option, check=1)
+    project.make({f"other/checkpoints/{GOOD}": 9})
+    assert "Nothing was understood" not in project.doit("verify", option, check=option == "quick=0")
 
 
 @pytest.mark.parametrize(
