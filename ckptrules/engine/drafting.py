@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import number, time_in
@@ -133,14 +134,24 @@ def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
 
 
 def joined(unread: Iterable[Unread]) -> list[tuple[Unread, list[str]]]:
-    """Join the kinds of several directories; return those that have a draft, with its lines, most names first."""
+    """Join the kinds of several directories; return each with the lines of its draft, most names first."""
     kinds: dict[tuple[str, bool], Unread] = {}
     for one in unread:
         old = kinds.get(one[:2], one._replace(number=0, names=()))
         kinds[one[:2]] = one._replace(number=old.number + one.number, names=(*sorted({*old.names, *one.names})[:SOME],))
     every = [*kinds.values()]
-    found = [(one, lines) for one, lines in zip(every, drafted(every), strict=True) if lines]
-    return sorted(found, key=lambda pair: (-pair[0].number, pair[0][:2]))
+    return sorted(zip(every, drafted(every), strict=True), key=lambda pair: (-pair[0].number, pair[0][:2]))
+
+
+def why_none(kind: Unread) -> str:
+    """Return why names with a number have no draft; empty for names without one."""
+    stem = ENDING.sub("", kind.names[0])
+    pieces = _PIECE.findall(stem)
+    if _MOMENT.search(stem):
+        return "a format of yours can read a date as datetime"
+    if any(_is_number(piece) and _ORDINAL_OR_UNIT.match(behind) for piece, behind in pairwise(pieces)):
+        return "a number with a unit, as 10k, is not compared with one without"
+    return "it is unclear which number counts, and for which run" if any(map(_is_number, pieces)) else ""
 
 
 def numbers_of(kind: Unread) -> set[tuple[str, ...]]:

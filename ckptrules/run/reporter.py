@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -264,9 +265,10 @@ def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     """
     if not unread:
         return
-    from ckptrules.engine.drafting import format_lines, joined, numbers_of
+    from ckptrules.engine.drafting import format_lines, joined, numbers_of, why_none
 
-    kinds = joined(unread)
+    every = joined(unread)
+    kinds = [pair for pair in every if pair[1]]
     first = kinds if style.verbose else kinds[:DRAFTS]
     together = {numbers for one, _ in first for numbers in numbers_of(one)}
     drafted = [pair for pair in kinds if pair in first or not together.isdisjoint(numbers_of(pair[0]))]
@@ -279,6 +281,13 @@ def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     if any("(?P<number>" in line for _, lines in drafted for line in lines):
         yield "The highest <number> is taken for the newest: leave out a kind whose number tells"
         yield "models or trainings apart."
+    without = defaultdict[str, list[str]](list)
+    for one, lines in every:
+        without["" if lines else why_none(one)].append(style.name(one.names[0]))
+    without.pop("", None)
+    for why, names in without.items():
+        more = f" and {count_of(len(names) - 1, 'further kind')}" * bool(names[1:])
+        yield f"No format is drafted for {names[0]}{more}:\n    {why}."
 
 
 def blind_note(examples: Sequence[str], options: Common) -> list[str]:

@@ -48,6 +48,15 @@ def test_each_kind_of_name_is_drafted_once_and_no_more_than_three(project: Proje
     assert "- id: model                    # 1 name\n" in out
 
 
+def test_why_names_have_no_draft_is_said_once_for_each_reason(project: Project) -> None:
+    names = ("D_10k.pth", "D_20k.pth", "G_10k.pth", "ckpt-2026-11-28_13-01-00.pt", "final.pt")
+    project.make({f"a/checkpoints/{name}": 5 for name in names})
+    out = project.doit("plan", check=1)
+    assert "\nNo format is drafted for D_10k.pth and 1 further kind:\n    a number with a unit" in out
+    assert "\nNo format is drafted for ckpt-2026-11-28_13-01-00.pt:\n    a format of yours can read a date" in out
+    assert out.count("No format is drafted") == 2
+
+
 def test_all_kinds_that_are_saved_together_are_drafted(project: Project) -> None:
     """A fourth had no draft: with the lines for the first three, these went, and it stayed alone."""
     names = [f"{net}_{number}.pth" for net in ("G", "D", "E", "opt") for number in (10, 20, 30)]
@@ -85,7 +94,8 @@ def test_text_overview_and_json_draft_the_same(project: Project) -> None:
     """A kind that goes on behind its number has no draft: the overview counted one, the text left out the run."""
     project.make({f"exp/checkpoints/a_ep{number}{end}.pt": 5 for number in (5, 6) for end in ("", "_swa")})
     assert "1 needs you" in project.doit("plan", "summary=1", check=1).partition("\n")[0]
-    lines = project.doit("plan", "json=plan.json", check=1).partition("tests them:\n")[2].splitlines()
+    out = project.doit("plan", "json=plan.json", check=1).partition("tests them:\n")[2]
+    lines = out.partition("No format is drafted for a_ep5_swa.pt:")[0].splitlines()
     data = json.loads((project.folder / "plan.json").read_text())
     (draft,) = {row["draft"] for row in data["experiments"][0]["skipped"] if row["draft"]}
     assert [line.partition(" #")[0].strip() for line in lines] == [line.strip() for line in draft.splitlines()]

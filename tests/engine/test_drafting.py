@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
-from ckptrules.engine.drafting import draft, format_lines, joined, unread
+from ckptrules.engine.drafting import Unread, draft, format_lines, joined, unread, why_none
 from ckptrules.engine.naming import claim
 from ckptrules.rules.load import load_rules
 from tests.support.tables import every
@@ -187,25 +189,43 @@ def test_what_tells_folds_parts_or_items_is_no_number_that_counts(names: str) ->
     assert draft(first, others) == []
 
 
+def with_draft(names: Iterable[str]) -> list[Unread]:
+    return [one for one, lines in joined(unread((name, False) for name in names)) if lines]
+
+
 def test_names_that_tell_runs_in_two_places_have_no_draft() -> None:
     """By the seed alone the newest of ``unet`` made all of ``vae`` go."""
     names = [f"{run}_step{step}_seed{seed}.pt" for run in ("unet", "vae") for step in (1, 2) for seed in (0, 1)]
-    assert joined(unread((name, False) for name in names)) == []
-    assert joined(unread((name, False) for name in names if name.startswith("unet")))
+    assert with_draft(names) == []
+    assert with_draft(name for name in names if name.startswith("unet"))
 
 
 def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
     """Both were of the run in front: the newest average made the newest of the others go, and that the best by name."""
     names = "m-1_ep1.pt m-1_ep2.pt m-2_ep1.pt m-1_ep3_swa.pt m-1_ep4_swa.pt m-1_ep1_best_validation_0.1.pt"
-    assert [one.kind for one, _ in joined(unread((name, False) for name in names.split()))] == ["m-0_ep0.pt"]
+    assert [one.kind for one in with_draft(names.split())] == ["m-0_ep0.pt"]
 
 
 def test_names_that_differ_in_dashes_alone_are_of_no_run_together() -> None:
     """``checkpoint--1.pt``, always the newest of OpenSpiel, was number 1 of the run of all others, and went."""
     names = [f"checkpoint-{step}{what}.pt" for step in ("100", "200", "-1") for what in ("", "-optimizer")]
-    assert [one.kind for one, _ in joined(unread((name, False) for name in names))] == ["checkpoint-0.pt"]
-    assert joined(unread([("checkpoint--1.pt", False)])) == []
-    assert joined(unread([("net--1000.pt", False), ("net--2000.pt", False)]))
+    assert [one.kind for one in with_draft(names)] == ["checkpoint-0.pt"]
+    assert with_draft(["checkpoint--1.pt"]) == []
+    assert with_draft(["net--1000.pt", "net--2000.pt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("D_10k.pth", "unit"),
+        ("ckpt-2026-11-28_13-01-00.tar", "datetime"),
+        ("epoch=3-epoch=4.ckpt", "unclear"),
+        ("final.pt", ""),
+    ],
+)
+def test_why_there_is_no_draft_is_told(name: str, why: str) -> None:
+    assert why in why_none(Unread("", False, 1, (name,)))  # noqa: FBT003 - a value
+    assert bool(why) == bool(why_none(Unread("", False, 1, (name,))))  # noqa: FBT003 - a value
 
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
@@ -224,7 +244,7 @@ KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the 
 @pytest.mark.parametrize("names", KINDS)
 def test_kinds_of_names_share_a_draft_each(names: str) -> None:
     rows = [[(name.rstrip("/"), name.endswith("/")) for name in half.split()] for half in names.split("|")]
-    kinds = joined(one for half in rows for one in unread(half))
+    kinds = [pair for pair in joined(one for half in rows for one in unread(half)) if pair[1]]
     lines = format_lines(kinds)
     heads = [line.partition(" # ") for line in lines if line.startswith("  - id: ")]
     assert [(head[8:].strip(), int(comment.split()[0])) for head, _, comment in heads] == KINDS[names]
