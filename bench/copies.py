@@ -2,8 +2,9 @@
 
 ``python bench/copies.py --files 32 --megabytes 64 --renames 100000 --rounds 5``, in ``TMPDIR``, which needs five times
 the room. The files are torch checkpoints with content like weights; all are in the memory of the system when the rounds
-begin. A ratio is that of two commands run one after the other, so that what else the machine does weighs on both. Files
-are synced by name (`sync FILE`), as others may be writing to the disk.
+begin, and in the rows "from the disk" none is (a file system in memory cannot do that). A ratio is that of two commands
+run one after the other, so that what else the machine does weighs on both. Files are synced by name (`sync FILE`), as
+others may be writing to the disk.
 """
 
 from __future__ import annotations
@@ -34,17 +35,25 @@ paths = [os.path.join(folder, name) for folder, _, names in os.walk(sys.argv[1])
 with ThreadPoolExecutor() as pool:
     print(*pool.map(lambda path: blake3().update_mmap(path).hexdigest(), paths))
 """
+FORGET = """
+import os, sys
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+"""
 DOIT = f"{sys.executable} -m doit"
 READ = "cat outputs/exp/checkpoints/* > /dev/null"
 
 
 class Pair(NamedTuple):
-    """Our command and plain ones, for a shell; what is done before either, and the most that the ratio is to be."""
+    """Our command and plain ones, for a shell; what is done before both and each; the most that the ratio is to be."""
 
     ours: str
     plain: str
     before: str = "true"
     at_most: float | None = None
+    each: str = "true"
 
 
 def pairs() -> Mapping[str, Pair]:
@@ -56,21 +65,23 @@ def pairs() -> Mapping[str, Pair]:
     unverified = "rm -rf outputs/.ckptrules/verified half?/.ckptrules"
     half = f"{DOIT} verify outputs_dir=half{{}} executor=none"
     archive = f"{DOIT} archive experiments=exp archive_dir=packed keep_source=1"
+    hash_name = "`b3sum`" if b3 else "BLAKE3 of the mapped files, a thread a core"
+    two_at_once = f"{half.format(0)} & {half.format(1)} & wait -n; wait -n"
+    forget = f"{sys.executable} forget.py outputs"  # the halves and the backup are hard links to the same files
+    reading = {
+        f"backups verify=1 / {hash_name}": Pair(f"{DOIT} backups verify=1", hashing, backed_up, 1.2),
+        "backups verify=1 / `cat`": Pair(f"{DOIT} backups verify=1", READ, backed_up),
+        "verify / `cat`": Pair(f"{DOIT} verify", READ, unverified, 1.2),
+        "verify by two processes / two of it at once, half the files each": Pair(
+            f"{DOIT} -n 2 verify executor=processes", two_at_once, unverified, 1.15
+        ),
+    }
     return {
         "backup / `cp -r` + `sync`": Pair(
             f"{DOIT} backup mode=copy", "cp -r outputs plain; find plain -type f -exec sync {} +", clean, 1.2
         ),
-        f"backups verify=1 / {'`b3sum`' if b3 else 'BLAKE3 of the mapped files, a thread a core'}": Pair(
-            f"{DOIT} backups verify=1", hashing, backed_up, 1.2
-        ),
-        "backups verify=1 / `cat`": Pair(f"{DOIT} backups verify=1", READ, backed_up),
-        "verify / `cat`": Pair(f"{DOIT} verify", READ, unverified, 1.2),
-        "verify by two processes / two of it at once, half the files each": Pair(
-            f"{DOIT} -n 2 verify executor=processes",
-            f"{half.format(0)} & {half.format(1)} & wait -n; wait -n",
-            unverified,
-            1.15,
-        ),
+        **reading,
+        **{f"{name}, from the disk": pair._replace(each=forget) for name, pair in reading.items()},
         "archive / `tar \\| zstd -T0` + `zstd -t`": Pair(
             archive,
             "tar c -C outputs exp | zstd -q -T0 -o packed/x.zst; zstd -q -t packed/x.zst; sync packed/x.zst",
@@ -102,6 +113,7 @@ def pairs() -> Mapping[str, Pair]:
 def prepare(folder: Path, files: int, megabytes: int, renames: int) -> None:
     """Make the folder that everything is run in."""
     (folder / "hash.py").write_text(HASH)
+    (folder / "forget.py").write_text(FORGET)
     checkpoints = folder / "outputs/exp/checkpoints"
     checkpoints.mkdir(parents=True)
     for number in range(files):
@@ -147,6 +159,7 @@ def measure(folder: Path, rounds: int, only: str, tell: Callable[[str], object])
             first, second = ("plain", "ours") if name.startswith("undo") or number % 2 else ("ours", "plain")
             seconds(pair.before, folder)
             for what in (first, second):
+                seconds(pair.each, folder)
                 took = seconds(getattr(pair, what), folder)
                 if number:
                     taken[what].append(took)

@@ -70,7 +70,7 @@ def imports(project: Project, *arguments: str) -> set[str]:
 @pytest.mark.parametrize(
     ("only", "rows"),
     [
-        ("back", ["| backup", "| backups verify=1", "| backups verify=1", "| undo"]),
+        ("back", ["| backup", *["| backups verify=1"] * 4, "| undo"]),
         ("run", ["| first run", "| second run"]),
     ],
 )
