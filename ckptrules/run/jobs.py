@@ -254,7 +254,8 @@ def own_jobs(session: Session, job: Job, selected: Collection[str] | None = None
     for found in directories:
         assigned = assignment(job.rules, found.experiment)
         rules = rules_of(session, options, found.directory)
-        rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)  # as the option `settle` may change it
+        if rules.settle != job.rules.settle or rules.shared != job.rules.shared:  # the option `settle` changes them
+            rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)
         if options.path:
             rules = rules._replace(leftovers=())  # one of them may hold another directory, which was not looked for
         key = assigned, rules.naming_digest

@@ -96,7 +96,8 @@ def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
             raise UnusableError(f"{database}: cannot be used now: {error}", busy=True) from None
         raise UnusableError(f"{database}: is damaged, or no database: {error}") from None
     try:
-        known = {task.decode(): json.loads(data) for task, data in rows}
+        read_rows = json.loads(b"[%b]" % b",".join(data for _, data in rows))  # all at once takes a third of the time
+        known = dict(zip((task.decode() for task, _ in rows), read_rows, strict=True))
     except (ValueError, TypeError, AttributeError, RecursionError):
         known = {"": None}
     if not all(_is_sound(row) for row in known.values()):
