@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.actions import Action, Kept, Problem
+from ckptrules.engine.actions import Action, Problem
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import stem_of
-from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.state_folder import LONGEST_NAME
 
@@ -116,14 +115,3 @@ def take_along(
     beside = {old for old, _ in with_it[parts:]}
     size = sum(entry.size for entry in listing.entries if entry.name in beside) if beside else 0
     return action._replace(with_it=with_it, parts=parts, size=action.size + size)
-
-
-def kept_sidecars(sidecars: Owned, listing: Listing, have_rows: Collection[str]) -> list[Kept]:
-    """Return the rows of the sidecars that stay as they are and have no row yet."""
-    sizes = {entry.name: entry.size for entry in listing.entries} if sidecars else {}
-    belongs_to = {sidecar.name: owner for owner, owned in sorted(sidecars.items()) for sidecar in owned}
-    return [
-        Kept(name, sizes[name], (Reason(f"belongs to {owner}"),))
-        for name, owner in belongs_to.items()
-        if name not in have_rows
-    ]

@@ -8,41 +8,13 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Kept, OnConflict, Problem
-from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.companions import Pairs
+from ckptrules.engine.case import Case, Cleared
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import is_misdated, misdated_of
 from ckptrules.engine.ruleset import Reason
 
 Choose = Callable[[OnConflict], Checkpoint | None]  # the winner under a value of ``on_conflict``; None if uncertain
-
-
-class Known(NamedTuple):
-    """What is known of checkpoints before conflicts and policy, by the head of each.
-
-    ``pairs`` are the old and new names of its other parts and sidecars. ``linked`` is why it stays in any case,
-    ``marked`` why it is not whole, and ``busy`` why it is not whole or is in use.
-    """
-
-    pairs: Pairs
-    linked: Mapping[str, Reason]
-    marked: Mapping[str, Reason]
-    busy: Mapping[str, Reason]
-
-
-class Resolved(NamedTuple):
-    """The outcome of all conflicts.
-
-    ``sound`` are the checkpoints without an open conflict. ``losers`` are deleted. ``kept`` are rows of names in a
-    conflict that is skipped, ``problems`` tell of conflicts for a person. ``winners`` are the names in ``sound`` that
-    won.
-    """
-
-    sound: tuple[Checkpoint, ...]
-    losers: tuple[tuple[Checkpoint, Reason], ...]
-    kept: tuple[Kept, ...]
-    problems: tuple[Problem, ...]
-    winners: tuple[str, ...]
 
 
 class Group(NamedTuple):
@@ -52,62 +24,55 @@ class Group(NamedTuple):
     names: frozenset[str]
 
 
-def resolve(
-    checkpoints: Sequence[Checkpoint],
-    entries: Sequence[Entry],
-    on_conflict: OnConflict,
-    evidence: Evidence,
-    known: Known,
-) -> Resolved:
+def resolve(case: Case) -> Cleared:
     """Resolve every conflict as ``on_conflict`` says, or return it as a problem.
 
-    ``checkpoints`` are all checkpoints with a new name that is usable. Any entry may have a wanted name already.
-    Sidecars take part in conflicts, too. A linked checkpoint never loses; one that is busy never wins.
+    Any entry may have a wanted name already. Sidecars take part in conflicts, too. A linked checkpoint never loses; one
+    that is busy never wins.
     """
-    groups = find_groups(checkpoints, entries, known.pairs)
-    by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
-    all_entries = {entry.name: entry for entry in entries}
+    by_name = {checkpoint.entry.name: checkpoint for checkpoint in case.found.checkpoints}
+    all_entries = {entry.name: entry for entry in case.listing.entries}
     losers: list[tuple[Checkpoint, Reason]] = []
     kept: list[Kept] = []
     problems: list[Problem] = []
     winners: list[str] = []
     disputed: set[str] = set()
-    for group in groups:
+    for group in find_groups(case):
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
-        choose = partial(winner_of, group, rivals, evidence, known)
-        if on_conflict == "skip":
+        choose = partial(winner_of, case, group, rivals)
+        if case.on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
             kept += [
                 Kept(name, all_entries[name].size, (reason,), is_checkpoint=name in by_name) for name in group.names
             ]
             disputed |= group.names
-        elif winner := choose(on_conflict):
+        elif winner := choose(case.on_conflict):
             has_it = "the one that has it" if winner.entry.name == winner.target else winner.entry.name
-            why = Reason(f"lost the name {winner.target} to {has_it} (on_conflict: {on_conflict})")
+            why = Reason(f"lost the name {winner.target} to {has_it} (on_conflict: {case.on_conflict})")
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
             winners.append(winner.entry.name)
         else:
-            problems.append(conflict_problem(group, rivals, all_entries, evidence, known, choose))
+            problems.append(conflict_problem(case, group, rivals, all_entries, choose))
             disputed |= group.names
-    lost = {checkpoint.entry.name for checkpoint, _ in losers}
-    sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
-    return Resolved(sound, tuple(losers), tuple(kept), tuple(problems), tuple(winners))
+    out = disputed.union(checkpoint.entry.name for checkpoint, _ in losers)
+    sound = tuple(c for c in case.found.checkpoints if c.entry.name not in out)
+    return Cleared(sound, tuple(losers), tuple(winners), tuple(kept), tuple(problems), disputed)
 
 
-def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:
+def find_groups(case: Case) -> list[Group]:
     """Return the conflicts: new names that several checkpoints or sidecars want, or that another entry has already."""
     wanted_by: dict[str, set[str]] = defaultdict(set)
     owners: dict[str, set[str]] = defaultdict(set)
-    for name, pairs in sidecars.items():
+    for name, pairs in case.pairs.items():
         for old, _ in pairs:
             owners[old].add(name)
-    for checkpoint in checkpoints:
+    for checkpoint in case.found.checkpoints:
         name = checkpoint.entry.name
         wanted_by[checkpoint.target].add(name)
-        for old, new in sidecars.get(name, ()):
+        for old, new in case.pairs.get(name, ()):
             if new != old:
                 wanted_by[new] |= owners[old]
-    for entry in entries:
+    for entry in case.listing.entries:
         if entry.name in wanted_by:
             wanted_by[entry.name] |= owners.get(entry.name) or {entry.name}
     groups: list[Group] = []
@@ -121,9 +86,7 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
     return groups
 
 
-def winner_of(
-    group: Group, rivals: Sequence[Checkpoint], evidence: Evidence, known: Known, on_conflict: OnConflict
-) -> Checkpoint | None:
+def winner_of(case: Case, group: Group, rivals: Sequence[Checkpoint], on_conflict: OnConflict) -> Checkpoint | None:
     """Return the checkpoint that gets the name; None where that is uncertain, or one would lose that must stay.
 
     Among identical checkpoints, the one with most sidecars wins. Otherwise the winner must be verified, if deletion
@@ -131,12 +94,13 @@ def winner_of(
     """
     if len(rivals) < len(group.names) or len({(c.target, c.entry.kind) for c in rivals}) > 1:
         return None
+    evidence = case.evidence
     same = {evidence.same.get(checkpoint.entry.name) for checkpoint in rivals}
     identical = len(same) == 1 and None not in same
 
     def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
         entry = checkpoint.entry
-        return len(known.pairs.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
+        return len(case.pairs.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
 
     def amount(checkpoint: Checkpoint) -> tuple[int, ...]:
         time, size = checkpoint.entry.mtime_ns, checkpoint.entry.size
@@ -146,27 +110,22 @@ def winner_of(
     best = max(map(amount, rivals))
     first = [checkpoint for checkpoint in rivals if amount(checkpoint) == best]
     certain = identical or (len(first) == 1 and not misdated)
-    if on_conflict == "report" or not certain or not group.names.isdisjoint(known.busy):
+    if on_conflict == "report" or not certain or not group.names.isdisjoint(case.busy):
         return None
     name = (winner := max(first, key=order)).entry.name
     is_proved = identical or evidence.verified is None or name in evidence.verified
-    return winner if is_proved and group.names.intersection(known.linked) <= {name} else None
+    return winner if is_proved and group.names.intersection(case.linked) <= {name} else None
 
 
 def conflict_problem(
-    group: Group,
-    rivals: Sequence[Checkpoint],
-    every: Mapping[str, Entry],
-    evidence: Evidence,
-    known: Known,
-    choose: Choose,
+    case: Case, group: Group, rivals: Sequence[Checkpoint], every: Mapping[str, Entry], choose: Choose
 ) -> Problem:
     """Return a conflict as a problem: a remark on what speaks for each candidate, and a hint what would end it."""
     target, whole = _headline(group, rivals), {**every, **{one.entry.name: one.entry for one in rivals}}
     ordered = sorted((whole[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
-    remarks = tuple(_remarks(entry, ordered, evidence, known.linked) if alike else _kind(entry) for entry in ordered)
+    remarks = tuple(_remarks(case, entry, ordered) if alike else _kind(entry) for entry in ordered)
     others = "the others" if names[2:] else "the other"
     hint = f"compare them, keep the better one, delete or rename {others}"
     best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
@@ -185,7 +144,8 @@ def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
     return targets[0] if targets else min(group.wanted)
 
 
-def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence, linked: Mapping[str, Reason]) -> str:
+def _remarks(case: Case, entry: Entry, rivals: Sequence[Entry]) -> str:
+    evidence, linked = case.evidence, case.linked
     others = [rival for rival in rivals if rival is not entry]
     misdated = is_misdated(entry.mtime_ns, evidence.now_ns)
     number = evidence.same.get(entry.name)

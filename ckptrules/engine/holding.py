@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from ckptrules.engine.actions import Kept, Problem
+from ckptrules.engine.actions import Problem
+from ckptrules.engine.case import Case
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
-from ckptrules.engine.conflicts import Known
 from ckptrules.engine.cut_short import apart
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.pointers import Texts, cannot_follow
-from ckptrules.engine.rows import stay
-from ckptrules.engine.ruleset import Policy, Reason
+from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
@@ -124,55 +123,42 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
 # --- what may not be touched -----------------------------------------------------------------------------------------
 
 
-def set_aside(
-    sound: Sequence[Checkpoint], busy: Mapping[str, Reason], marked: Collection[str], deletable: Collection[str]
-) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
-    """Split the candidates: those left, rows of those that stay, and problems of those in use that would be changed.
-
-    ``busy`` is why a checkpoint is not whole or is in use, ``marked`` are the names of those not whole. ``deletable``
-    are the names that the policy would delete if they were not in use.
-    """
-    aside = [c for c in sound if c.entry.name in busy]
-    touched = [
-        c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in deletable)
-    ]
-    why, hint = "is in use: {}", "run again when it is finished"
-    return (
-        tuple(c for c in sound if c.entry.name not in busy),
-        tuple(stay(c, c.named_by, busy[c.entry.name]) for c in aside),
-        tuple(Problem("in_use", c.names, why.format(busy[c.entry.name].text), hint) for c in touched),
-    )
+def in_use(case: Case, sound: Sequence[Checkpoint]) -> Iterator[Problem]:
+    """Yield a problem for each candidate in use that would be changed if it were not in use."""
+    goes = would_go(case, sound)
+    for one in sound:
+        name, hint = one.entry.name, "run again when it is finished"
+        if name in case.busy and name not in case.marked and (one.target != name or name in goes):
+            yield Problem("in_use", one.names, f"is in use: {case.busy[name].text}", hint)
 
 
-def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:
+def broken_ones(case: Case, conflicts: Sequence[Problem]) -> Iterator[Problem]:
     """Yield a problem for each checkpoint with broken content that is in no conflict."""
     in_conflict = {name for problem in conflicts for name in problem.names}
-    for one in (*found.protected, *found.checkpoints):
-        why = marked.get(one.entry.name)
+    for one in (*case.found.protected, *case.found.checkpoints):
+        why = case.marked.get(one.entry.name)
         if why and why.text.startswith(BROKEN) and one.entry.name not in in_conflict:
             hint = "if nothing writes it any more, bring back a whole one or remove it; it does not count"
             yield Problem("broken", one.names, why.text, hint)
 
 
-def would_go(
-    policy: Policy | None, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known
-) -> Collection[str]:
+def would_go(case: Case, sound: Sequence[Checkpoint]) -> Collection[str]:
     """Return the names in use that the policy would delete if they were not in use."""
-    if policy is None or not evidence.in_use:
+    if case.policy is None or not case.evidence.in_use:
         return ()
-    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in known.marked]
-    lost = {one.entry.name for one in found.checkpoints}.difference(one.entry.name for one in finished)
-    verdict = judge(policy, finished, found, evidence._replace(verified=None), known._replace(busy=known.marked), lost)
-    return verdict.remove.keys() & evidence.in_use.keys()
+    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in case.marked]
+    lost = {one.entry.name for one in case.found.checkpoints}.difference(one.entry.name for one in finished)
+    unused = case._replace(evidence=case.evidence._replace(verified=None), busy=case.marked)
+    return judge(unused, case.policy, finished, lost).remove.keys() & case.evidence.in_use.keys()
 
 
-def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Evidence) -> dict[str, Problem]:
+def held_by_foreign(case: Case, sound: Iterable[Checkpoint]) -> dict[str, Problem]:
     """Return, by head, the problem that a pointer file of another owner names a checkpoint to rename.
 
     A pointer file that follows is written anew, and would then be ours.
     """
-    heads = found.heads if evidence.foreign else {}
-    owners = {}
+    evidence, owners = case.evidence, {}
+    heads = case.found.heads if evidence.foreign else {}
     for pointer, owner in evidence.foreign.items():
         for mention in evidence.pointers[pointer]:
             if not mention.text.isdigit():

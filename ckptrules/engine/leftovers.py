@@ -4,48 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Skipped
+from ckptrules.engine.case import Case
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
 from ckptrules.engine.judging import SKEW_NS, is_misdated
 from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.naming import first_pattern, fits, stems_of
 from ckptrules.engine.ruleset import Leftover, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted
+from ckptrules.engine.sorting import HOLDING
 
 
-class Swept(NamedTuple):
-    """The decision on the leftovers of a directory: actions that delete, and rows of those that stay."""
+def sweep(case: Case) -> dict[str, Action | Skipped]:
+    """Return what happens to each leftover, by name: an action deletes it if it is old enough, else a row says why not.
 
-    actions: tuple[Action, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def names(self) -> set[str]:
-        """The names of all leftovers."""
-        return {*(action.name for action in self.actions), *(row.name for row in self.skipped)}
-
-
-def sweep(
-    found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence, linked: Mapping[str, Reason], *, deletes: bool
-) -> Swept:
-    """Delete the leftovers that are old enough, and give the reasons why the others stay.
-
-    Only names in ``found.skipped`` can be leftovers. ``linked`` are names that links and pointer files lead to: these
-    stay. ``deletes`` is whether anything may be deleted at all.
+    Only names that sorting has skipped can be leftovers. Without a policy, nothing is deleted.
     """
-    if not rules.leftovers:
-        return Swept()
-    entries = {entry.name: entry for entry in listing.entries if entry.kind in HOLDING}
-    names = [row.name for row in found.skipped if row.name in entries]
-    leftovers = {name: rule for name in names if (rule := leftover_of(name, rules))}
-    held = {**linked, **markers_in_force(leftovers, found, listing, rules)}
-    actions, skipped = [], []
+    evidence = case.evidence
+    if not case.rules.leftovers:
+        return {}
+    entries = {entry.name: entry for entry in case.listing.entries if entry.kind in HOLDING}
+    names = [row.name for row in case.found.skipped if row.name in entries]
+    leftovers = {name: rule for name in names if (rule := leftover_of(name, case.rules))}
+    held = {**case.linked, **markers_in_force(case, leftovers)}
+    rows: dict[str, Action | Skipped] = {}
     for name, rule in leftovers.items():
         entry, text, is_old = entries[name], f"goes after {rule.after}", False
-        if not deletes:
+        if case.policy is None:
             pass
         elif why := why_it_stays(entry, evidence, held):
             text = why
@@ -56,11 +42,8 @@ def sweep(
             text = f"{human_time(age_ns // NS)} old, {text}"
             is_old = age_ns > rule.seconds * NS
         reason = Reason(f"leftover, {text}", rule.place)
-        if is_old:
-            actions.append(Action("sweep", name, "", entry.size, (reason,)))
-        else:
-            skipped.append(Skipped(name, "ignored", reason))
-    return Swept(tuple(actions), tuple(skipped))
+        rows[name] = Action("sweep", name, "", entry.size, (reason,)) if is_old else Skipped(name, "ignored", reason)
+    return rows
 
 
 def leftover_of(name: str, rules: RuleSet) -> Leftover | None:
@@ -80,18 +63,18 @@ def leftover_of(name: str, rules: RuleSet) -> Leftover | None:
     return max(fitting, key=lambda one: (one.seconds, one.place))
 
 
-def markers_in_force(leftovers: Collection[str], found: Sorted, listing: Listing, rules: RuleSet) -> dict[str, Reason]:
+def markers_in_force(case: Case, leftovers: Collection[str]) -> dict[str, Reason]:
     """Return why leftovers stay that mark something as unfinished which is not a leftover itself."""
     stems = {}
     for name in leftovers:
-        for ending in rules.unfinished:
+        for ending in case.rules.unfinished:
             if name.endswith(ending.text):
                 stems[name] = in_part_folder(name)[1].removesuffix(ending.text)
     if not stems:
         return {}
-    others = [entry.name for entry in listing.entries if entry.name not in leftovers]
+    others = [entry.name for entry in case.listing.entries if entry.name not in leftovers]
     owners = {stem: name for name in sorted(others) for stem in stems_of(in_part_folder(name)[1])}
-    owners |= {stem: one.entry.name for one in found.checkpoints for stem in stems_of(one.target)}
+    owners |= {stem: one.entry.name for one in case.found.checkpoints for stem in stems_of(one.target)}
     return {name: Reason(f"it stands beside {owners[stem]}") for name, stem in stems.items() if stem in owners}
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Action, Kept
+from ckptrules.engine.case import Case, Cleared
 from ckptrules.engine.checkpoints import Checkpoint, Mention
 from ckptrules.engine.entries import Entry, OutsideLink
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import by_name, repoints
 from ckptrules.engine.retention import Verdict
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import Sorted, is_left_link, name_of
+from ckptrules.engine.sorting import is_left_link, name_of
 
 
 def relink_actions(
@@ -54,35 +55,31 @@ def _renames(actions: Iterable[Action]) -> Iterator[tuple[Action, dict[str, str]
     yield from ((a, {a.name: a.to, **dict(a.with_it)}) for a in actions if a.kind == "rename")
 
 
-def kept(
-    sound: Sequence[Checkpoint],
-    verdict: Verdict,
-    found: Sorted,
-    relinked: Collection[str],
-    busy: Mapping[str, Reason],
-) -> tuple[Kept, ...]:
-    """Return the rows of what stays as it is: protected names, links that are not re-pointed, names already right."""
-    rows = []
+def names_that_stay(case: Case, cleared: Cleared, verdict: Verdict, actions: Sequence[Action]) -> list[Kept]:
+    """List what stays as it is: one row for each checkpoint and link, and for each other name that is in no row yet."""
+    found = case.found
+    relinked = {action.name for action in actions if action.follows and not action.directory}
+    rows = [*cleared.stays]
     for one in found.protected:
-        why_busy = busy.get(one.entry.name)
+        why_busy = case.busy.get(one.entry.name)
         rows.append(stay(one, one.named_by, *([Reason(why_busy.text)] if why_busy else [])))
     rows += [
         Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
     ]
     rows += [
         stay(c, *why_it_stays(c, verdict))
-        for c in sound
+        for c in cleared.sound
         if c.target == c.entry.name and c.entry.name not in verdict.remove
     ]
-    return tuple(rows)
-
-
-def kept_parts(found: Sorted, have_rows: Collection[str]) -> Iterator[Kept]:
-    """Yield a row for each part that has none yet and is not the head of its checkpoint."""
-    for one in found.every:
-        for part in one.parts:
-            if part.entry.name not in have_rows and part.entry.name != one.entry.name:
-                yield Kept(part.entry.name, part.entry.size, (Reason(f"is a part of {one.entry.name}"),))
+    belongs = {own.name: f"belongs to {owner}" for owner, owned in sorted(found.sidecars.items()) for own in owned}
+    belongs |= {name: f"is a part of {one.entry.name}" for one in found.every for name in one.names[1:]}
+    have_rows = {name for row in rows for name in row.names}.union(cleared.disputed)
+    have_rows |= {name for action in actions for name, _ in action.with_it}
+    return rows + [
+        Kept(entry.name, entry.size, (Reason(belongs[entry.name]),))
+        for entry in case.listing.entries
+        if entry.name in belongs and entry.name not in have_rows
+    ]
 
 
 def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:

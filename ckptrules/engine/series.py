@@ -10,14 +10,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of, series_by
-from ckptrules.engine.conflicts import Known
+from ckptrules.engine.case import Case
+from ckptrules.engine.checkpoints import Checkpoint, order_of, series_by
 from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
-from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.words import ending_of
 
 Series = tuple[str, ...]  # the run, the kind of number, the pack, the values of the fields in ``per``, and the ending
@@ -29,29 +28,28 @@ FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def judge(
-    policy: Policy, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known, lost: Collection[str]
-) -> Verdict:
+def judge(case: Case, policy: Policy, sound: Sequence[Checkpoint], lost: Collection[str]) -> Verdict:
     """Apply the policy to each series, and join the verdicts.
 
     ``sound`` are the candidates. ``lost`` are names that a conflict deletes. All other checkpoints stay: those in
     conflict count as remaining, while busy ones only take room, as nobody knows if they will be whole.
     """
+    evidence, busy = case.evidence, case.busy
     names = {c.entry.name for c in sound}
-    staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
+    staying = [c for c in case.found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
     for one in sound:
         by_series[series_of(one, policy)].append(one)
     every = {*by_series, *(series_of(one, policy) for one in staying)}
     verdicts = []
     for series, candidates in by_series.items():
-        shields = [one for one in found.protected if counts_in(one, series, every, policy)]
+        shields = [one for one in case.found.protected if counts_in(one, series, every, policy)]
         disputed = [one for one in staying if series_of(one, policy) == series]
-        ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, known.busy)}
-        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, known.busy)
+        ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
+        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
-        verdict = apply_policy(policy, own, around, {**known.linked, **ranked})
+        verdict = apply_policy(policy, own, around, {**case.linked, **ranked})
         verdicts.append(verified_only(verdict, others, series, evidence.verified))
     return joined(verdicts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem, Skipped
@@ -55,18 +56,19 @@ class Sorted(NamedTuple):
         return parts | own
 
 
-def stray_logs(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
+def stray_logs(skipped: Iterable[Skipped], listing: Listing, rules: RuleSet) -> set[str]:
     """Return the unrecognised names that look like logs and the like; none where the rules list no packs."""
     if not rules.user:
         return set()
     from ckptrules.engine.lookalikes import stands_beside  # imported here, as only trees with packs need it
 
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
-    unknown = (row.name for row in found.skipped if row.kind == "unrecognised")
+    unknown = (row.name for row in skipped if row.kind == "unrecognised")
     free = (name for name in unknown if not name.endswith(rules.sidecars))
     return {name for name in free if stands_beside(name, folder=name in folders)}
 
 
+@lru_cache(maxsize=2)  # a plan of one directory is made several times, and looked at
 def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     """Sort every entry by what the rules say of its name; checkpoints come in order of age, all others by name."""
     sound: list[Read] = []

@@ -9,7 +9,6 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
@@ -30,9 +29,6 @@ from ckptrules.storage.looking import holds_something, refuses_changes
 from ckptrules.storage.reading import open_below, open_file_in
 from ckptrules.storage.streams import CHUNK, chunks
 
-if TYPE_CHECKING:
-    from ckptrules.engine.plan import Basis
-
 JOURNAL_BYTES = 2000  # the most that one action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -50,14 +46,12 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
 class Looks:
     """The evidence of one open directory: everything is looked up once for all plans of it.
 
-    ``facts`` is the evidence of facts, and ``bases`` are the parts of plans that all policies share;
-    `ckptrules.run.deciding` fills both.
+    ``facts`` is the evidence of facts, which `ckptrules.run.deciding` fills in.
     """
 
     def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
         self.directory, self.listing, self.rules, self.links, self.now_ns = directory, listing, rules, links, now_ns
         self.facts: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
-        self.bases: list[Basis] = []
         self.glances = Glances(directory)
         self._used: dict[str, str] = {}
 

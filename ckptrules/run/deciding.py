@@ -17,7 +17,7 @@ from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
 from ckptrules.engine.pins import Found
-from ckptrules.engine.plan import Case, basis_of, plan_on
+from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import Series, called, counts_in, series_of
@@ -321,12 +321,8 @@ def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequ
 
 def plan_once(job: Job, looks: Looks, known: Evidence) -> Plan:
     """Plan one directory by the evidence so far."""
-    case = Case(job.rules, looks.listing, job.options.on_conflict, known, job.options.leave_links)
-    basis = next((basis for basis in looks.bases if basis.asked == case), None)
-    if basis is None:
-        basis = basis_of(case)
-        looks.bases = [*looks.bases[-1:], basis]  # plans of a directory need the last two by turns
-    return plan_on(basis, job.policy)
+    options = job.options
+    return make_plan(job.rules, looks.listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
 
 
 def all_metrics(job: Job, listing: Listing) -> Evidence:

@@ -72,7 +72,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
         short = marked.keys() - unfinished(found, listing, rules, evidence)
         read_too = {entry.name for entry in listing.entries if entry.kind == "directory" and entry.name in short}
         context = Context(outputs_dir, listing.directory, depth, memory.recall(outputs_dir, listing.directory), now_ns)
-        others = frozenset(stray_logs(found, listing, rules))
+        others = frozenset(stray_logs(found.skipped, listing, rules))
         left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)} - read_too
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
         identities = {entry.name: identity_of(context, directory, entry) for entry in entries}

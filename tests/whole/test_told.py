@@ -15,7 +15,6 @@ from ckptrules.engine.actions import Action, Skipped
 from ckptrules.engine.companions import by_name_only
 from ckptrules.engine.plan import left_behind
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.sorting import Sorted
 from ckptrules.run import locking
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import OptionError
@@ -207,8 +206,7 @@ def test_the_longest_name_owns(owners: list[str], names: list[str], found: dict[
 def test_a_note_on_what_stays_behind_spells_its_name_right() -> None:
     """It said ``a stays b.yaml``."""
     unread = Skipped("a stay b.yaml", "unrecognised", Reason("unable to parse"))
-    found = Sorted((), (), (), (unread,), (), {})
-    _, notes = left_behind(found, [Action("trash", "a stay b.ckpt", "", 1, ())], ())
+    _, notes = left_behind((unread,), [Action("trash", "a stay b.ckpt", "", 1, ())], ())
     assert [note.text.partition(",")[0] for note in notes] == ["a stay b.yaml stays behind"]
 
 
