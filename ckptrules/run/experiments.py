@@ -204,8 +204,7 @@ def unsearched_notes(links: Links, style: Style) -> Iterator[str]:
 
 def backups_first(session: Session) -> list[str]:
     """Return the backup tasks of the same call, which must run first."""
-    words = [word for word in session.line.words if word.selects(BACKUP) and BACKUP not in session.lacking]
-    return sorted({word.task if word.base == BACKUP else BACKUP for word in words})
+    return sorted({word.task for word in session.line.words if word.base == BACKUP})
 
 
 def useless_options(job: Job, jobs: Pairs) -> Iterator[str]:

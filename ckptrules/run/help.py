@@ -122,8 +122,8 @@ def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
         return None
     if not words or words[0] in DOIT_COMMANDS:
         return ""
-    known = tuple(tasks)
-    return next((task for word in words for task in known if Word(word, {}).selects(task)), Word(words[0], {}).base)
+    known, bases = tuple(tasks), [Word(word, {}).base for word in words]
+    return next((base for base in bases if base in known), bases[0])
 
 
 def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:

@@ -12,11 +12,11 @@ from pathlib import PurePath
 from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
 from ckptrules.run.command_line import program, refusal, say
-from ckptrules.run.declared import TASKS, declared, module_of
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
 from ckptrules.run.session import Session, processes_asked
-from ckptrules.run.words import DEFAULT_TASK, CommandLine, fits
+from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
 
 TEXT = 4096  # bytes at the beginning of a file: a checkpoint has a zero among them, a text has none
@@ -46,9 +46,8 @@ def show_help_first() -> None:
 
 def refuse_line(line: CommandLine) -> None:
     """Refuse a command line whose words are valid, but not together."""
+    refuse_patterns_of_commands(line)
     refuse_mistyped(line)
-    refuse_stray_patterns(line)
-    refuse_patterns_of_nothing(line)
     refuse_stale_looks(line)
     refuse_runs_without_lock(line)
     refuse_processes_of_doit(line)
@@ -56,7 +55,7 @@ def refuse_line(line: CommandLine) -> None:
 
 def refuse_mistyped(line: CommandLine) -> None:
     """Refuse unknown tasks, and experiments of a command that takes none; unless the user has tasks of their own."""
-    foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
+    foreign = [word.base for word in line.words if word.base not in TASKS]
     if line.command in ("run", "info") and foreign:
         refuse_not_ours(foreign[0], line)
     whole = [word for word in line.words if word.base in TASKS and "experiments" not in declared(word.base).known()]
@@ -67,42 +66,13 @@ def refuse_mistyped(line: CommandLine) -> None:
             raise OptionError(f"'{word.base}' takes no experiment", f"leave '{chosen}' out: {about}")
 
 
-def refuse_stray_patterns(line: CommandLine) -> None:
-    """Refuse ``plan 'mi*'``: a pattern behind commands that change nothing, if it selects one that changes something.
-
-    It may be meant as a pattern of experiments.
-    """
-    before: list[str] = []
-    for word in line.words if line.command == "run" else ():
-        if "*" not in word.base:
-            before += [word.base] if word.base in TASKS else []
-            continue
-        selected = (task for task in TASKS if before and word.selects(task))
-        changing = next((task for task in selected if line.options(task).will_change), "")
-        if changing and not any(line.options(task).will_change for task in before):
-            fact = f"'{word.task}' behind '{before[-1]}' selects '{changing}', which changes something"
-            meant = f"{before[-1]}:{word.task.partition(':')[2] or word.task}"
-            hint = f"for its experiments: {command(quoted(meant))}"
-            raise OptionError(fact, f"{hint}; else write '{changing}' out")
-
-
-def refuse_patterns_of_nothing(line: CommandLine) -> None:
-    """Refuse ``usa*:a``: doit runs nothing for it, and calls that a success.
-
-    Only commands with a task for each experiment can be written so. Which experiments there are, they find out.
-    """
-    for word in line.words if line.command == "run" and all_are_ours() else ():
-        found = [task for task in TASKS if word.selects(task)]
-        if "*" in word.base and found and not any(fits(word.task, task) or has_tasks(task) for task in found):
-            task = found[0]
-            takes = "experiments" in declared(task).known()
-            hint = command(quoted(f"{task}:{word.experiments}")) if takes else command(task)
-            raise OptionError(f"no task fits '{word.task}'", f"write the command out: {hint}")
-
-
-def has_tasks(task: str) -> bool:
-    """Say whether a command makes a task of doit for each experiment."""
-    return hasattr(module_of(task), "tasks")
+def refuse_patterns_of_commands(line: CommandLine) -> None:
+    """Refuse ``mi*`` and ``usa*:a``, which may be meant for experiments: for doit they select commands."""
+    for word in line.words:
+        start, star, _ = word.base.partition("*")
+        if star and any(f"{task}:".startswith(start) for task in TASKS):
+            hint = argument_hint(line, word.task.rpartition(":")[2]) or "write the command out"
+            raise OptionError(f"'{word.task}' is a pattern in place of a command", hint)
 
 
 def refuse_stale_looks(line: CommandLine) -> None:
@@ -145,7 +115,7 @@ def argument_hint(line: CommandLine, word: str) -> str:
 
 def refuse_runs_without_lock(line: CommandLine) -> None:
     """Refuse `doit auto` and `doit strace`: only a plain run takes the lock and finishes an interrupted run."""
-    ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
+    ours = [word.base for word in line.words if word.base in TASKS]
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
         raise OptionError(fact, f"leave '{line.command}' out")

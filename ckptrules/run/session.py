@@ -20,7 +20,7 @@ from ckptrules.run.declared import TASKS
 from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, terminal
-from ckptrules.run.words import CommandLine, fits
+from ckptrules.run.words import CommandLine
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import Answer, File, Lost, Work
 from ckptrules.workers.workers import Workers
@@ -116,8 +116,8 @@ class Session:
 
     def selected(self, base: str) -> list[str]:
         """Return the experiments that words select of a command, as typed: ``ocr*`` of ``migrate:ocr*``; [] for all."""
-        words = [word for word in self.line.words if word.selects(base)]
-        return [] if any(fits(word.task, base) for word in words) else [word.experiments for word in words]
+        words = [word for word in self.line.words if word.base == base]
+        return [] if any(word.task == base for word in words) else [word.experiments for word in words]
 
     def style(self, options: Common) -> Style:
         """Return how reports are written to this terminal or file: colour, letters, width, and how much of it."""

@@ -75,7 +75,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
         line = command_line(sys.argv[1:], usual)
         session = Session(line, dodo)
         refuse_line(line)
-        if ours := [task for task in usual if any(map(Word(task, {}).selects, {*TASKS} - {DEFAULT_TASK}))]:
+        if ours := [task for task in usual if Word(task, {}).base in {*TASKS} - {DEFAULT_TASK}]:
             raise OptionError(f"default_tasks: '{ours[0]}' runs only where it is typed", place=TASKS_FILE)
         session.config = _config(session, usual)
         return {**own, **session.config}

@@ -12,7 +12,6 @@ from ckptrules.report.style import few
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.outcome import Done, Prepared
-from ckptrules.run.refusing import all_are_ours
 from ckptrules.run.session import Session
 from ckptrules.run.words import as_pattern, encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
@@ -35,7 +34,7 @@ def one_task(
     If words select experiments, doit needs a task for each: the first does the work of all.
     """
     line = session.line
-    asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
+    asked_for = any(word.base == name for word in line.words)
     if not (line.command == "run" and asked_for):
         yield {"basename": name, "actions": []}
         return
@@ -82,8 +81,7 @@ def refuse_unknown_experiments(
         OptionError: with the nearest name; if no name is near, with the text ``listed``, or the first experiments.
     """
     line = session.line
-    words = [word for word in line.words if line.command == "run" and word.selects(task) and not fits(word.task, task)]
-    words = [word for word in words if word.base == task or all_are_ours()]  # a pattern may mean the user's own
+    words = [word for word in line.words if line.command == "run" and word.base == task != word.task]
     if not words and options.experiments is None:
         return
     listed = listed or first_of(list(names))

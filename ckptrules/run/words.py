@@ -44,16 +44,8 @@ class Word(NamedTuple):
 
     @property
     def experiments(self) -> str:
-        """The pattern of experiments behind the task, as typed; of ``migr*01`` that is ``*01``."""
-        word = self.typed or self.task
-        start, colon, rest = word.partition(":")
-        return rest if colon else f"*{start.partition('*')[2]}"
-
-    def selects(self, task: str) -> bool:
-        """Say whether the word can select a task or one of its experiments; ``*`` fits any text, also a colon."""
-        start, star, _ = self.task.partition("*")
-        whole = f"{task}:"
-        return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
+        """The pattern of experiments behind the task, as typed."""
+        return (self.typed or self.task).partition(":")[2]
 
 
 class CommandLine(NamedTuple):
@@ -61,8 +53,7 @@ class CommandLine(NamedTuple):
 
     ``command`` is that of doit (``run``, ``list``). ``words`` name tasks. ``variables`` are the values of
     ``name=value``. ``arguments`` are the words as they came. ``flags`` are doit's own, each with its value
-    (``-n 2``). ``selected`` are the tasks of ckptrules that the words can select. ``outputs_dir_by`` returns the
-    ``outputs_dir`` in the rules of a folder.
+    (``-n 2``). ``outputs_dir_by`` returns the ``outputs_dir`` in the rules of a folder.
     """
 
     command: str
@@ -70,13 +61,12 @@ class CommandLine(NamedTuple):
     variables: Mapping[str, Any]
     arguments: tuple[str, ...]
     flags: tuple[tuple[str, ...], ...]
-    selected: Collection[str]
     outputs_dir_by: Callable[[str | None], str | None] = lambda _: None
 
     @property
     def has_foreign_words(self) -> bool:
         """Whether a word names no task of ckptrules; it may be one of the user's own."""
-        return any(not _selects_any(word) for word in self.words)
+        return any(word.base not in TASKS for word in self.words)
 
     def flag(self, short: str, long: str) -> str:
         """Return the value of a flag of doit's own (``-n 2``, ``-n2``, ``--process=2``), or an empty text."""
@@ -90,7 +80,7 @@ class CommandLine(NamedTuple):
         """Say whether a task is needed: doit calls the creators of all tasks, whatever is asked for."""
         if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
             return False
-        return not self.words or task in self.selected
+        return not self.words or any(word.base == task for word in self.words)
 
     def asked(self) -> dict[str, Common]:
         """Return the tasks that are asked for, with their options."""
@@ -103,7 +93,7 @@ class CommandLine(NamedTuple):
             OptionError: an option is given twice, or two selections of one task differ in their flags.
         """
         flags: dict[str, Any] = {}
-        for word in (word for word in self.words if word.selects(task)):
+        for word in (word for word in self.words if word.base == task):
             for name, value in word.flags.items():
                 if name in self.variables or flags.get(name, value) != value:
                     raise OptionError(f"option '{name}' is given twice", "give it once")
@@ -161,7 +151,7 @@ class _Reader:
     def read(self, argument: str, rest: list[str]) -> None:
         name, is_value, text = argument.partition("=")
         if argument.startswith("-"):
-            if self.words and _selects_any(self.words[-1]):
+            if self.words and self.words[-1].base in TASKS:
                 _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
             elif not self.words:
@@ -182,7 +172,7 @@ class _Reader:
         for name, text in self.texts:
             if name in known or name in (known := {**self._elsewhere(name), **known}):
                 _set_once(variables, name, self._value(self.words, known[name], text))
-            elif not self.words or any(_selects_any(word) for word in self.words):
+            elif not self.words or any(word.base in TASKS for word in self.words):
                 hint = (_line_hint(name) or _hint(name, known)) if name else "write name=value, without spaces"
                 raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
@@ -191,15 +181,15 @@ class _Reader:
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(variables)
-        selected = frozenset(task for task in TASKS if any(word.selects(task) for word in self.words))
-        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.doit_flags), selected)
+        return CommandLine(self.command, tuple(self.words), variables, arguments, tuple(self.doit_flags))
 
     def _known(self, words: Iterable[Word]) -> Known:
         """Return the options of all commands that some words select; where they select none, the common ones."""
         return {name: one for known in self._selected(words) for name, one in known.items()} or Common.known()
 
     def _selected(self, words: Iterable[Word]) -> list[Known]:
-        return [declared(task).known() for task in TASKS if any(word.selects(task) for word in words)]
+        bases = {word.base for word in words}
+        return [declared(task).known() for task in TASKS if task in bases]
 
     def _value(self, words: Iterable[Word], option: Option, text: str) -> Any:
         """Read a value as each selected command does that has the option: one may refuse what another takes."""
@@ -207,7 +197,7 @@ class _Reader:
 
     def _elsewhere(self, name: str) -> Known:
         """Return an option that only commands have which are not selected; empty if there is none."""
-        ours = not self.words or any(map(_selects_any, self.words))
+        ours = not self.words or any(word.base in TASKS for word in self.words)
         every = [declared(task).known() for task in TASKS] if ours else []
         return next(({name: known[name]} for known in every if name in known), {})
 
@@ -259,10 +249,6 @@ def _by_flag(known: Known) -> dict[str, Option]:
 def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
     """Return the flags that a possibly shortened flag can mean."""
     return [dashed] if dashed in flags else [name for name in flags if dashed and name.startswith(dashed)]
-
-
-def _selects_any(word: Word) -> bool:
-    return any(word.selects(task) for task in TASKS)
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:
@@ -331,7 +317,7 @@ def as_pattern(text: str | None, names: Collection[str]) -> str | None:
 def selects_by_name(argument: str) -> bool:
     """Say whether an argument is a task of ckptrules with an experiment that has a ``=``: ``migrate:lr=0.1``."""
     task, colon, _ = argument.partition("=")[0].partition(":")
-    return bool(colon) and _selects_any(Word(task, {}))
+    return bool(colon) and task in TASKS
 
 
 def encode_word(argument: str) -> str:

@@ -136,7 +136,7 @@ def test_a_project_keeps_the_settings_that_it_gives_to_doit_config(project: Proj
     assert project.doit() == "trained\n"
     assert project.doit("migrate:exp").startswith("Processing experiment: exp\n")
     text = dodo.read_text()
-    for other in ("migrate", "migrate:exp", "m*"):
+    for other in ("migrate", "migrate:exp"):
         dodo.write_text(text.replace("'train'", repr(other)))
         assert project.doit(check=3) == f"ERROR: dodo.py: default_tasks: '{other}' runs only where it is typed\n"
 

@@ -248,7 +248,6 @@ def test_a_preview_leaves_no_trace_anywhere(project: Project) -> None:
     for arguments in (
         ["plan"],
         [],
-        ["plan*"],
         ["migrate", "dry_run=1"],
         ["migrate", "--dry-run"],
         ["check"],
