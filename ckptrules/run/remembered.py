@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckptrules.engine.state_folder import STATE
@@ -24,7 +23,6 @@ IN_MEMORY = ":memory:"
 DATABASE = "doit.db"  # in the state folder
 BUSY = "another program is at work on it; wait until it has ended"
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
-RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
 SCHEMA = [("table", "createtabledoit(task_idtextnotnullprimarykey,task_datajson)"), ("index", "")]  # of doit 0.37
 PATIENCE = 1.0  # seconds that another program may take to end its change
 NOT_USABLE_NOW = ("locked", "unable to open", "disk i/o", "readonly")
@@ -50,8 +48,10 @@ def database_of(outputs_dir: str) -> str:
     return os.path.join(outputs_dir, STATE, DATABASE)
 
 
-def check(session: Session, database: str) -> None:
-    """Refuse a database that doit cannot use; one that does not exist is sound.
+def check(session: Session, database: str, beside: Iterable[str] = COMPANIONS) -> None:
+    """Refuse a database that doit cannot use, or one that has a file ``beside`` it: SQLite would believe a planted one.
+
+    One that does not exist is sound.
 
     Raises:
         UnusableError: with the fault.
@@ -62,8 +62,7 @@ def check(session: Session, database: str) -> None:
         pass
     except reading.StateError as error:
         raise UnusableError(reading.why_of(error)) from None
-    left = next((end for end in COMPANIONS if os.path.lexists(database + end)), "")
-    if left and (left != COMPANIONS[0] or os.path.islink(database + left) or not _is_written(database)):
+    if left := next((end for end in beside if os.path.lexists(database + end)), ""):
         raise UnusableError(f"{database}: something was left beside it in the middle of a change ({left})")
     read(session, database)
 
@@ -112,23 +111,6 @@ def _is_sound(row: Any) -> bool:
     files, until = row.get("deps:") or [], row.get("_values_:", {}).get("holds_until_ns")
     are_names = isinstance(files, list) and all(isinstance(file, str) for file in files)
     return are_names and isinstance(until, int | None)
-
-
-def _is_written(database: str) -> bool:
-    """Say whether another process writes to a database at this moment."""
-    try:
-        file = os.open(database, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, RESERVED)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return False
 
 
 # --- which database doit gets -----------------------------------------------------------------------------------------
@@ -186,7 +168,7 @@ def refuse_damaged(session: Session) -> str:
     """
     database = ".doit.db"
     try:
-        check(session, database)
+        check(session, database, beside=())  # nobody else plants one there, and SQLite repairs it
     except UnusableError as fault:
         hint = BUSY if fault.busy else "move it away; it only remembers what is up to date"
         raise OptionError(str(fault), hint, place="") from None

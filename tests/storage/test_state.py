@@ -536,7 +536,7 @@ def test_a_change_that_was_left_in_the_middle_is_set_aside_with_its_database(use
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("statements", [["begin exclusive"], ["begin immediate"], ["delete from doit"]])
+@pytest.mark.parametrize("statements", [["begin exclusive"], ["begin immediate"]])
 def test_a_database_that_another_program_holds_is_refused_plainly(used: Project, statements: list[str]) -> None:
     state = again(used)
     with contextlib.closing(sqlite3.connect(state / "doit.db")) as connection:
@@ -555,6 +555,8 @@ def test_a_damaged_database_of_the_users_own_tasks_is_refused(used: Project, dam
     again(used)
     dodo = used.folder / "dodo.py"
     dodo.write_text(dodo.read_text() + "\n\ndef task_mine():\n    return {'actions': []}\n")
+    assert run(used, "mine").code == 0
+    (used.folder / ".doit.db-journal").write_text("left by a crash")
     assert run(used, "mine").code == 0
     DAMAGES[damage](used.folder / ".doit.db")
     ended = run(used, "mine")
