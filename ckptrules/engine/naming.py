@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
+from ckptrules.engine.metrics import mode_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
 from ckptrules.engine.ruleset import Pattern, Reason, Rule, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
@@ -43,8 +44,12 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
     Raises:
         SlowRuleError: the rule takes too long, so nobody knows whether it fits.
     """
-    if rule.reader:
-        return READERS[rule.reader](name)
+    fields = READERS[rule.reader](name) if rule.reader else _captured(rule, name)
+    by_us = rule.reader or rule.pack  # in a pattern of their own, users say what a run is
+    return _with_metrics_of_run(fields) if fields and by_us and "=" in fields.get("run", "") else fields
+
+
+def _captured(rule: Rule, name: str) -> dict[str, str] | None:
     try:
         match = bounded(rule.match.pattern)(name, timeout=SECONDS)
     except TimeoutError:
@@ -57,6 +62,19 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
         return fields
     metrics = _METRIC.finditer(fields["metrics"])  # -val_loss=0.02-acc=0.9
     return {**{metric[1]: metric[2] for metric in metrics}, **fields}
+
+
+def _with_metrics_of_run(fields: dict[str, str]) -> dict[str, str]:
+    """Take the values of metrics out of the run: ``val_loss=0.094-epoch=1`` and ``val_loss=0.089-epoch=2`` are of one.
+
+    A value has two decimals or more, as ``iou=0.5`` may be a setting.
+    """
+    run, metrics = fields["run"], dict[str, str]()
+    for metric, value in _METRIC.findall(run):
+        if len(value.partition(".")[2]) > 1 and mode_of(metric) and mode_of(metric.rpartition("_")[2]):
+            metrics[metric] = value
+            run = run.replace(f"{metric}={value}", metric, 1)
+    return metrics | fields | {"run": run}
 
 
 @lru_cache(maxsize=256)

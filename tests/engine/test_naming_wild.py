@@ -116,3 +116,22 @@ def test_a_metric_is_a_whole_number_or_none(text: str, told: dict[str, str]) -> 
     """What stands behind a number must not cost it a digit: ``0.02_acc`` was read as 0."""
     rule = Rule("any", re.compile("(?P<metrics>.*)"), "", Location("x.yaml", 1, 1))
     assert fits(rule, text) == {"metrics": text, **told}
+
+
+@pytest.mark.parametrize("pack", ["lightning", "words"])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("val_loss=0.094-epoch=1.ckpt", {"run": "val_loss-", "val_loss": "0.094", "epoch": "1"}),
+        ("a-acc=0.91-loss=1.50-epoch=2.ckpt", {"run": "a-acc-loss-", "acc": "0.91", "loss": "1.50", "epoch": "2"}),
+        ("lr=0.001-epoch=1.ckpt", {"run": "lr=0.001-", "epoch": "1"}),
+        ("iou=0.5-epoch=1.ckpt", {"run": "iou=0.5-", "epoch": "1"}),  # may be a setting
+        ("top_p=0.95-epoch=1.ckpt", {"run": "top_p=0.95-", "epoch": "1"}),
+        ("acc_drop=0.95-epoch=1.ckpt", {"run": "acc_drop=0.95-", "epoch": "1"}),
+    ],
+)
+def test_a_metric_before_the_number_is_no_run(pack: str, name: str, fields: dict[str, str]) -> None:
+    """Each epoch was a run of its own, so none went, and no best was known."""
+    rules = load_rules({"rules/x.yaml": f"packs: [{pack}]"}, proved=True)
+    read = claim(name, rules).fields
+    assert {key: read[key] for key in read if key != "metrics"} == fields
