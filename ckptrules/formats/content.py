@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ckptrules.engine.actions import said_of
 from ckptrules.engine.checkpoints import number
@@ -156,14 +156,14 @@ class Format(NamedTuple):
         check: takes the file, its size in bytes, a `Progress`, and whether to leave checksums out. Raises
             `UnsoundError` if the file is not whole, `TooLongError` if it is beyond the limits of what is read; any
             other exception counts as damage, too.
-        glance: takes the file and its size, and raises the same if it sees by a few reads that the file is cut off.
-            None for formats that do not show that.
+        glance: takes and raises the same as ``check``, and sees by a few reads whether the file is cut off. None for
+            formats that do not show that.
     """
 
     name: str
     fits: Callable[[bytes], bool]
     check: Callable[..., FileContent]
-    glance: Callable[[BinaryIO, int], object] | None = None
+    glance: Callable[..., object] | None = None
 
 
 def content_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:

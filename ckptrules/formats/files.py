@@ -63,10 +63,10 @@ def glance(file: BinaryIO, size: int) -> str:
     Raises:
         UnsoundError: the file is not whole; ``not_read`` as for `check_file`.
     """
-    with errors_as_faults(lambda _: None):
+    with errors_as_faults(lambda _: None) as no_progress:
         form = _format_of(file)
         if form and form.glance:
-            form.glance(file, size)
+            form.glance(file, size, no_progress, True)  # noqa: FBT003 - quick, as `Format.check`
         return form.name if form else ""
 
 

@@ -35,7 +35,7 @@ class Tensor(NamedTuple):
     end: int
 
 
-def check_gguf(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
+def check_gguf(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
     """Check the header, that no tensors overlap, and that all are there; the format has no checksums."""
     header = _Header(file, size, progress)
     tensors = sorted(header.read())

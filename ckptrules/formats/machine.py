@@ -69,19 +69,13 @@ class Machine:
             raise UnreadableError(f"its pickle uses {name}, which no checkpoint needs")
         step(self, argument)
 
-    def take(self, count: int) -> list[object]:
-        """Return the top of the stack without taking it off."""
-        top = self.stack[-count:]
-        if len(top) != count or any(item is _MARK for item in top):
+    def pop(self, count: int) -> list[object]:
+        """Take so many values off the stack; return them in the order in which they were put there."""
+        items = self.stack[-count:]
+        if len(items) != count or any(item is _MARK for item in items):
             raise IndexError
-        return top
-
-    def pop(self) -> object:
-        """Take one value off the stack."""
-        item = self.stack.pop()
-        if item is _MARK:
-            raise IndexError
-        return item
+        del self.stack[-count:]
+        return items
 
     def pop_to_mark(self) -> list[object]:
         """Take off the stack everything above the last mark, and the mark; return the former."""
@@ -95,9 +89,9 @@ class Machine:
         """Put a value on the stack."""
         self.stack.append(item)
 
-    def push_tuple(self, count: int) -> None:
-        """Replace the top ``count`` values by a tuple of them."""
-        self.stack[-count:] = [tuple(self.take(count))]
+    def push_stand_in(self, *_: object) -> None:
+        """Put a stand-in on the stack for the object that `pickle` would make of these values."""
+        self.stack.append(StandIn())
 
     def put_memo(self, index: object) -> None:
         """Put the top of the stack into the memo under a number."""
@@ -127,11 +121,6 @@ class Machine:
         self.stack.append({})
         self.set_items(pairs)
 
-    def set_item(self, _: object) -> None:
-        """Set one item of the dictionary below its key and value."""
-        value, key = self.pop(), self.pop()
-        self.set_items([key, value])
-
     def set_items(self, flat: list[object]) -> None:
         """Set items of the dictionary on top. Items whose keys are not short texts or numbers are left out."""
         target = self.stack[-1]
@@ -144,13 +133,9 @@ class Machine:
             if _is_cheap(key):
                 items[key] = value
 
-    def push_stand_in(self, *_: object) -> None:
-        """Put a stand-in on the stack for the object that `pickle` would make of these values."""
-        self.stack.append(StandIn())
-
     def build(self, _: object) -> None:
         """Note the state that `pickle` would give to the object below it."""
-        state, _ = self.pop(), self.stack[-1]  # fails where there is no object
+        (state,), _ = self.pop(1), self.stack[-1]  # fails where there is no object
         if isinstance(state, dict) and "relative_path" in state:
             self.states.append(state)
 
@@ -165,14 +150,14 @@ class Machine:
 
     def stack_global(self, _: object) -> None:
         """Replace module and attribute on the stack by the stand-in for what `pickle` would import."""
-        attribute, module = self.pop(), self.pop()
+        module, attribute = self.pop(2)
         if not (isinstance(attribute, str) and isinstance(module, str)):
             raise TypeError
         self.stack.append(self.note_import(f"{module} {attribute}"))
 
     def persistent_id(self, _: object) -> None:
         """Note the data of a tensor, to which a torch pickle refers by a tuple."""
-        match self.pop():
+        match self.pop(1)[0]:
             case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key) and is_count(elements):
                 self.storages[key] = TensorData(kind, key, elements)
             case ("storage", *_):
@@ -181,7 +166,7 @@ class Machine:
 
     def stop(self, _: object) -> None:
         """Take the result off the stack."""
-        self.value = self.pop()
+        (self.value,) = self.pop(1)
 
 
 def _is_cheap(key: object) -> bool:
@@ -208,27 +193,27 @@ _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_SET": lambda machine, _: machine.push([]),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "TUPLE1": lambda machine, _: machine.push_tuple(1),
-    "TUPLE2": lambda machine, _: machine.push_tuple(2),
-    "TUPLE3": lambda machine, _: machine.push_tuple(3),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.pop(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop(3))),
     "MEMOIZE": lambda machine, _: machine.memo.append(machine.stack[-1]),
     "POP": lambda machine, _: machine.stack.pop(),  # it may be a mark
     "POP_MARK": lambda machine, _: machine.pop_to_mark(),
-    "DUP": lambda machine, _: machine.push(machine.take(1)[0]),
+    "DUP": lambda machine, _: machine.stack.extend(2 * machine.pop(1)),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
     "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
     "FROZENSET": lambda machine, _: machine.push(machine.pop_to_mark()),
     "DICT": Machine.dictionary,
-    "APPEND": lambda machine, _: machine.extend_top([machine.pop()]),
+    "APPEND": lambda machine, _: machine.extend_top(machine.pop(1)),
     "APPENDS": lambda machine, _: machine.extend_top(machine.pop_to_mark()),
     "ADDITEMS": lambda machine, _: machine.extend_top(machine.pop_to_mark()),
-    "SETITEM": Machine.set_item,
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
     "GLOBAL": lambda machine, name: machine.push(machine.note_import(name)),  # `pickle` would import it
     "STACK_GLOBAL": Machine.stack_global,
-    "REDUCE": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop()),
-    "NEWOBJ": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop()),
-    "NEWOBJ_EX": lambda machine, _: machine.push_stand_in(machine.pop(), machine.pop(), machine.pop()),
+    "REDUCE": lambda machine, _: machine.push_stand_in(machine.pop(2)),
+    "NEWOBJ": lambda machine, _: machine.push_stand_in(machine.pop(2)),
+    "NEWOBJ_EX": lambda machine, _: machine.push_stand_in(machine.pop(3)),
     "OBJ": lambda machine, _: machine.push_stand_in(machine.pop_to_mark()[0]),
     "INST": lambda machine, name: machine.push_stand_in(machine.note_import(name), machine.pop_to_mark()),
     "BUILD": Machine.build,

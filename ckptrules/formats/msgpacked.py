@@ -48,7 +48,7 @@ CUT_OFF = "is cut off inside its values"
 ARRAY = Head(values=3)  # shape, type, bytes
 
 
-def check_msgpack(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
+def check_msgpack(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
     """Check that the values end where the file does, and that each array has the bytes of its shape and type."""
     left = 1
     for count in range(MOST_VALUES):

@@ -21,7 +21,7 @@ LONGEST_HEADER = 10_000  # bytes; the limit of numpy, as a long Python literal m
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 
-def check_numpy(file: BinaryIO, size: int, progress: Progress = lambda _: None, *_: object) -> FileContent:
+def check_numpy(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
     """Check the header, and the size that follows from it; of an array of Python objects, the pickle."""
     width = 4 if file.read(8)[6:7] > b"\x01" else 2
     length = int.from_bytes(file.read(width), "little")

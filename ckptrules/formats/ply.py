@@ -22,7 +22,7 @@ WIDTHS = {
 _END = re.compile(rb"\nend_header\r?\n")
 
 
-def check_ply(file: BinaryIO, size: int, _: Progress = lambda _: None, *__: object) -> FileContent:
+def check_ply(file: BinaryIO, size: int, _: Progress, *__: object) -> FileContent:
     """Check the header, and the length that follows from it. Lists are not read, as their lengths vary."""
     begin = file.read(min(size, LONGEST_HEADER))
     end = _END.search(begin)

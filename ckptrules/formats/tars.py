@@ -35,18 +35,13 @@ def check_tar(file: BinaryIO, size: int, progress: Progress, quick: bool) -> Fil
     return found._replace(checksums=bool(contents) and found.checksums)
 
 
-def glance_at_tar(file: BinaryIO, size: int) -> None:
-    """Check that the headers and the end are there."""
-    _read_headers(file, size, lambda _: None)
-
-
 def is_tar(head: bytes) -> bool:
     """Say by its first bytes whether a file is a tar file."""
     return head[257:262] == b"ustar"
 
 
 def _read_headers(
-    file: BinaryIO, size: int, progress: Progress
+    file: BinaryIO, size: int, progress: Progress, *_: object
 ) -> tuple[tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]:
     """Return the members that are files. `tarfile` itself takes a damaged header for the end."""
     bounded, members, end, last = _Bounded(file, progress), [], 0, ""
@@ -83,4 +78,4 @@ class _Bounded:
         return self._file.read(count)
 
 
-TAR = Format("tar", is_tar, check_tar, glance_at_tar)
+TAR = Format("tar", is_tar, check_tar, glance=_read_headers)

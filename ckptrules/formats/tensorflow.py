@@ -37,11 +37,6 @@ def check_index(file: BinaryIO, size: int, progress: Progress, quick: bool) -> F
     return FileContent("TensorFlow", checksums=not quick)
 
 
-def glance_at_index(file: BinaryIO, size: int) -> None:
-    """Check that an index is whole, without its checksums."""
-    _read_index(file, size, lambda _: None, quick=True)
-
-
 def shards_of(directory: int, stem: str, progress: Progress, *, quick: bool) -> Mapping[str, int]:
     """Return the data files that an index names: by the ending behind the stem, the bytes that each must have.
 
@@ -193,4 +188,4 @@ def _table() -> list[int]:
     return table
 
 
-INDEX = Format("TensorFlow", lambda head: bool(_BEGINS.match(head)), check_index, glance_at_index)
+INDEX = Format("TensorFlow", lambda head: bool(_BEGINS.match(head)), check_index, glance=check_index)

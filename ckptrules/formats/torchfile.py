@@ -11,7 +11,17 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, check_size, content_of
+from ckptrules.formats.content import (
+    CHUNK,
+    FileContent,
+    Format,
+    Progress,
+    UnsoundError,
+    check_size,
+    content_of,
+    errors_as_faults,
+    faults_of_part,
+)
 from ckptrules.formats.limits import TooLongError, UnreadableError
 from ckptrules.formats.machine import TensorData
 from ckptrules.formats.numpyfile import check_numpy
@@ -60,13 +70,13 @@ def check_zip(file: BinaryIO, _: int, progress: Progress, quick: bool) -> FileCo
     return content_of(kind, contents, checksums=checksums and not quick)
 
 
-def glance_at_zip(file: BinaryIO, _: int) -> None:
+def glance_at_zip(file: BinaryIO, *_: object) -> None:
     """Check that there is a directory at the end."""
     if not zipfile.is_zipfile(file):
         raise UnsoundError("truncated", NO_END)
 
 
-def glance_at_pickle(file: BinaryIO, _: int) -> None:
+def glance_at_pickle(file: BinaryIO, *_: object) -> None:
     """Check that the pickle at the beginning has an end."""
     if is_cut_off(file):
         raise UnsoundError("truncated", "is cut off: its pickle has no end")
@@ -139,14 +149,8 @@ def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], prog
 def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], progress: Progress) -> None:
     """Check that every array of numpy is as long as its header says."""
     for entry in entries:
-        progress(0)
-        with open_entry(archive, entry) as content:
-            try:
-                check_numpy(content, entry.file_size, progress)
-            except (UnsoundError, UnreadableError) as fault:
-                if isinstance(fault, TooLongError):
-                    raise
-                raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'") from None
+        with faults_of_part(entry.filename[:80]), errors_as_faults(progress) as guarded:
+            check_numpy(open_entry(archive, entry), entry.file_size, guarded)
 
 
 def _torch_contents(
