@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
 from ckptrules.formats.limits import REPORT_EVERY, TooLongError, UnreadableError
@@ -28,21 +28,14 @@ BLOCKS = {
 }  # fmt: skip # by the type of a tensor: how many numbers are one block, and its bytes (gguf-py, GGML_QUANT_SIZES)
 
 
-class Tensor(NamedTuple):
-    """Where a tensor begins and ends, in bytes from the end of the header; one of an unknown type counts as empty."""
-
-    begin: int
-    end: int
-
-
 def check_gguf(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
     """Check the header, that no tensors overlap, and that all are there; the format has no checksums."""
     header = _Header(file, size, progress)
-    tensors = sorted(header.read())
-    if any(after.begin < before.end for before, after in itertools.pairwise(tensors)):
+    places = sorted(header.read())
+    if any(begin < end for (_, end), (begin, _) in itertools.pairwise(places)):
         raise UnsoundError("damaged", "its tensors overlap")
     start = -(-header.place // header.alignment) * header.alignment
-    return check_size("GGUF", size, start + tensors[-1].end if tensors else header.place)
+    return check_size("GGUF", size, start + places[-1][1] if places else header.place)
 
 
 class _Header:
@@ -52,8 +45,11 @@ class _Header:
         self.place, self.alignment = 0, ALIGNMENT
         self._file, self._size, self._progress, self._order, self._values = file, size, progress, "little", 0
 
-    def read(self) -> list[Tensor]:
-        """Read the whole header, and return the tensors."""
+    def read(self) -> list[tuple[int, int]]:
+        """Read the whole header, and return where each tensor begins and ends, in bytes from its own end.
+
+        A tensor of an unknown type counts as empty.
+        """
         self._skip(4)  # the magic bytes
         version = self._number(4)
         if version > 0xFFFF:  # noqa: PLR2004 - the file is big-endian
@@ -70,7 +66,7 @@ class _Header:
             raise UnreadableError("its alignment is 0")
         return [self._tensor() for _ in range(tensors)]
 
-    def _tensor(self) -> Tensor:
+    def _tensor(self) -> tuple[int, int]:
         self._text()
         count = self._number(4)
         if count > MOST_SIDES:
@@ -80,7 +76,7 @@ class _Header:
         begin = self._number(8)
         if begin % self.alignment or (sides[0] if sides else 1) % numbers:
             raise UnreadableError("a tensor is not aligned, or ends in the middle of a block")
-        return Tensor(begin, begin + math.prod(sides) // numbers * block)
+        return begin, begin + math.prod(sides) // numbers * block
 
     def _value(self, kind: int, depth: int = 0) -> int | None:
         """Read a value; return it if it is a number."""

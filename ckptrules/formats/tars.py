@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
-from collections.abc import Callable
 from typing import BinaryIO
 
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part, not_read
 from ckptrules.formats.files import HEAD, check_file
 from ckptrules.formats.folders import WHOLE_FILES
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import Bounded, TooLongError
 
 LONGEST_HEADERS = 16 * 2**20  # bytes, all together; a member has 512, and takes 1 KB in memory: 30,000 files
 END = 2 * tarfile.BLOCKSIZE  # bytes, all zero
@@ -44,7 +43,8 @@ def _read_headers(
     file: BinaryIO, size: int, progress: Progress, *_: object
 ) -> tuple[tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]:
     """Return the members that are files. `tarfile` itself takes a damaged header for the end."""
-    bounded, members, end, last = _Bounded(file, progress), [], 0, ""
+    fact = f"headers of more than {LONGEST_HEADERS >> 20} MB are not read"
+    bounded, members, end, last = Bounded(file, LONGEST_HEADERS, fact, progress), [], 0, ""
     with contextlib.suppress(tarfile.TarError):
         tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload] # noqa: SIM115 - has what is used; opens nothing
         for member in tar:
@@ -60,22 +60,6 @@ def _read_headers(
         raise UnsoundError("damaged", f"has a damaged header, behind '{last[:80]}'")
     bounded.read = file.read
     return tar, members
-
-
-class _Bounded:
-    """A file with a limit on the bytes that are read: `tarfile` would take headers of any length into memory."""
-
-    def __init__(self, file: BinaryIO, progress: Progress) -> None:
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-        self._file, self._progress, self._left = file, progress, LONGEST_HEADERS
-        self.read: Callable[[int], bytes] = self._read
-
-    def _read(self, count: int) -> bytes:
-        self._progress(0)
-        if not 0 <= count <= self._left:
-            raise TooLongError(f"headers of more than {LONGEST_HEADERS >> 20} MB are not read")
-        self._left -= count
-        return self._file.read(count)
 
 
 TAR = Format("tar", is_tar, check_tar, glance=_read_headers)

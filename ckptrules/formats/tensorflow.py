@@ -62,10 +62,11 @@ def check_beside_index(directory: int, path: str, size: int, progress: Progress)
     Raises:
         UnsoundError: the file or the index is cut off or damaged.
     """
-    match = _BESIDE_INDEX.fullmatch(path)
+    if not (match := _BESIDE_INDEX.fullmatch(path)):
+        return None
+    ending = path.removeprefix(match[1])
     with contextlib.suppress(FileNotFoundError), errors_as_faults(progress) as guarded:
-        shards = shards_of(directory, match[1], guarded, quick=True) if match else {}
-        ending = path.removeprefix(match[1]) if match else ""
+        shards = shards_of(directory, match[1], guarded, quick=True)
         if ending in shards:
             return check_size("TensorFlow", size, shards[ending])
         if shards and ending == ".meta":

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import Bounded, TooLongError
 
 LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
 UNPACKS_TO = 32  # times the bytes of the file; trained numbers hardly shrink
@@ -27,7 +27,10 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
         TooLongError: the directory is too long.
         zipfile.BadZipFile: the directory is missing or damaged; or another one of `BROKEN_ZIP`.
     """
-    archive = zipfile.ZipFile(_InPieces(file))
+    fact = f"a directory of more than {LONGEST_DIRECTORY >> 20} MB is not read"
+    bounded = Bounded(file, LONGEST_DIRECTORY, fact, lambda _: None)
+    archive = zipfile.ZipFile(bounded)
+    bounded.read = file.read
     if not any(entry.CRC for entry in archive.infolist()):
         for entry in archive.infolist():
             entry.CRC = None  # type: ignore[assignment] # then `zipfile` compares none
@@ -57,19 +60,3 @@ def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) ->
         raise TooLongError("only what is stored or deflated is unpacked")
     if sum(entry.file_size for entry in entries) > UNPACKS_ALWAYS + UNPACKS_TO * archive.start_dir:
         raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
-
-
-class _InPieces:
-    """A file that refuses long reads: `zipfile` would take a directory of any length into memory."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek = file.seek
-        self.tell = file.tell
-        self.seekable = file.seekable
-
-    def read(self, count: int = -1) -> bytes:
-        """Read so many bytes. `zipfile` omits ``count`` only for the comment at the end: 64 KB."""
-        if count > LONGEST_DIRECTORY:
-            raise TooLongError(f"a directory of more than {LONGEST_DIRECTORY >> 20} MB is not read")
-        return self._file.read(count)

@@ -6,11 +6,10 @@ import contextlib
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase, translate
 from itertools import islice
-from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Stamp, folders_above
 from ckptrules.engine.ruleset import is_pattern
@@ -23,30 +22,14 @@ MOST_NAMES = 20_000
 Lister = Callable[[str, str], list[str]]  # takes ``outputs_dir`` and a folder below it, returns the folders in that
 
 
-class Inner(NamedTuple):
-    """A directory that fits the layout but lies inside a checkpoint of another one, with the patterns of both."""
-
-    directory: str
-    pattern: str
-    checkpoint: str
-    outer: str
-    outer_pattern: str
-
-    def __str__(self) -> str:
-        return (
-            f"'{self.directory}' (layout: {self.pattern}) lies in '{self.checkpoint}', "
-            f"a checkpoint of '{self.outer}' (layout: {self.outer_pattern})"
-        )
-
-
 def survey(
     outputs_dir: str,
     layout: Sequence[str],
     is_claimed: Callable[[str], bool] = lambda _: False,
     part_folders: tuple[str, ...] = (),
     listed: Lister | None = None,
-) -> tuple[list[Directory], list[Inner]]:
-    """Return the checkpoint directories that fit the layout, sorted, and those that lie inside a checkpoint of another.
+) -> tuple[list[Directory], list[str]]:
+    """Return the checkpoint directories that fit the layout, sorted, and sentences on those that lie in a checkpoint.
 
     The name of an experiment is its path below ``outputs_dir``, without the last part if the pattern spells that part
     out (``*/checkpoints`` → ``ocr_training``). If two experiments would have one name, the second gets its whole path.
@@ -64,9 +47,9 @@ def survey(
         for path, stamp in sorted(_walk(outputs_dir, "", tuple(pattern.split("/")), listed or _subdirectories)):
             if path not in stamps:
                 stamps[path], pattern_of[path] = stamp, pattern
-    inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else []
+    inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else {}
     apart = [path for path in pattern_of if _is_part_folder(path, pattern_of, part_folders)]
-    for path in {*apart, *(one.directory for one in inner)}:
+    for path in {*apart, *inner}:
         del stamps[path]
     taken: set[str] = set()
     found = []
@@ -74,7 +57,7 @@ def survey(
         experiment = _experiment(path, pattern_of[path], taken)
         taken.add(experiment)
         found.append(Directory(experiment, path, stamp, part_folders))
-    return sorted(found), inner
+    return sorted(found), [*inner.values()]
 
 
 def find_holders(
@@ -117,29 +100,29 @@ def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:
     return experiment
 
 
-def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str], bool]) -> list[Inner]:
-    """Return the directories that lie inside a checkpoint of another one."""
-    found = []
+def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str], bool]) -> dict[str, str]:
+    """Map the directories that lie inside a checkpoint of another one to sentences that say so."""
+    found = {}
     for path in sorted(pattern_of):
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            outer = "/".join(parts[:depth])
-            if outer in pattern_of and is_claimed(f"{outer}/{parts[depth]}"):
-                found.append(Inner(path, pattern_of[path], parts[depth], outer, pattern_of[outer]))
-                break
+        outer, name = next((one for one in _names_around(path, pattern_of) if is_claimed("/".join(one))), ("", ""))
+        if outer:
+            where = f"lies in '{name}', a checkpoint of '{outer}' (layout: {pattern_of[outer]})"
+            found[path] = f"'{path}' (layout: {pattern_of[path]}) {where}"
     return found
 
 
 def holding(directories: Iterable[str]) -> dict[str, frozenset[str]]:
     """Return, by checkpoint directory, the names in it that contain another checkpoint directory."""
     known = set(directories)
-    found: dict[str, set[str]] = {}
-    for path in known:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            if (outer := "/".join(parts[:depth])) in known:
-                found.setdefault(outer, set()).add(parts[depth])
+    found: dict[str, set[str]] = defaultdict(set)
+    for outer, name in (one for path in known for one in _names_around(path, known)):
+        found[outer].add(name)
     return {outer: frozenset(names) for outer, names in found.items()}
+
+
+def _names_around(path: str, directories: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield the directories that contain a path, the uppermost first, each with the name in it on the way there."""
+    return ((one, path[len(one) + 1 :].partition("/")[0]) for one in folders_above(path) if one in directories)
 
 
 def not_followed(outputs_dir: str) -> list[tuple[str, str]]:
@@ -216,8 +199,11 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
         yield from _directory(outputs_dir, path)
         return
     part, rest = parts[0], parts[1:]
+    if not is_pattern(part):
+        yield from _walk(outputs_dir, os.path.join(path, part), rest, listed)
+        return
     try:
-        names = listed(outputs_dir, path) if is_pattern(part) else []
+        names = listed(outputs_dir, path)
     except FileNotFoundError:
         return
     except OSError:
@@ -232,17 +218,11 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
         for inner in names:
             if inner not in found:
                 yield from _walk(outputs_dir, inner, parts, listed)
-    elif is_pattern(part):
+    else:
         fits = re.compile(translate(part)).match
         for inner in names:
-            if not fits(inner.rpartition("/")[2]):
-                continue
-            if len(rest) == 1 and not is_pattern(rest[0]):  # a short cut for the usual pattern and thousands of folders
-                yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
-            else:
+            if fits(inner.rpartition("/")[2]):
                 yield from _walk(outputs_dir, inner, rest, listed)
-    else:
-        yield from _walk(outputs_dir, os.path.join(path, part), rest, listed)
 
 
 def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:

@@ -85,9 +85,7 @@ def _texts_in(outputs_dir: str, path: str, where: str) -> list[str] | str:
         with reading.open_file(outputs_dir, path) as descriptor, open(descriptor, "rb", closefd=False) as file:
             state = read_state(file).value
     except OSError as error:
-        if error.errno in GONE:
-            return "it is gone"
-        if error.errno not in NOT_TO_BE_HAD:
+        if error.errno not in (*GONE, *NOT_TO_BE_HAD):
             raise
         return f"it cannot be read: {reading.why_of(error)}"
     except UnreadableError as error:

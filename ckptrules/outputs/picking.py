@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 
-from ckptrules.engine.checkpoints import ClaimKind
+from ckptrules.engine.checkpoints import Claim, ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet, is_pattern, needed_inside
-from ckptrules.outputs.find import Inner, survey
+from ckptrules.engine.ruleset import Pack, Reason, RuleSet, is_pattern, needed_inside
+from ckptrules.outputs.find import survey
 
 LAST_RESORT = "words"  # the pack that reads names which no other pack knows
 BY_NAME, BY_TARGET = "its names", "names of the target"  # the evidence if there is no mark
@@ -103,7 +103,7 @@ def is_one(tree: Tree, path: str, pack: Pack) -> bool:
     return not patterns or any(tree.has(path, pattern) for pattern in patterns)
 
 
-def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[Inner]]:
+def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[str]]:
     """Return the checkpoint directories of rules, as `find.survey`, without the folder of the rule files."""
     found, inner = survey(outputs_dir, rules.layout, holders_by(outputs_dir, rules), rules.part_folders)
     root = os.path.join(os.path.realpath(outputs_dir), "")
@@ -124,6 +124,14 @@ def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
         return is_claimed(name, rules_of(outer)) and not _is_anybodys(tree, path, rules_of(outer))
 
     return belongs
+
+
+def claim_by(rules: RuleSet, name: str, *, folder: bool) -> Claim:
+    """Return the claim that rules, without their packs, have on a name; none if one of them is too slow for it."""
+    try:
+        return own_claim(in_part_folder(name)[1], rules, folder=folder)
+    except SlowRuleError as error:
+        return Claim("unrecognised", Reason("a rule takes too long", error.rule.place))
 
 
 def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
@@ -210,8 +218,5 @@ class Tree:
         """Return the kind of claim that a pack has on a name; cached, as thousands of folders may have the name."""
         key = pack.name, in_part_folder(name)[1], folder
         if key not in self.kinds:
-            try:
-                self.kinds[key] = own_claim(key[1], pack.rules, folder=folder).kind
-            except SlowRuleError:
-                self.kinds[key] = "unrecognised"
+            self.kinds[key] = claim_by(pack.rules, key[1], folder=folder).kind
         return self.kinds[key]

@@ -27,7 +27,7 @@ from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.find import has_manifest
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, is_one, pick_in
+from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, claim_by, holds_parts, is_one, pick_in
 from ckptrules.storage import reading
 
 DEEPEST = 6  # folders below the first one
@@ -91,19 +91,15 @@ def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], i
     """
     names = tree.names_of_checkpoints(sight.directory, sight.packs)
     present = [name for name in sight.names if name in names]
-    read = {pack.name: {name: _fields(pack, name, folder=names[name]) for name in present} for pack in sight.packs}
+    read = {
+        pack.name: {name: claim_by(pack.rules, name, folder=names[name]).fields for name in present}
+        for pack in sight.packs
+    }
     ordered = sorted(present, key=lambda name: order_of(read[sight.packs[0].name][name]))
     chosen = first_middle_last(ordered)[:most]
     inside = {name: look_into(tree.outputs_dir, sight.directory, name, folder=names[name]) for name in chosen}
     compared = {pack: compare((fields[name], inside[name]) for name in chosen) for pack, fields in read.items()}
     return compared, len(chosen)
-
-
-def _fields(pack: Pack, name: str, *, folder: bool) -> Mapping[str, str]:
-    try:
-        return own_claim(in_part_folder(name)[1], pack.rules, folder=folder).fields
-    except SlowRuleError:
-        return {}
 
 
 def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> Inside:
@@ -284,10 +280,7 @@ def _rules_of(sight: Sight, packs: Collection[str], own: RuleSet) -> list[RuleSe
 
 
 def _is_known(rules: Iterable[RuleSet], name: str, folder: bool) -> bool:  # noqa: FBT001 - of `Tree.names`
-    try:
-        return any(own_claim(name, one, folder=folder).kind != "unrecognised" for one in rules)
-    except SlowRuleError:
-        return False
+    return any(claim_by(one, name, folder=folder).kind != "unrecognised" for one in rules)
 
 
 def _size(outputs_dir: str, path: str, name: str) -> int:

@@ -160,7 +160,7 @@ def inner_directories(session: Session, job: Job) -> list[str]:
         return []  # layouts of packs fit any folder, so also those in a checkpoint
     inner = survey(session, job.options)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
-    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(first))}{more}." for first in inner[:1]]
+    return [f"Left to the checkpoint that it is a part of: {job.style.name(first)}{more}." for first in inner[:1]]
 
 
 def in_tally(total: Tally) -> int:

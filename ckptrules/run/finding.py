@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from ckptrules import __version__
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.outputs.picking import Tree, rules_here, survey_by
 from ckptrules.rules.load import load_rules
@@ -23,7 +22,7 @@ from ckptrules.storage.posix import Disk
 SETTLE = 60  # seconds: the default on a file system that hosts share
 PROOF = "proved"  # the file in the state folder
 
-Survey = tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]
+Survey = tuple[list[Directory], list[str], frozenset[str]]
 
 
 def load(session: Session, options: Common) -> RuleSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -28,20 +27,11 @@ class Limiter:
     Args:
         rate: bytes a second.
         paid: the time at which all work so far is within the rate; 0 before any work.
-        clock: in seconds.
-        sleep: waits for so many seconds.
     """
 
-    def __init__(
-        self,
-        rate: float,
-        paid: Moment | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
+    def __init__(self, rate: float, paid: Moment | None = None) -> None:
         self.rate = rate
         self._paid: Moment = SimpleNamespace(value=0.0) if paid is None else paid  # a ctypes value of 0 is false
-        self._clock, self._sleep = clock, sleep
 
     def take(self, count: int, progress: Progress) -> None:
         """Wait until ``count`` more bytes, which are done, are within the rate; meanwhile call ``progress`` with 0.
@@ -49,12 +39,12 @@ class Limiter:
         Raises:
             Exception: one that ``progress`` raised.
         """
-        now, paid = self._clock(), self._paid.value
+        now, paid = time.monotonic(), self._paid.value
         until = (max(paid, now - CREDIT) if paid else now) + count / self.rate
         self._paid.value = until
-        while (left := until - self._clock()) > 0:
+        while (left := until - time.monotonic()) > 0:
             progress(0)
-            self._sleep(min(left, STEP))
+            time.sleep(min(left, STEP))
 
     def limited(self, progress: Progress) -> Progress:
         """Return a `Progress` that calls another, and then waits as `take` does."""

@@ -11,8 +11,9 @@ import pytest
 
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import Progress
+from ckptrules.workers import rate
 from ckptrules.workers.pieces import SMALL
-from ckptrules.workers.rate import CREDIT, STEP, Limiter, Moment
+from ckptrules.workers.rate import CREDIT, STEP, Limiter
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers
 
@@ -26,7 +27,7 @@ class Clock:
         self.now = 1000.0
         self.slept: list[float] = []
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -34,8 +35,11 @@ class Clock:
         self.now += seconds
 
 
-def limiter(clock: Clock, paid: Moment | None = None) -> Limiter:
-    return Limiter(RATE, paid, clock, clock.sleep)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(rate, "time", found)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -49,9 +53,8 @@ def limiter(clock: Clock, paid: Moment | None = None) -> Limiter:
         ([(0, 0)], 0),
     ],
 )  # fmt: skip
-def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], expected: float) -> None:
-    clock = Clock()
-    held = limiter(clock).limited(lambda _: None)
+def test_as_long_as_the_rate_or_the_work_takes(clock: Clock, steps: list[tuple[float, int]], expected: float) -> None:
+    held = Limiter(RATE).limited(lambda _: None)
     for seconds, count in steps:
         clock.now += seconds
         held(count)
@@ -59,16 +62,16 @@ def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], e
     assert max(clock.slept, default=0) <= STEP
 
 
-def test_those_who_share_a_moment_share_the_rate() -> None:
-    clock, paid = Clock(), SimpleNamespace(value=0.0)
+def test_those_who_share_a_moment_share_the_rate(clock: Clock) -> None:
+    paid = SimpleNamespace(value=0.0)
     for _ in range(10):
-        for one in (limiter(clock, paid), limiter(clock, paid)):
+        for one in (Limiter(RATE, paid), Limiter(RATE, paid)):
             one.take(100, lambda _: None)
     assert clock.now - 1000 == pytest.approx(20)
 
 
-def test_who_waits_hears_of_the_wish_to_stop() -> None:
-    clock, heard = Clock(), list[int]()
+def test_who_waits_hears_of_the_wish_to_stop(clock: Clock) -> None:
+    heard = list[int]()
 
     def progress(count: int) -> None:
         heard.append(count)
@@ -76,7 +79,7 @@ def test_who_waits_hears_of_the_wish_to_stop() -> None:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        limiter(clock).limited(progress)(1_000_000)
+        Limiter(RATE).limited(progress)(1_000_000)
     assert heard == [1_000_000, 0, 0, 0]
     assert clock.now - 1000 == pytest.approx(2 * STEP)
 
@@ -112,8 +115,7 @@ def test_all_workers_together_are_held_back(workers: Workers) -> None:
 
 
 @pytest.mark.whole
-def test_each_byte_is_paid_for_once_and_where_it_was_read(workers: Workers) -> None:
-    clock = Clock()
-    workers.limiter = Limiter(SMALL, None, clock, clock.sleep)
+def test_each_byte_is_paid_for_once_and_where_it_was_read(workers: Workers, clock: Clock) -> None:
+    workers.limiter = Limiter(10 * SMALL)
     list(workers.each(work, [File()] * 6, lambda _: None))
-    assert clock.now - 1000 == pytest.approx(6 if workers.executor == NONE else 0)
+    assert clock.now - 1000 == pytest.approx(0.6 if workers.executor == NONE else 0)
