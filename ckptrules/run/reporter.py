@@ -297,7 +297,8 @@ def blind_note(examples: Sequence[str], options: Common) -> list[str]:
     fact = f"No metric is known of {count_of(len(examples), 'experiment')}, so no best is kept."
     if not os.path.isdir(options.rules_dir or RULES_DIR):  # a pin needs the folder, too
         return [f"{fact}\n    hint: 'ckptrules init' writes rules, in which keep_best names one"]
-    return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=examples[0])}, say"]
+    pin = command("pin", name=examples[0])
+    return [f"{fact}\n    hint: name one with keep_best, or pin the best: {pin} (only an example)"]
 
 
 def survive_faults(database: Any) -> list[str]:
