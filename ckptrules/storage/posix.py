@@ -25,8 +25,6 @@ class Disk:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._on_disk: set[str] = set()  # files that were appended to, and whose names are durable
-        self._ends: dict[str, tuple[int, tuple[int, ...]]] = {}  # their descriptors, and `_known_by` of each
 
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """As `Storage.list`."""
@@ -81,40 +79,17 @@ class Disk:
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
         """As `Storage.append`."""
-        file = self._end_of(path)
-        try:
-            if durable and path not in self._on_disk:
-                with self._parent_of(path) as (directory, _):
-                    os.fsync(directory)
-                self._on_disk.add(path)
-            write(file, line)
-            if durable:
-                os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
-        except OSError:
-            self._close(path)
-            raise
-
-    def _end_of(self, path: str) -> int:
-        """Return a descriptor to append to a file: the one that is open, as long as the path leads to the same file."""
-        with contextlib.suppress(OSError, KeyError):
-            file, known = self._ends[path]
-            if _known_by(os.lstat(os.path.join(self.root, path))) == known:
-                return file
-        self._close(path)
         with self._parent_of(path, make=True) as (directory, name):
             place = os.path.join(self.root, os.path.dirname(path))
             file = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
-        self._ends[path] = file, _known_by(os.fstat(file))
-        return file
-
-    def _close(self, path: str) -> None:
-        self._on_disk.discard(path)
-        if path in self._ends:
-            os.close(self._ends.pop(path)[0])
-
-    def __del__(self) -> None:
-        for path in list(self._ends):
-            self._close(path)
+            try:
+                if not os.fstat(file).st_size:  # its name is new
+                    os.fsync(directory)
+                write(file, line)
+                if durable:
+                    os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
+            finally:
+                os.close(file)
 
     def move(self, path: str, to: str, was: str | None = None) -> None:
         """As `Storage.move`."""
@@ -167,11 +142,6 @@ def _stat_of(status: os.stat_result) -> Stat:
     kind, size, _ = identity_of(status)
     version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
     return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
-
-
-def _known_by(status: os.stat_result) -> tuple[int, ...]:
-    """Return which file it is, and all that decides whether it is believed."""
-    return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
 
 
 def _stat_in(directory: int, name: str) -> Stat:

@@ -20,7 +20,7 @@ from ckptrules.storage.reading import open_below
 from ckptrules.storage.state import Folders
 from ckptrules.storage.streams import read_pointer
 from ckptrules.storage.trash import NOT_IN_TRASH
-from ckptrules.storage.writing import new_file, temporary_name, write
+from ckptrules.storage.writing import new_file, remove_temporary_files, temporary_file, write
 
 REFS = f"{STATE}/refs"
 NO_TEXTS = "what lies where others can write has no power over texts"
@@ -107,28 +107,10 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     if hashlib.sha256(content).hexdigest() != to:
         raise OSError(errno.EIO, "what was kept of it is damaged", to)
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
-        temporary = _name_beside(folder, here.name, content)
-        with new_file(folder, temporary) as file:
-            write(file, content)
+        remove_temporary_files(folder, here.name)
+        with temporary_file(folder, here.name, [content]) as (file, temporary):
             copy_metadata_or_refuse(file, origin, here.name)
             os.fsync(file)
             if text_checksum(here) != was:  # looked at last: an editor may have saved the file meanwhile
                 raise Changed(here.name)
             os.replace(temporary, here.name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _name_beside(folder: int, name: str, content: bytes) -> str:
-    """Return a free name beside a text; remove the file that an interrupted run has left there half written."""
-    temporary = f".{name[:200]}.ckptrules.tmp"
-    if status_of(folder, temporary):
-        if not _is_begun(folder, temporary, content):
-            return f".{temporary_name('ckptrules-')}.tmp"
-        os.unlink(temporary, dir_fd=folder)
-    return temporary
-
-
-def _is_begun(folder: int, name: str, content: bytes) -> bool:
-    with contextlib.suppress(OSError), reading.open_file_in(folder, name) as file:
-        status = os.fstat(file)
-        return status.st_nlink == 1 and content.startswith(os.read(file, len(content) + 1))
-    return False

@@ -68,7 +68,7 @@ def temporary_file(directory: int, name: str, content: Iterable[bytes], mode: in
 
 def remove_temporary_files(directory: int, name: str) -> None:
     """Remove the temporary files of a name that killed processes left (see `temporary_file`)."""
-    of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d+{re.escape(TEMPORARY)}")  # as `temporary_name` makes them
+    of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d{{19}}{re.escape(TEMPORARY)}")  # as `temporary_name`
     for left in filter(of_ours.fullmatch, os.listdir(directory)):
         os.unlink(left, dir_fd=directory)
 
@@ -214,20 +214,14 @@ def skip(file: int, count: int) -> None:
     os.lseek(file, count, os.SEEK_CUR)
 
 
-def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Cut pieces of any length anew, at the ends of blocks (`HOLE`), so that each block of zeros is in one piece."""
     rest = b""
     for piece in pieces:
-        view = memoryview(piece)
-        first = -len(rest) % HOLE
-        rest += view[:first]
-        if len(rest) == HOLE:
-            yield rest
-            rest = b""
-        if not rest and len(view) > first:
-            whole = (len(view) - first) // HOLE * HOLE
-            yield view[first : first + whole]
-            rest = bytes(view[first + whole :])
+        rest += piece
+        whole = len(rest) // HOLE * HOLE
+        yield rest[:whole]
+        rest = rest[whole:]
     yield rest
 
 

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Generator, Iterator
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from ckptrules.engine.measures import human_size
@@ -176,21 +177,10 @@ def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
     zstd gets 256 KiB at once: `ZstdFile` would read 8 KiB, and wait for other threads each time.
     """
     if form == "gz":
-        with gzip.GzipFile(fileobj=file, mode="rb") as plain:
-            yield from iter(lambda: plain.read(streams.STREAM), b"")
-        return
-    zstd = zstd_library()
-    options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
-    frame = zstd.ZstdDecompressor(options=options)
-    data = file.read(streams.STREAM)
-    while data:
-        if frame.eof:
-            frame = zstd.ZstdDecompressor(options=options)
-        while piece := frame.decompress(data, streams.STREAM):
-            yield piece
-            data = b""
-            if frame.eof:
-                break
-        data = frame.unused_data or file.read(streams.STREAM)
-    if not frame.eof:
-        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+        plain: Any = gzip.GzipFile(fileobj=file, mode="rb")
+    else:
+        zstd = zstd_library()
+        large = SimpleNamespace(read=lambda _: file.read(streams.STREAM))
+        plain = zstd.ZstdFile(large, "rb", options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+    with plain:
+        yield from iter(lambda: plain.read(streams.STREAM), b"")

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine.entries import Spot
+from ckptrules.storage import writing
+from ckptrules.storage.state import Folders
+from ckptrules.storage.texts import keep_content, rewrite_text, text_checksum
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -201,11 +205,14 @@ def test_another_tree_of_the_user_has_a_record_of_its_own(project: Project) -> N
 
 
 @pytest.mark.parametrize("how", ["a hard link", "a link", "a folder", "somebody's file"])
-def test_what_stands_under_the_name_of_a_text_that_is_being_written_stays(project: Project, how: str) -> None:
+def test_what_stands_under_the_name_of_a_text_that_is_being_written_stays(
+    project: Project, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = referring(project)
     precious = project.folder / "precious"
     precious.write_text("precious")
-    temporary = script.parent / ".a.py.ckptrules.tmp"
+    temporary = script.parent / "a.py.taken.tmp"
+    monkeypatch.setattr(writing, "temporary_name", lambda start: f"{start}taken")
     if how == "a hard link":
         os.link(precious, temporary)
     elif how == "a link":
@@ -214,11 +221,14 @@ def test_what_stands_under_the_name_of_a_text_that_is_being_written_stays(projec
         temporary.mkdir()
     else:
         temporary.write_text("precious")
-    project.doit("refs", "apply=1")
-    assert NEW in script.read_text()
+    own_state, here = str(project.folder / "own"), Spot(str(script.parent), "a.py")
+    os.mkdir(own_state)
+    to = keep_content(own_state, b"new")
+    with Folders(own_state, texts=True) as folders, pytest.raises(FileExistsError):
+        rewrite_text(folders, here, text_checksum(here), to)
+    assert OLD in script.read_text()
     assert precious.read_text() == "precious"
-    assert os.path.lexists(temporary)
-    assert sorted(os.listdir(script.parent)) == [temporary.name, "a.py"]
+    assert sorted(os.listdir(script.parent)) == ["a.py", temporary.name]
 
 
 @pytest.mark.whole

@@ -112,7 +112,12 @@ def test_what_cannot_be_removed_keeps_only_our_state_beside_it(tmp_path: Path, m
 
 
 def test_what_was_left_of_a_file_goes_and_what_is_called_alike_stays(tmp_path: Path) -> None:
-    for name in ("pins.yaml.tmp", "pins.yaml.mine.tmp", "pins.yaml.4711-1700000000.tmp"):
+    for name in (
+        "pins.yaml.tmp",
+        "pins.yaml.mine.tmp",
+        "pins.yaml.4711-7.tmp",
+        "pins.yaml.4711-1700000000000000000.tmp",
+    ):
         (tmp_path / name).write_text(name)
     change_file(str(tmp_path / "pins.yaml"), lambda _: "pins: []")
-    assert sorted(os.listdir(tmp_path)) == ["pins.yaml", "pins.yaml.mine.tmp", "pins.yaml.tmp"]
+    assert sorted(os.listdir(tmp_path)) == ["pins.yaml", "pins.yaml.4711-7.tmp", "pins.yaml.mine.tmp", "pins.yaml.tmp"]

@@ -56,7 +56,7 @@ def test_a_first_run_looks_at_each_checkpoint_as_often_as_safety_asks(project: P
     )
     first = counts(project, "migrate")
     checkpoints = EXPERIMENTS * CHECKPOINTS
-    assert checkpoints < first["open"] <= checkpoints + 12 * EXPERIMENTS + 50  # is it open for writing?
+    assert checkpoints < first["open"] <= checkpoints + 20 * EXPERIMENTS + 50  # is it open for writing?
     listed = checkpoints
     assert checkpoints < first["lstat"] - listed <= checkpoints + 6 * EXPERIMENTS + 50  # is it what was planned for?
     assert first["scandir"] <= 4 * EXPERIMENTS + 10
