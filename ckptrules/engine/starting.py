@@ -144,7 +144,7 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
     policies: dict[tuple[str, ...], list[Seen]] = defaultdict(list)
     for (_, (metric, mode)), members in groups.items():
         policies[policy_lines(metric, mode, members)].extend(members)
-    default = next(iter(policies)) if len(policies) == 1 else PLAIN
+    default = max(policies, key=_keeps_most, default=PLAIN)  # new experiments have it, too
     text, matches = SCHEMA + RETENTION_HEAD + "retention:\n" + _policy("default", default), ""
     for count, (lines, members) in enumerate(one for one in policies.items() if one[0] != default):
         name = f"{members[0].packs[0]}_{count + 1}"
@@ -190,6 +190,11 @@ def best_by(one: Seen) -> tuple[str, str]:
         metric = min((name for name in common if NEGATED & set(re.findall("[a-z]+", name.lower()))), default="")
         return metric, "max" if metric else ""
     return metric, mode_of(metric)
+
+
+def _keeps_most(lines: Sequence[str]) -> tuple[bool, int]:
+    """Return a sort key for a policy: one with a metric keeps whatever does not tell it."""
+    return any(line.startswith("keep_best") for line in lines), len(lines)
 
 
 def rounded(value: int) -> int:

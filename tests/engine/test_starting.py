@@ -144,8 +144,15 @@ def test_one_kind_is_the_default_and_several_are_told_apart() -> None:
     assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n" in text
     assert (keeps, "experiments:" in text) == ("the newest 2 of each run, the best 1 by val_loss", False)
     text, _ = retention_text([one, two], {"a": "a", "b": "b"})
-    assert "  default:\n    keep_last: 2\n  p_1:\n    keep_last: 2\n    keep_best: " in text
-    assert "\n  - {match: 'a', policy: p_1}\n" in text
+    assert "\n  - {match: 'b', policy: q_1}\n" in text
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_default_of_several_kinds_is_the_one_that_keeps_most(*, reverse: bool) -> None:
+    """A new experiment went by ``keep_last: 2`` alone: the best by ``val_loss``, as all others keep it, went."""
+    every = [seen("a", "p", numbers=steps(3, 10, "val_loss")), seen("b", "q", numbers=steps(3, 10))]
+    text, _ = retention_text(sorted(every, reverse=reverse), {"a": "a", "b": "b"})
+    assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n  q_1:\n" in text
 
 
 @pytest.mark.parametrize(
