@@ -111,12 +111,14 @@ def folder_lock(path: str) -> Iterator[int]:
 def change_file(path: str, change: Callable[[str], str]) -> None:
     """Change a file outside of the state durably; of two runs that do so at once, one waits for the other.
 
-    ``change`` takes the old text (an empty one if there is no file) and returns the new one.
+    Where the path is a link, the file that it leads to is changed. ``change`` takes the old text (an empty one if there
+    is no file) and returns the new one.
 
     Raises:
         OSError: the file cannot be read or written; it is as it was.
         UnicodeDecodeError: it is not UTF-8.
     """
+    path = os.path.realpath(path)
     with folder_lock(path) as directory:
         name = os.path.basename(path)
         remove_temporary_files(directory, name)
