@@ -229,7 +229,8 @@ def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: Seque
         and not _tells_apart(_word(pieces, n), {int(row[n]) for row in rows})
         and not all(_is_of_moment(row, n) for row in rows)
     ]
-    is_clear = counting and not (set(varying) - {counting[-1]} or _is_time(rows, counting[-1]))
+    others = [n for n in varying if n not in counting[-1:] and not _is_part(pieces, n)]
+    is_clear = counting and not (others or _is_time(rows, counting[-1]))
     return {counting[-1]: "number"} if is_clear else {}
 
 

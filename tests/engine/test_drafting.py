@@ -237,6 +237,10 @@ KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the 
     "checkpoint_4000.tmp-1681/ checkpoint_5000.tmp/ |": [],  # what was being written
     "epoch-07_step-000064.ckpt.replaced-20261128T145956Z-8636 |": [],  # what RulesCheckpoint has set aside
     "final.pt notes.txt epoch=1-epoch=2.ckpt |": [],  # no number counts, no checkpoint, two epochs
+    "dense_10.pt dense_20.pt emb_rank0_10.pt emb_rank1_10.pt emb_rank0_20.pt | emb_rank1_20.pt": [
+        ("emb", 4),  # without it, dense went and these stayed
+        ("dense", 2),
+    ],
     "step_1/ | step_2/ step_1.pt": [("step", 2), ("step_2", 1)],
 }
 
