@@ -23,8 +23,9 @@ _NUMBER = re.compile(
     rb"([\"']?)(?<![\d.])([+-]?\d{1,18}(?:\.\d*+)?)(?![\d.])\3"
 )
 _COUNTED = re.compile(
-    rb"(?<![\w./\\-])([\"']?)((?:best_|last_|latest_|global_|current_)?(?:epoch|step|iteration|iter))\1"
-    rb"[ \t]*+[:=][ \t]*+([\"']?)(\d{1,18}(?:\.0*+)?)(?![\w./\\-])\3",
+    rb"(?<![\w./\\-])([\"']?)((?:(?:best|last|latest|global|current)[-_]?(?:[a-z]{1,20}[-_])?)?"
+    rb"(?:epoch|step|iteration|iter)(?:_(?:idx|index|num|number))?)\1"
+    rb"(?:[ \t]*+[:=][ \t]*+|[ \t]++)([\"']?)(\d{1,18}(?:\.0*+)?)(?![\w./\\-])\3",
     re.IGNORECASE,
 )
 _FEW = 3  # numbers after such keys; a file with more is a history

@@ -22,8 +22,8 @@ ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: an 
 # Names that say that a file is a tracker (best_f1.json, last_good, resume.sh), but not of a single save, nor a log.
 _TRACKS = re.compile(
     r"(?!(?:.*[^a-z0-9])?(?:epoch|ep|step|iter|iteration|it)?[0-9])"
-    r"(?:.*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:model|epoch|checkpoint|ckpt)?"
-    r"(?:[-_.].*)?(?<!\.log|\.out|\.err)",
+    r"(?:.*[-_. ])?(?:best|last|latest|newest|current|resume|selected|keep)(?:model|epoch|checkpoint|ckpt)?"
+    r"(?:[-_. ].*)?(?<!\.log|\.out|\.err)",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -25,7 +25,11 @@ STRUCTURED = (".json", ".yaml", ".yml")
 _VALUES = re.compile(
     rb"(?<![\w.-])([\w.-]++)[\"']?[ \t]*+:\s*+(?=(\{[^{}]*\}|\[[^\[\]]*\]|[^\n,{}\[\]]+))"
 )  # behind keys
-_BEST = re.compile(r"best[-_]?(?:(?:val|valid|validation|test|dev|eval|model)[-_]?)?([a-z]+)", re.IGNORECASE)
+_BEST = re.compile(
+    r"best[-_]?(?:[a-z]{1,20}[-_]|val|valid|validation|test|dev|eval|model)?"
+    rf"({'|'.join(KEYS)})(?:_(?:idx|index|num|number))?",
+    re.IGNORECASE,
+)
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -127,8 +131,8 @@ class _Texts:
         words = {os.fsdecode(word) for value in values for word in re.split(rb"[\s\"',:{}\[\]/\\]+", value)}
         named = [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
         inner = [(f"{key}_{one.decode('latin-1')}", n) for key, value in pairs for one, n in _VALUES.findall(value)]
-        best = [(match[1].lower(), value) for key, value in (*pairs, *inner) if (match := _BEST.fullmatch(key))]
-        counts = [(KEYS[word], number(os.fsdecode(value))) for word, value in best if word in KEYS]
+        best = [(KEYS[match[1].lower()], value) for key, value in (*pairs, *inner) if (match := _BEST.fullmatch(key))]
+        counts = [(field, number(os.fsdecode(value))) for field, value in best]
         numbers = {(field, n) for key, n in counts if n is not None for field in (key, "number")}
         told = ((name, numbers_told(self._fields_of(name)).items()) for name in self.every if numbers)
         return [*named, *(name for one, own in told if own & numbers for name in self.every[one])]
