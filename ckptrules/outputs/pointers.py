@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
@@ -30,6 +31,7 @@ _BEST = re.compile(
     rf"({'|'.join(KEYS)})(?:_(?:idx|index|num|number))?",
     re.IGNORECASE,
 )
+_LETTER = re.compile(b"[A-Za-z]")
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -50,7 +52,7 @@ def read_pointers(
     if not (pointers or others):
         return {}, ()
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
-    texts = _Texts(listing, rules, (*pointers, *filter(_says_more, others)))
+    texts = _Texts(listing, rules)
     for pointer, protects in pointers.items():
         content = _pointer_text(directory, pointer, is_link=pointer in links, protects=protects)
         if content is None:
@@ -70,7 +72,7 @@ def read_pointers(
         if says_more:
             names = [*names, *(one.name for one in texts.mentioned(content, other))]
         elif other.endswith(STRUCTURED):
-            names = [*names, *texts.behind_keys(content)]
+            names = [*names, *texts.behind_keys(content, other)]
         if other not in pointers and names:
             found[other] = tuple(Mention(name, "") for name in sorted({*names}))
             notes.append(_stays_note(other, [one.name for one in found[other]]))
@@ -108,14 +110,17 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
 
 
 class _Texts:
-    """Finds the names in small files of one directory; ``indexed`` files may contain more than one word."""
+    """Finds the names in small files of one directory."""
 
-    def __init__(self, listing: Listing, rules: RuleSet, indexed: Sequence[str]) -> None:
+    def __init__(self, listing: Listing, rules: RuleSet) -> None:
         self._read = reader(rules, len(listing.entries))
         self.every: dict[str, list[str]] = defaultdict(list)
         for entry in listing.entries:
             self.every[in_part_folder(entry.name)[1]].append(entry.name)
-        self._index = Index(self.every if indexed else (), self._fields_of)
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.every, self._fields_of)
 
     def _fields_of(self, name: str) -> Mapping[str, str]:
         return self._read(name, None).claim.fields
@@ -124,12 +129,11 @@ class _Texts:
         """Return the name or number that is all of a file's content; else an empty text."""
         return named_alone(content, self._fields_of)
 
-    def behind_keys(self, content: bytes) -> list[str]:
+    def behind_keys(self, content: bytes, file: str) -> list[str]:
         """Return what is named behind keys that say so: ``{"best_checkpoint": "out/epoch_2.pth", "best_epoch": 2}``."""
         pairs = [(key.decode("latin-1"), value.strip(b" \t\r\"'")) for key, value in _VALUES.findall(content)]
-        values = [value for key, value in pairs if tracks(key)]
-        words = {os.fsdecode(word) for value in values for word in re.split(rb"[\s\"',:{}\[\]/\\]+", value)}
-        named = [name for word in words if word in self.every and self._fields_of(word) for name in self.every[word]]
+        texts = b"\n".join(value for key, value in pairs if tracks(key) and _LETTER.search(value))
+        named = [one.name for one in self.mentioned(texts, file)] if texts else []
         inner = [(f"{key}_{one.decode('latin-1')}", n) for key, value in pairs for one, n in _VALUES.findall(value)]
         best = [(KEYS[match[1].lower()], value) for key, value in (*pairs, *inner) if (match := _BEST.fullmatch(key))]
         counts = [(field, number(os.fsdecode(value))) for field, value in best]

@@ -61,6 +61,7 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("train_state.json", '{{"best_checkpoint": "/data/{}", "epoch": 12}}', True),
         ("info.json", '{{"all": ["{0}"], "of": {{"latest_ckpt": {{"net": "{0}"}}}}}}', True),  # of second.pytorch
         ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
+        ("summary.json", '{{"best_ckpt": "epoch=10-step=100", "of": "acc"}}', True),
         ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
         ("metrics.json", '{{"best_epoch": 10, "best_loss": 0.5, "epoch": 12}}', True),
         ("summary.json", '{{"best_val_epoch": 10, "best_val_acc": 0.5}}', True),
