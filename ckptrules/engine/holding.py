@@ -16,7 +16,7 @@ from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
-from ckptrules.engine.words import ENDING
+from ckptrules.engine.words import ENDING, KEYS
 
 _BESIDE = frozenset("ema gda optim optims optimizer opt scheduler sched scaler".split())  # of any model, gpt_1.pth, too
 _IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth
@@ -62,7 +62,7 @@ def twins(found: Sorted) -> dict[str, Reason]:
     """Return why checkpoints stay as they are: beside each lies a file that may be a part of it and fits no rule."""
     unread = [row.name for row in found.skipped if row.kind == "unrecognised"]
     told = [(name, *apart(name)) for name in reversed(unread)]
-    like = {words: name for name, words, roles in told if roles and any(map(str.isdigit, words))}
+    like = {_bare(words): name for name, words, roles in told if roles and any(map(str.isdigit, words))}
     beside = {words: name for name, words, roles in told if roles and roles <= _BESIDE}
     plain = {words: name for name, words, roles in told if not (roles or all(map(str.isdigit, words)))}
     other_of_two = {
@@ -75,11 +75,20 @@ def twins(found: Sorted) -> dict[str, Reason]:
     for one in found.checkpoints if unread else ():
         for name in one.names:
             words, roles = apart(name)  # 7.pth is no twin of model_7.pth
-            other = like.get(words) or beside.get(apart(_IN_FRONT.sub("", name))[0]) or longer.get(ENDING.sub("", name))
+            other = (
+                like.get(_bare(words))
+                or beside.get(apart(_IN_FRONT.sub("", name))[0])
+                or longer.get(ENDING.sub("", name))
+            )
             other = other or other_of_two.get((words, roles - _BESIDE, not roles.isdisjoint(_BESIDE)))
             if twin := other or (plain.get(words) if roles else None):
                 reasons[one.entry.name] = Reason(f"no rule reads {twin}, which may belong to it", one.named_by.place)
     return reasons
+
+
+def _bare(words: Iterable[str]) -> tuple[str, ...]:
+    """Return words without those for epoch or step: ``optimizer_10_g.pth`` is of the save of ``epoch10_g.pth``."""
+    return tuple(word for word in words if word not in KEYS)
 
 
 def _ends(name: str) -> Iterator[int]:
