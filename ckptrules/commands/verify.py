@@ -159,7 +159,7 @@ def judged(
     Raises:
         StoppedError, KilledError: the ``stop``, if there is no result.
     """
-    if stop and not (results or begun.rows):
+    if stop and not (results or begun.known):
         raise stop
     report, unlike = check.end(begun, job.rules, results)
     if stop:

@@ -39,9 +39,9 @@ class ToVerify(NamedTuple):
     """A directory whose names were checked.
 
     Attributes:
-        new: the entries to read.
-        twins: other names of files in ``new`` (hard links), each with the name there.
-        rows: the checkpoints that an earlier run has verified.
+        entries: all that can be read, by name.
+        known: the results of those that an earlier run has verified, by name.
+        read_as: by the names of the others, the name under which each is read: hard links to one file are read once.
         marked: why checkpoints are not whole, by name; only folders that the saves before them show so are read.
         others: names of logs and the like that belong to no checkpoint; these are not read.
     """
@@ -49,11 +49,16 @@ class ToVerify(NamedTuple):
     context: Context
     listing: Listing
     found: Sorted
-    new: tuple[Entry, ...]
-    twins: tuple[tuple[Entry, str], ...]
-    rows: tuple[ReportRow, ...]
+    entries: tuple[Entry, ...]
+    known: Mapping[str, CheckResult]
+    read_as: Mapping[str, str]
     marked: Mapping[str, Reason]
     others: frozenset[str]
+
+    @property
+    def new(self) -> list[Entry]:
+        """The entries to read."""
+        return [entry for entry in self.entries if self.read_as.get(entry.name) == entry.name]
 
 
 def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_ns: int) -> ToVerify:
@@ -76,29 +81,17 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
         left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)} - read_too
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
         identities = {entry.name: identity_of(context, directory, entry) for entry in entries}
-    known = {name: context.earlier.get(identity) for name, identity in identities.items()}
-    old = {name: this for name, this in known.items() if this and depth.satisfied_by(this)}
-    new = [entry for entry in entries if entry.name not in old]
-    first = {identities[entry.name] or entry.name: entry.name for entry in reversed(new)}
-    read_as = {entry.name: first[identities[entry.name] or entry.name] for entry in new}
-    return ToVerify(
-        context,
-        listing,
-        found,
-        new=tuple(entry for entry in new if read_as[entry.name] == entry.name),
-        twins=tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
-        rows=tuple(
-            ReportRow(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old
-        ),
-        marked=marked,
-        others=others,
-    )
+    earlier = {name: context.earlier.get(identity) for name, identity in identities.items()}
+    known = {name: this for name, this in earlier.items() if this and depth.satisfied_by(this)}
+    first: dict[str, str] = {}
+    read_as = {name: first.setdefault(one or name, name) for name, one in identities.items() if name not in known}
+    return ToVerify(context, listing, found, tuple(entries), known, read_as, marked, others)
 
 
-def _as_twin(read: Read, twin: Entry) -> Read:
-    """Return the result of a file for another of its names."""
-    problem = read.problem and read.problem._replace(names=(twin.name,))
-    return read._replace(entry=twin, problem=problem)
+def _as_named(read: Read, entry: Entry) -> Read:
+    """Return the result of a file for one of its names."""
+    problem = read.problem and read.problem._replace(names=(entry.name,))
+    return read._replace(entry=entry, problem=problem)
 
 
 def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
@@ -108,15 +101,15 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     """
     listing, checkpoints = begun.listing, begun.found.every
     read = {one.entry.name: one for one in every}
-    results = {**read, **{twin.name: _as_twin(read[name], twin) for twin, name in begun.twins if name in read}}
+    read_as = ((entry, read.get(begun.read_as.get(entry.name, ""))) for entry in begun.entries)
+    results = {entry.name: _as_named(one, entry) for entry, one in read_as if one}
     to_read = [entry for entry in begun.new if entry.name not in results]
-    unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in results)]
-    read_now = [
-        ReportRow(name, one.entry.size, None if one.problem else one.result, name in read)
-        for name, one in results.items()
+    verified = {**begun.known, **{name: one.result for name, one in results.items() if not one.problem}}
+    unread = begun.read_as.keys() - results.keys()
+    rows = [
+        ReportRow(one.name, one.size, verified.get(one.name), read=one.name in read, unread=one.name in unread)
+        for one in begun.entries
     ]
-    rows = [*begun.rows, *read_now, *(ReportRow(one.name, one.size, None, read=False, unread=True) for one in unread)]
-    rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in results.values() if one.problem), key=lambda fault: fault.names)
     unlike = [
         results[fault.names[0]]._replace(result=CheckResult(FileContent(""), frozenset(), fault.text))
@@ -125,7 +118,7 @@ def end(begun: ToVerify, rules: RuleSet, every: Iterable[Read]) -> tuple[Report,
     faulty = {name for fault in faults for name in fault.names}
     begun = begun._replace(marked={name: why for name, why in begun.marked.items() if name not in faulty})
     missing = {
-        one.entry.name: ReportRow(one.entry.name, one.entry.size, None, read=one.entry.name in read, whole=False)
+        one.entry.name: ReportRow(one.entry.name, one.entry.size, read=one.entry.name in read, whole=False)
         for one in checkpoints
         if one.entry.name in begun.marked
     }

@@ -64,8 +64,8 @@ class ReportRow(NamedTuple):
 
     name: str
     size: int
-    result: CheckResult | None
-    read: bool
+    result: CheckResult | None = None
+    read: bool = False
     other_names: tuple[str, ...] = ()
     whole: bool = True
     unread: bool = False
