@@ -9,17 +9,11 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import said_of
 from ckptrules.engine.checkpoints import number
-from ckptrules.formats.limits import TooLongError, UnreadableError, is_count
-from ckptrules.formats.machine import entries_of
-from ckptrules.formats.pickled import Contents
+from ckptrules.formats.limits import TooLongError
 
 CHUNK = 2**20
-USUAL = ("torch.", "collections.OrderedDict")  # every checkpoint of torch imports these
 BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # ids of faults of files that are not whole
 ONE_HIGHER_BEFORE = (1, 6)  # versions of Lightning wrote epoch and step one higher
-MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib runpy pty ctypes".split())
-ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}
-BUILTINS_THAT_ACT = frozenset("eval exec compile open __import__ input breakpoint execfile apply".split())
 
 # The errors of a seek to a place that a damaged file names: before its start, or too far
 _WRONG_SEEK = (None, errno.EINVAL, errno.EOVERFLOW)
@@ -75,8 +69,6 @@ def _fault(error: Exception) -> UnsoundError:
         return not_read(str(error))
     if isinstance(error, MemoryError):
         return not_read("it needs more memory than there is")
-    if isinstance(error, UnreadableError):
-        return UnsoundError("damaged", str(error))
     return UnsoundError("damaged", f"makes no sense to its reader ({type(error).__name__})")
 
 
@@ -164,52 +156,6 @@ class Format(NamedTuple):
     fits: Callable[[bytes], bool]
     check: Callable[..., FileContent]
     glance: Callable[..., object] | None = None
-
-
-def content_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:
-    """Return what a pickle says of its checkpoint; None stands for a file without a pickle.
-
-    Raises:
-        UnsoundError: loading the pickle would run code that no checkpoint needs.
-    """
-    if contents is None:
-        return FileContent(kind, checksums=checksums)
-    refuse_code(contents.names)
-    version = contents.fields.get("pytorch-lightning_version")
-    return FileContent(
-        kind,
-        epoch=contents.number("epoch"),
-        step=contents.number("global_step"),
-        lightning=version[:20] if isinstance(version, str) else "",
-        checksums=checksums,
-        names=tuple(sorted(name[:200] for name in contents.names if not name.startswith(USUAL))),
-        ranks=contents.number("dp_world_size"),
-        counts=next(_counts_of_engines(contents), ()),
-    )
-
-
-def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
-    """Yield the counts of each engine of PyTorch-Ignite. Users choose the keys of their states, so try every entry."""
-    for value in contents.fields.values():
-        state = entries_of(value)
-        if not state.keys().isdisjoint(("max_epochs", "max_iters")):
-            done, length = state.get("iteration"), state.get("epoch_length")
-            if is_count(done):
-                yield (done, done // length) if is_count(length) and length and done % length == 0 else (done,)
-
-
-def refuse_code(names: Iterable[str]) -> None:
-    """Refuse a pickle that imports what can act on the machine. The list of such names can never be complete.
-
-    Raises:
-        UnsoundError: there is such a name; the fact has the first one.
-    """
-    for name in sorted(names):
-        root, *rest = name.split(".")
-        by_builtin = root in ("builtins", "__builtin__") and not BUILTINS_THAT_ACT.isdisjoint(rest)
-        if root in ROOTS_THAT_ACT or by_builtin or not MODULES_THAT_ACT.isdisjoint(rest):
-            hint = "do not load it, and find out where it comes from; reading it here has run nothing"
-            raise UnsoundError("runs_code", f"would run '{name[:80]}' when it is loaded", hint)
 
 
 def check_size(kind: str, size: int, expected: int, *, exact: bool = False) -> FileContent:

@@ -10,7 +10,7 @@ import math
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.limits import REPORT_EVERY, TooLongError, UnreadableError
+from ckptrules.formats.limits import REPORT_EVERY, TooLongError
 
 VERSIONS = (2, 3)  # version 1 had counts of 32 bits; llama.cpp no longer reads it
 MOST_VALUES = 2_000_000  # lengths and numbers; a vocabulary of 250,000 words and as many merges have 500,000
@@ -63,19 +63,19 @@ class _Header:
             if name == b"general.alignment":
                 self.alignment = value or 0
         if not self.alignment:
-            raise UnreadableError("its alignment is 0")
+            raise UnsoundError("damaged", "its alignment is 0")
         return [self._tensor() for _ in range(tensors)]
 
     def _tensor(self) -> tuple[int, int]:
         self._text()
         count = self._number(4)
         if count > MOST_SIDES:
-            raise UnreadableError(f"a tensor has more than {MOST_SIDES} sides")
+            raise UnsoundError("damaged", f"a tensor has more than {MOST_SIDES} sides")
         sides = [self._number(8) for _ in range(count)]
         numbers, block = BLOCKS.get(self._number(4), (1, 0))
         begin = self._number(8)
         if begin % self.alignment or (sides[0] if sides else 1) % numbers:
-            raise UnreadableError("a tensor is not aligned, or ends in the middle of a block")
+            raise UnsoundError("damaged", "a tensor is not aligned, or ends in the middle of a block")
         return begin, begin + math.prod(sides) // numbers * block
 
     def _value(self, kind: int, depth: int = 0) -> int | None:
@@ -92,7 +92,7 @@ class _Header:
                 for _ in range(count):
                     self._value(inner, depth + 1)
         else:
-            raise UnreadableError("its header is damaged")
+            raise UnsoundError("damaged", "its header is damaged")
         return None
 
     def _text(self) -> bytes:

@@ -22,11 +22,10 @@ from ckptrules.formats.content import (
     errors_as_faults,
     faults_of_part,
     not_read,
-    refuse_code,
 )
 from ckptrules.formats.files import open_file
 from ckptrules.formats.limits import TooLongError, is_count
-from ckptrules.formats.pickled import Limited, read_pickle
+from ckptrules.formats.pickled import Limited, read_pickle, refuse_code
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.formats.tensorflow import shards_of
 

@@ -1,4 +1,4 @@
-"""The limits within which all readers of files stay, and the errors of files that they cannot read."""
+"""The limits within which all readers of files stay, and the error of files beyond them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ LONGEST_NUMBER = 63  # bits
 MOST_SIDES = 64  # of an array: the limit of numpy and of torch
 
 
-class UnreadableError(ValueError):
-    """A file that is damaged, cut off, too long, or holds what no checkpoint needs; the message is one fact."""
-
-
-class TooLongError(UnreadableError):
-    """A file beyond the limits of what is read. Nobody knows whether it is whole."""
+class TooLongError(Exception):
+    """A file beyond the limits of what is read; the message is one fact. Nobody knows whether it is whole."""
 
 
 class Bounded:

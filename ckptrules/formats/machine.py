@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ckptrules.formats.limits import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.limits import LONGEST_NUMBER, TooLongError, is_count
 
 LONGEST_KEY = 1000  # characters
 HIGHEST_MEMO = 3_000_000  # the memo is numbered from 0, one by one; in the largest real pickles, to some 100,000
@@ -66,7 +67,7 @@ class Machine:
         """Run one opcode."""
         step = _STEPS.get(name)
         if step is None:
-            raise UnreadableError(f"its pickle uses {name}, which no checkpoint needs")
+            raise UnsoundError("damaged", f"its pickle uses {name}, which no checkpoint needs")
         step(self, argument)
 
     def pop(self, count: int) -> list[object]:
@@ -143,7 +144,7 @@ class Machine:
         """Note a name that `pickle` would import, and return its stand-in; ``argument`` is ``module attribute``."""
         text = ".".join(str(argument).split(" ", 1))
         if len(text) > LONGEST_KEY + 1:
-            raise UnreadableError("its pickle names what has a name of more than 1000 characters")
+            raise UnsoundError("damaged", "its pickle names what has a name of more than 1000 characters")
         if text not in self.names and len(self.names) == MOST_NAMES:
             raise TooLongError(f"a pickle that names more than {MOST_NAMES} things is not read")
         return self.names.setdefault(text, Name(text))
@@ -161,7 +162,7 @@ class Machine:
             case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key) and is_count(elements):
                 self.storages[key] = TensorData(kind, key, elements)
             case ("storage", *_):
-                raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
+                raise UnsoundError("damaged", "its pickle speaks of a tensor's data in a way that torch does not")
         self.push_stand_in()
 
     def stop(self, _: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
-from ckptrules.formats.limits import MOST_SIDES, REPORT_EVERY, TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import MOST_SIDES, REPORT_EVERY, TooLongError, is_count
 
 MOST_VALUES = 2_000_000  # a checkpoint with 10,000 tensors has some 50,000
 ARRAYS = (1, 3)  # the extensions of Flax: an array, and a number of numpy
@@ -99,7 +99,7 @@ def _check_array(file: BinaryIO, end: int) -> None:
     counts = [side for side in sides if is_count(side)]
     expected = math.prod(counts) * max(bits, 8) // 8  # an item has at least one byte
     if file.tell() + own != end or len(counts) < len(sides) or (bits and expected != own):
-        raise UnreadableError("it holds an array without the bytes that its shape asks for")
+        raise UnsoundError("damaged", "it holds an array without the bytes that its shape asks for")
 
 
 MSGPACK = Format("msgpack", lambda head: bool(_BEGINS.match(head)), check_msgpack, glance=check_msgpack)

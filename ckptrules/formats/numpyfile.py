@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, content_of
-from ckptrules.formats.limits import LONGEST_NUMBER, MOST_SIDES, TooLongError, UnreadableError, is_count
-from ckptrules.formats.pickled import Limited, read_pickle
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
+from ckptrules.formats.limits import LONGEST_NUMBER, MOST_SIDES, TooLongError, is_count
+from ckptrules.formats.pickled import Limited, content_of, read_pickle
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  # bytes; the limit of numpy, as a long Python literal may overflow the stack
@@ -33,7 +33,7 @@ def check_numpy(file: BinaryIO, size: int, progress: Progress, *_: object) -> Fi
     try:
         item, count = _parse(text)
     except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):
-        raise UnreadableError("its numpy header is damaged") from None
+        raise UnsoundError("damaged", "its numpy header is damaged") from None
     if item is None:
         return content_of("numpy", read_pickle(Limited(file, progress)))
     return check_size("numpy", size, 8 + width + length + item * count)

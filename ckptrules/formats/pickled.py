@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import pickletools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.limits import REPORT_EVERY, TooLongError, UnreadableError, is_count
+from ckptrules.formats.content import FileContent, Progress, UnsoundError
+from ckptrules.formats.limits import REPORT_EVERY, TooLongError, is_count
 from ckptrules.formats.machine import Machine, TensorData, entries_of
 
 LONGEST_PICKLE = 32 * 2**20  # bytes, without values that are skipped; a checkpoint with 10,000 tensors has 2 MB
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
 LONGEST_LINE = 4096  # bytes; the values of protocol 0 end with a line feed
 LONGEST_VALUE = 2**20  # bytes; longer values, such as the numbers of an array, are skipped
+USUAL = ("torch.", "collections.OrderedDict")  # every checkpoint of torch imports these
+MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib runpy pty ctypes".split())
+ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}
+BUILTINS_THAT_ACT = frozenset("eval exec compile open __import__ input breakpoint execfile apply".split())
 OF_JOBLIB = "joblib.numpy_pickle"  # the module of a class that joblib writes before an array
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
@@ -58,10 +63,10 @@ class Limited:
 
     Raises:
         TooLongError: a limit is reached.
-        UnreadableError: a line is too long.
+        UnsoundError: a line is too long.
     """
 
-    def __init__(self, file: BinaryIO, progress: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(self, file: BinaryIO, progress: Progress = lambda _: None) -> None:
         self._file, self._progress = file, progress
         self._left = LONGEST_PICKLE
         self._opcodes = self._unreported = 0
@@ -90,7 +95,7 @@ class Limited:
         """Read a line."""
         line = self._file.readline(LONGEST_LINE)
         if len(line) == LONGEST_LINE:
-            raise UnreadableError(f"a line in it is longer than {LONGEST_LINE} bytes")
+            raise UnsoundError("damaged", f"a line in it is longer than {LONGEST_LINE} bytes")
         self._left -= len(line)
         self._unreported += len(line)
         return line
@@ -129,10 +134,10 @@ def is_cut_off(file: BinaryIO) -> bool:
     try:
         for _ in _opcodes(_Skimmed(file)):
             pass
-    except TooLongError:
-        return False
-    except (ValueError, IndexError, KeyError, EOFError):
+    except (UnsoundError, ValueError, IndexError, KeyError, EOFError):
         return not file.read(1)
+    except TooLongError:
+        pass
     return False
 
 
@@ -140,7 +145,8 @@ def read_pickle(file: Limited) -> Contents:
     """Read one pickle; the file is left at its end.
 
     Raises:
-        UnreadableError: it is damaged, cut off, or uses opcodes that no checkpoint needs; or it is too long.
+        UnsoundError: it is damaged, cut off, or uses opcodes that no checkpoint needs.
+        TooLongError: a limit is reached.
     """
     machine = Machine()
     try:
@@ -148,10 +154,8 @@ def read_pickle(file: Limited) -> Contents:
             warnings.simplefilter("ignore")  # odd escapes in protocol 0
             for name, argument in _opcodes(file):
                 machine.run(name, argument)
-    except UnreadableError:
-        raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError):
-        raise UnreadableError("its pickle is damaged or cut off") from None
+        raise UnsoundError("damaged", "its pickle is damaged or cut off") from None
     return Contents(machine.value, frozenset(machine.names), machine.storages, tuple(machine.states))
 
 
@@ -172,3 +176,49 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
         if isinstance(argument, str) and argument.startswith(OF_JOBLIB):
             raise TooLongError("the arrays that joblib writes between the opcodes of a pickle are not read")
         yield name, argument
+
+
+def content_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:
+    """Return what a pickle says of its checkpoint; None stands for a file without a pickle.
+
+    Raises:
+        UnsoundError: loading the pickle would run code that no checkpoint needs.
+    """
+    if contents is None:
+        return FileContent(kind, checksums=checksums)
+    refuse_code(contents.names)
+    version = contents.fields.get("pytorch-lightning_version")
+    return FileContent(
+        kind,
+        epoch=contents.number("epoch"),
+        step=contents.number("global_step"),
+        lightning=version[:20] if isinstance(version, str) else "",
+        checksums=checksums,
+        names=tuple(sorted(name[:200] for name in contents.names if not name.startswith(USUAL))),
+        ranks=contents.number("dp_world_size"),
+        counts=next(_counts_of_engines(contents), ()),
+    )
+
+
+def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
+    """Yield the counts of each engine of PyTorch-Ignite. Users choose the keys of their states, so try every entry."""
+    for value in contents.fields.values():
+        state = entries_of(value)
+        if not state.keys().isdisjoint(("max_epochs", "max_iters")):
+            done, length = state.get("iteration"), state.get("epoch_length")
+            if is_count(done):
+                yield (done, done // length) if is_count(length) and length and done % length == 0 else (done,)
+
+
+def refuse_code(names: Iterable[str]) -> None:
+    """Refuse a pickle that imports what can act on the machine. The list of such names can never be complete.
+
+    Raises:
+        UnsoundError: there is such a name; the fact has the first one.
+    """
+    for name in sorted(names):
+        root, *rest = name.split(".")
+        by_builtin = root in ("builtins", "__builtin__") and not BUILTINS_THAT_ACT.isdisjoint(rest)
+        if root in ROOTS_THAT_ACT or by_builtin or not MODULES_THAT_ACT.isdisjoint(rest):
+            hint = "do not load it, and find out where it comes from; reading it here has run nothing"
+            raise UnsoundError("runs_code", f"would run '{name[:80]}' when it is loaded", hint)

@@ -15,7 +15,7 @@ def parse(data: bytes, *, names_once: bool = False) -> object:
     """Return the value of a JSON text in UTF-8, 16 or 32; ``names_once`` refuses an object with a name twice.
 
     Raises:
-        TooLongError: the text is too long; also a `ValueError`.
+        TooLongError: the text is too long.
         ValueError: it is no JSON, or nested too deeply.
     """
     if len(data) > LONGEST_JSON:

@@ -9,7 +9,7 @@ import re
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.limits import TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import TooLongError, is_count
 
 LONGEST_HEADER = 64 << 10  # bytes; that of Gaussians has 62 properties in 1.5 KB
 BINARY = ("binary_little_endian", "binary_big_endian")
@@ -44,7 +44,7 @@ def check_ply(file: BinaryIO, size: int, _: Progress, *__: object) -> FileConten
             case ["format" | "comment" | "obj_info", *_] | []:
                 pass
             case _:
-                raise UnreadableError("its PLY header is damaged")
+                raise UnsoundError("damaged", "its PLY header is damaged")
     return check_size("PLY", size, length)
 
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.formats.content import FileContent, Format, UnsoundError, check_size
-from ckptrules.formats.limits import MOST_SIDES, TooLongError, UnreadableError, is_count
+from ckptrules.formats.limits import MOST_SIDES, TooLongError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
@@ -33,10 +33,8 @@ def check_safetensors(file: BinaryIO, size: int, *_: object) -> FileContent:
     try:
         header: dict[str, dict[str, object]] = dict(parse(file.read(length), names_once=True))  # type: ignore[call-overload] # raises if it is no mapping
         places = sorted(_place(entry) for name, entry in header.items() if name != "__metadata__")
-    except TooLongError:
-        raise
     except (ValueError, TypeError, LookupError):
-        raise UnreadableError("its header is damaged") from None
+        raise UnsoundError("damaged", "its header is damaged") from None
     if any(end != start for (_, end), (start, _) in itertools.pairwise([(0, 0), *places])):
         raise UnsoundError("damaged", "its tensors overlap, or leave a gap")
     content = check_size("safetensors", size, 8 + length + (places[-1][1] if places else 0), exact=True)

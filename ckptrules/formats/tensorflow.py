@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, errors_as_faults
 from ckptrules.formats.files import HEAD, open_file
-from ckptrules.formats.limits import TooLongError, UnreadableError
+from ckptrules.formats.limits import TooLongError
 
 LONGEST = 8 * 2**20  # bytes; a tensor takes some 100 of an index
 MOST_BLOCKS = 10_000  # of 256 KB or less each
@@ -94,12 +94,12 @@ def _read_index(file: BinaryIO, size: int, progress: Progress, *, quick: bool) -
     for start, length in (*places, (names_at, names), (blocks_at, blocks)):
         progress(0)
         if start != at:
-            raise UnreadableError("its index has blocks that overlap, or leave a gap")
+            raise UnsoundError("damaged", "its index has blocks that overlap, or leave a gap")
         at += length + TRAILER
         if not quick and _checksum(data[start : at - 4]) != int.from_bytes(data[at - 4 : at], "little"):
-            raise UnreadableError("its index has a block of another checksum")
+            raise UnsoundError("damaged", "its index has a block of another checksum")
     if at != len(data) - FOOTER:
-        raise UnreadableError("its index has blocks that overlap, or leave a gap")
+        raise UnsoundError("damaged", "its index has blocks that overlap, or leave a gap")
     return _ends(_numbers_in(value) for start, length in places for value in _values(data, start, length))
 
 
@@ -107,14 +107,14 @@ def _ends(messages: Iterator[Mapping[int, int]]) -> tuple[int, Mapping[int, int]
     """Read the header (``BundleHeaderProto``) and the tensors (``BundleEntryProto``) of an index."""
     count = next(messages, {}).get(1, 0)
     if not 0 < count <= MOST_SHARDS:
-        raise UnreadableError("its index speaks of data that cannot be")
+        raise UnsoundError("damaged", "its index speaks of data that cannot be")
     ends: dict[int, int] = {}
     for read, entry in enumerate(messages):
         shard, end = entry.get(3, 0), entry.get(4, 0) + entry.get(5, 0)
         if read == MOST_TENSORS:
             raise TooLongError(f"an index of more than {MOST_TENSORS} tensors is not read")
         if shard >= count:
-            raise UnreadableError("its index speaks of data that cannot be")
+            raise UnsoundError("damaged", "its index speaks of data that cannot be")
         ends[shard] = max(ends.get(shard, 0), end)
     return count, ends
 
@@ -133,7 +133,7 @@ def _values(data: bytes, start: int, length: int) -> Iterator[bytes]:
         at += key + size
         yield data[at - size : at]
     if at != end:
-        raise UnreadableError("its index has a damaged block")
+        raise UnsoundError("damaged", "its index has a damaged block")
 
 
 def _numbers_in(message: bytes) -> Mapping[int, int]:
@@ -168,7 +168,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << 7 * place
         if not byte & 0x80:
             return number, at + place + 1
-    raise UnreadableError("it holds a damaged number")
+    raise UnsoundError("damaged", "it holds a damaged number")
 
 
 def _checksum(data: bytes) -> int:

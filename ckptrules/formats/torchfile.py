@@ -18,14 +18,12 @@ from ckptrules.formats.content import (
     Progress,
     UnsoundError,
     check_size,
-    content_of,
     errors_as_faults,
     faults_of_part,
 )
-from ckptrules.formats.limits import TooLongError, UnreadableError
 from ckptrules.formats.machine import TensorData
 from ckptrules.formats.numpyfile import check_numpy
-from ckptrules.formats.pickled import Contents, Limited, is_cut_off, read_pickle
+from ckptrules.formats.pickled import Contents, Limited, content_of, is_cut_off, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -47,8 +45,6 @@ def check_zip(file: BinaryIO, _: int, progress: Progress, quick: bool) -> FileCo
     try:
         archive = open_zip(file)
         entries = archive.infolist()
-    except TooLongError:
-        raise
     except BROKEN_ZIP:
         raise UnsoundError("truncated", NO_END) from None
     state = state_of(archive)
@@ -183,7 +179,7 @@ def _end_of_tensors(
     """
     at = file.tell()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len({*keys}) != len(keys):
-        raise UnreadableError("its list of tensors is damaged")
+        raise UnsoundError("damaged", "its list of tensors is damaged")
     if {*keys} != storages.keys():
         raise UnsoundError("incomplete", "its list of tensors is not that of its pickle")
     for key in keys:

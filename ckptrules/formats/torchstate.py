@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Recipe
-from ckptrules.formats.limits import TooLongError, UnreadableError
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.limits import TooLongError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, state_of
 
@@ -31,18 +32,17 @@ def read_state(file: BinaryIO) -> Contents:
     """Read the pickle of a torch file, and nothing else of it.
 
     Raises:
-        UnreadableError: it is no torch zip file, is damaged, or its pickle is too long.
+        UnsoundError: it is no torch zip file, or damaged.
+        TooLongError: its pickle is too long.
     """
     try:
         archive = open_zip(file)
         if state := state_of(archive):
             with open_entry(archive, state) as content:
                 return read_pickle(Limited(content))
-    except UnreadableError:
-        raise
     except _DAMAGED:
-        raise UnreadableError("it is no zip file of torch, or damaged") from None
-    raise UnreadableError("it is no zip file of torch")
+        raise UnsoundError("damaged", "it is no zip file of torch, or damaged") from None
+    raise UnsoundError("damaged", "it is no zip file of torch")
 
 
 def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Recipe:

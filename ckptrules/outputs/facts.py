@@ -252,7 +252,7 @@ def documents(path: str, content: bytes, note: Note) -> Iterator[object]:
                 note(f"has more than {MOST_ROWS:,} rows: the rest is not read")
                 return
             yield document
-    except (ValueError, csv.Error) as error:
+    except (TooLongError, ValueError, csv.Error) as error:
         note(f"is not understood: {error}")
 
 
@@ -264,8 +264,6 @@ def _read_json(content: bytes, note: Note) -> Iterator[object]:
     """Yield the document of a JSON text, or one for each line; a torn last line is being written, and no fault."""
     try:
         yield plainjson.parse(content)
-    except TooLongError:
-        raise
     except ValueError:
         lines, bad = content.splitlines(), list[int]()
     else:

@@ -160,14 +160,15 @@ class Links:
         The path in the file is of a training that ran anywhere. So the path, and each end of it, is tried from the
         folder of the adapter and from each folder above.
         """
-        from ckptrules.formats import plainjson  # imported here, as few trees have an adapter
+        from ckptrules.formats.limits import TooLongError  # imported here, as few trees have an adapter
+        from ckptrules.formats.plainjson import parse
 
         path = f"{folder}/{name}".lstrip("/")
         with reading.open_file(self.outputs_dir, path) as file:
             content = b"".join(streams.chunks(file, streams.CHUNK))
         try:
-            config = plainjson.parse(content)
-        except ValueError:
+            config = parse(content)
+        except (TooLongError, ValueError):
             return []
         text = config.get(BASE) if isinstance(config, dict) else None
         if not isinstance(text, str) or "\0" in text:
