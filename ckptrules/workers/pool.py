@@ -54,7 +54,8 @@ class Pool(HereFirst[Executor]):
         super().__init__(None if asked else PATIENCE)
         self.slots = slots
         self._locks, self._limiter, self._needed = locks, limiter, needed
-        self._reports = _Reports()
+        self._reports, self._sender = Pipe(duplex=False)  # of bytes done
+        os.set_blocking(self._sender.fileno(), False)  # where it is full, a report is lost, and no process waits
         if asked:
             self._others()
 
@@ -74,7 +75,10 @@ class Pool(HereFirst[Executor]):
 
     def done(self) -> int:
         """As `pieces.Backend`."""
-        return self._reports.take()
+        count = 0
+        while self._reports.poll():
+            count += COUNT.unpack(self._reports.recv_bytes())[0]
+        return count
 
     def end(self, *, killed: bool) -> None:
         """End the other processes. If one was ``killed``, the others may hang, and are killed, too."""
@@ -93,24 +97,24 @@ class Pool(HereFirst[Executor]):
         # SIGPIPE ends a run whose output nobody reads; a dead fork server must not end it
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
-            return _start(self.slots, self._locks, self._reports.end, self._limiter, self._needed)
+            return self._start_processes()
         except (OSError, EOFError, RuntimeError):  # no room for a socket, process or thread: work here
             return self._here or ThreadPoolExecutor(1)
 
-
-class _Reports:
-    """The pipe through which processes report bytes done. If it is full, a report is lost, and no process waits."""
-
-    def __init__(self) -> None:
-        self._start, self.end = Pipe(duplex=False)
-        os.set_blocking(self.end.fileno(), False)
-
-    def take(self) -> int:
-        """Return the bytes reported since the last call."""
-        count = 0
-        while self._start.poll():
-            count += COUNT.unpack(self._start.recv_bytes())[0]
-        return count
+    def _start_processes(self) -> Executor:
+        """Start the fork server, and at once as many processes as will be at work: none dies while one starts."""
+        start_server(self._needed)
+        context = get_context("forkserver")
+        run = context.RawArray("d", 2)
+        stopping.share(run)
+        held = [Connection(os.dup(lock)) for lock in self._locks]  # a `Connection` can be sent, a descriptor cannot
+        values = (run, held, self._sender, frozenset(believing.NO_MODES), self._limiter)
+        with quiet_resource_tracker():
+            pool = ProcessPoolExecutor(MOST, context, _begin, values)
+            with _signals_blocked():
+                first, *_ = [pool.submit(os.getpid) for _ in range(self.slots)]
+                first.result()
+        return pool
 
 
 def _submit(executor: Executor, work: Callable[..., Answer], *values: Any) -> Future[Answer]:
@@ -119,23 +123,6 @@ def _submit(executor: Executor, work: Callable[..., Answer], *values: Any) -> Fu
         return executor.submit(work, *values)
     except OSError as error:
         raise BrokenExecutor(str(error)) from error
-
-
-def _start(
-    slots: int, locks: Sequence[int], reports: Connection, limiter: Limiter | None, needed: Sequence[str]
-) -> Executor:
-    """Start the fork server, and at once as many processes as will be at work, so that none dies while one starts."""
-    start_server(needed)
-    context = get_context("forkserver")
-    run = context.RawArray("d", 2)
-    stopping.share(run)
-    held = [Connection(os.dup(lock)) for lock in locks]  # a `Connection` can be sent, a descriptor cannot
-    with quiet_resource_tracker():
-        pool = ProcessPoolExecutor(MOST, context, _begin, (run, held, reports, frozenset(believing.NO_MODES), limiter))
-        with _signals_blocked():
-            first, *_ = [pool.submit(os.getpid) for _ in range(slots)]
-            first.result()
-    return pool
 
 
 def start_server(needed: Sequence[str]) -> None:

@@ -161,11 +161,11 @@ PATIENT = """
 from pathlib import Path
 from ckptrules.workers import pool
 pool.PATIENCE = {}
-start = pool._start
+start = pool.Pool._start_processes
 def told(*args):
     Path("others").touch()
     return start(*args)
-pool._start = told
+pool.Pool._start_processes = told
 """
 
 
