@@ -39,7 +39,7 @@ TIMEOUT = "12s"  # for a connection that does not answer; Dask's default is 30, 
 SILENT = logging.CRITICAL + 1
 QUIETLY = {
     "distributed.scheduler.allowed-failures": 0,  # deaths are counted by `pieces`
-    "distributed.deploy.lost-worker-timeout": "5s",  # then a new worker may be started
+    "distributed.deploy.lost-worker-timeout": "60s",  # on a busy machine a new process is there after many seconds
     "distributed.scheduler.http.routes": [],  # all users of this machine could read them
     "distributed.worker.http.routes": [],
 }

@@ -72,6 +72,22 @@ def test_what_dies_or_fails_costs_no_more_than_its_file(workers: Workers, tmp_pa
     }
 
 
+def test_a_worker_that_is_slow_to_come_back_is_not_taken_for_lost(tmp_path: Path) -> None:
+    """On a busy machine its cluster ended it as soon as it was there, and with it a file that had harmed nobody."""
+    import dask
+
+    starts, killed = tmp_path / "starts", tmp_path / "kills once"
+    (tmp_path / "slow.py").write_text(
+        f"import os, time\nopen({str(starts)!r}, 'a').write(f'{{os.getpid()}}\\n')\nif os.path.exists({str(killed)!r}): time.sleep(6)\n"
+    )
+    with dask.config.set({"distributed.worker.preload": [str(tmp_path / "slow.py")]}):
+        workers = workers_of("dask:local:1", tmp_path / "outputs")
+        [answer] = workers.each(work, [File(killed.name, str(tmp_path))], lambda _: None)
+        workers.end(killed=False)
+    assert answer != os.getpid()
+    assert len(set(starts.read_text().split())) == 2
+
+
 @pytest.mark.parametrize(("times", "lost"), [(0, 0), (1, 0), (99, 3)])
 def test_whole_pieces_go_to_workers_too_and_come_back_when_these_die(
     workers: Workers, tmp_path: Path, times: int, lost: int
