@@ -11,7 +11,7 @@ from functools import cached_property
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import LONGEST, Index, mentioned, named_alone
+from ckptrules.engine.pointers import LONGEST, Index, is_text, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, pattern_of
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
@@ -59,8 +59,9 @@ def read_pointers(
             text = f"{pointer} is no pointer, as it is no short text: left as it is"  # and it protects nothing
             notes += [Reason(text)] * (pointer not in links)
         elif mentions := texts.mentioned(content, pointer, protects=protects):
-            # The target of a link is not ours to change, so the file cannot follow.
-            found[pointer] = tuple({m._replace(text=""): None for m in mentions}) if pointer in links else mentions
+            # The target of a link is not ours to change, and a text that grows too long would name nothing any more.
+            can_follow = pointer not in links and is_text(content + b"\n#" + b"x" * (len(content) // 3))
+            found[pointer] = mentions if can_follow else tuple({m._replace(text=""): None for m in mentions})
         elif name := texts.named_alone(content):
             notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
     for other in others:

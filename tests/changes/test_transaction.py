@@ -147,6 +147,24 @@ def test_what_is_no_pointer_is_left_and_told(project: Project, case: str, name: 
     assert file.read_bytes() == NO_POINTERS[case]
 
 
+@pytest.mark.parametrize("code", [0, 1], ids=["by a third", "by more"])
+def test_a_name_stays_if_a_pointer_would_be_too_long_with_the_new_one(project: Project, code: int) -> None:
+    """It was no pointer any more: it named nothing in the next plan, and undo left it as it was."""
+    old, count = ("e1.ckpt", 1500) if code else (OLD, 1)
+    with (project.folder / "rules/naming.yaml").open("a") as rules:
+        rules.write(
+            "  - {id: e, match: 'e(?P<epoch>\\d)\\.ckpt', template: 'epoch-{{ epoch | pad(2) }}_step-000000.ckpt'"
+        )
+        rules.write(", examples: {e1.ckpt: epoch-01_step-000000.ckpt}}\n")
+    project.make({f"{HERE}/{old}": 50})
+    file = project.outputs / HERE / "latest"
+    file.write_text(f"{old}\n" * count if code else f"{old}\n".ljust(16 * 1024, "#"))
+    before = project.tree()
+    told = "would be too long for a pointer file" if code else "could not follow"
+    assert told in project.doit("migrate", "verbose=1", check=code)
+    assert project.tree() == before
+
+
 def test_what_a_pointer_held_is_in_the_trash(project: Project) -> None:
     names = [f"epoch={n}-step={n}.ckpt" for n in range(3)]
     project.make({f"{HERE}/{name}": 50 for name in names})

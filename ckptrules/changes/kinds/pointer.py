@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
-from ckptrules.engine.pointers import mentions, with_other_name
+from ckptrules.engine.pointers import is_text, mentions, with_other_name
 from ckptrules.engine.state_folder import trash_folder
 from ckptrules.storage import texts
 from ckptrules.storage.base import Changed
@@ -34,7 +34,10 @@ class Repoint(Kind):
         def change(content: bytes) -> bytes:
             if fault := self._fault(content, step):
                 raise Changed(step.name, fault)
-            return with_other_name(content, step.was, step.to)
+            changed = with_other_name(content, step.was, step.to)
+            if not is_text(changed):
+                raise Changed(step.name, "would be too long for a pointer file")
+            return changed
 
         texts.replace_pointer(folders, step.here, step.to_directory, change)
 
