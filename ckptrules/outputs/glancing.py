@@ -13,7 +13,7 @@ from ckptrules.stopping import heed
 from ckptrules.storage.reading import why_of
 
 LOOKED_AT = 3  # deleted checkpoints of one kind that are read, the largest first: broken files are small
-_NUMBERS = re.compile(r"-?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|(?<![A-Za-z])(?:nan|inf)(?![A-Za-z]))")
+_NUMBERS = re.compile(r"-?(?:\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![A-Za-z])(?:nan|inf)(?![A-Za-z]))")
 
 
 class Glances:
