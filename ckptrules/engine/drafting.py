@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import number, time_in
+from ckptrules.engine.checkpoints import number
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.metrics import mode_of
@@ -17,8 +18,7 @@ from ckptrules.engine.words import BEGIN_ANEW, ENDING, ITEMS, KEYS, PIECES, SETT
 
 SOME = 20  # names of one kind that a draft is made from
 COLUMN = 32  # where comments begin
-DAY, TIME_OF_DAY = 8, 6  # digits
-MOST = DAY - 1  # digits without leading zeros of a number that no word explains; a longer one is a day or a time
+MOST = 7  # digits without leading zeros of a number that no word explains; a longer one is a day or a time
 _PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
 """Words before the number of one of several files of a checkpoint."""
 _APART = frozenset(
@@ -35,7 +35,7 @@ _SEVERAL = frozenset(
 """Words before a number of one digit that counts networks, places or attempts; a longer one may count steps."""
 _YEARS = range(1980, 2036)
 _MOMENT = re.compile(
-    r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d)(?!\d)"
+    r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?)(?!\d)"
     r"|(?<![A-Za-z])(?:\d\d?[-_.]?)?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_.]?(?:\d\d?[-_.])?(?:19|20)\d\d(?!\d)",
     re.IGNORECASE,
 )
@@ -44,7 +44,6 @@ _OF = re.compile(r"[-_. ]?of[-_. ]?", re.IGNORECASE)  # 1of2, 00001-of-00003
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as in rules, other digits (², ٣) count as letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no number of epochs or steps
 _METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
-_DIVIDERS = "-_. =@(["
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
 
@@ -52,14 +51,14 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     """Return the lines of a format that fits a name and all that differ from it only in numbers; empty without a draft.
 
     The number after a word for epoch or step orders the checkpoints, or else the only number that differs. Other
-    numbers that differ are metrics, times, parts of one checkpoint (``rank0``), or runs: checkpoints of two runs must
-    never replace each other. There is no draft where this is unclear, where only folds, ranks, settings or times
-    differ, or for items of a data set. Numbers that do not differ stay as text.
+    numbers that differ are metrics, the part of one checkpoint (``rank0``), or of the run if they stand in front:
+    checkpoints of two runs must never replace each other. There is no draft with others behind it, where only folds,
+    ranks, settings or times differ, or for items of a data set. Numbers that do not differ stay as text.
 
     Args:
         name: the name that the format must fit.
         others: names that no rule knows. If some look like checkpoints and differ in more than numbers, the text before
-            the number is part of the run, too (``encoder_5.pt``, ``decoder_7.pt``).
+            the number is the run (``encoder_5.pt``, ``decoder_7.pt``), and none may follow it.
         folder: whether the name is of a folder.
     """
     if not name.isprintable():
@@ -70,25 +69,19 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     every = {other: _PIECE.findall(ENDING.sub("", other)) for other in others} | {name: pieces}
     rows = [row for row in every.values() if _is_alike(row, pieces)]
     beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
-    varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
+    varying = {n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1}
     fields = _fields(pieces, rows, varying)
-    if not fields or len(set(fields.values())) < len(fields) or _is_item(pieces, fields):
+    parts = {n: "part" for n in varying if _is_part(pieces, n)}
+    groups = fields | parts | {n: metric for n in varying if n not in fields and (metric := _metric(pieces, n))}
+    if not fields or len(set(groups.values())) < len(groups) or _is_item(pieces, fields):
         return []
-    metrics = {n: metric for n in varying if n not in fields and (metric := _metric(pieces, n))}
-    if len(set(metrics.values())) < len(metrics):
+    first, of_run = min(groups), varying - groups.keys()
+    if any(n > first for n in of_run) or (beside and (first not in fields | parts or max(groups) < len(pieces) - 1)):
         return []
-    unknown = [
-        n for n in varying if n not in fields and n not in metrics and not (n > max(fields) and _is_time(rows, n))
-    ]
-    if len({_is_part(pieces, n) for n in unknown}) > 1:
-        return []
-    groups = fields | metrics
-    run = _run(pieces, groups, fields, unknown, beside=beside)
-    if run is None or (run[1] and _has_rival(pieces, every.values(), run[1], max(groups))):
-        return []
-    parts = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
-    group = "part" if unknown and _is_part(pieces, unknown[0]) else "run"
-    match = _joined(pieces, parts, fields, run, group) + _escaped(ending[0] if ending else "")
+    pattern = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
+    if first and (beside or of_run):
+        pattern[:first] = [f"(?P<run>{''.join(pattern[:first])})"]
+    match = "".join(pattern) + _escaped(ending[0] if ending else "")
     read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
     word = re.search(r"[A-Za-z]+", stem)
     return [
@@ -216,22 +209,21 @@ def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
     )
 
 
-def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: Sequence[int]) -> dict[int, str]:
+def _fields(pieces: Sequence[str], rows: Sequence[Sequence[str]], varying: AbstractSet[int]) -> dict[int, str]:
     """Return the places of epoch and step by the words before them; else the place of the one number that may count."""
     if fields := {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}:
         return fields
     counting = [
         n
-        for n in varying or range(len(pieces))
+        for n in sorted(varying) or range(len(pieces))
         if _may_count(pieces, n)
         and (varying or not "".join(pieces[:n]).endswith("--"))  # -1, of what is always the newest
         and len(pieces[n].lstrip("0")) <= MOST
         and not _tells_apart(_word(pieces, n), {int(row[n]) for row in rows})
         and not all(_is_of_moment(row, n) for row in rows)
     ]
-    others = [n for n in varying if n not in counting[-1:] and not _is_part(pieces, n)]
-    is_clear = counting and not (others or _is_time(rows, counting[-1]))
-    return {counting[-1]: "number"} if is_clear else {}
+    others = {n for n in varying if not _is_part(pieces, n)}
+    return {counting[-1]: "number"} if counting and others <= {counting[-1]} else {}
 
 
 def _tells_apart(word: str, numbers: set[int]) -> bool:
@@ -252,76 +244,10 @@ def _metric(pieces: Sequence[str], place: int) -> str:
     return word[1] if word and mode_of(word[1]) else ""
 
 
-def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
-    """Return whether a number is the time at which each name was written: ``20251009_015037``, different in all names.
-
-    A time that several names share is the start of their run. Digits that are no time may be the number of a run.
-    """
-    width = len(rows[0][place])
-    first, last = place - 2 * (width == TIME_OF_DAY), place + 2 * (width == DAY)
-    stamps = ["".join(row[max(0, first) : last + 1 : 2]) for row in rows]
-    return len({*stamps}) == len(rows) and all(time_in({"timestamp": stamp}) is not None for stamp in stamps)
-
-
 def _is_of_moment(row: Sequence[str], place: int) -> bool:
     """Return whether a number is part of a day or a time of day, together with the text around it."""
     start = len("".join(row[:place]))
     return any(found.start() <= start < found.end() for found in _MOMENT.finditer("".join(row)))
-
-
-def _run(
-    pieces: Sequence[str], groups: Mapping[int, str], fields: Mapping[int, str], unknown: Sequence[int], *, beside: bool
-) -> tuple[int, int] | None:
-    """Return the range of pieces (start, end) that name the run, (0, 0) for none; None if it is in two places."""
-    first, last = min(fields), max(groups)
-    in_front = first == min(groups) and any((*pieces[: max(0, first - 1)], _edges(pieces, fields, first - 1)[0]))
-    if unknown:
-        low, high = min(unknown), max(unknown)
-        start = max((n for n in groups if n < low), default=-1) + 1
-        return None if (beside and in_front and start) or any(low < n < high for n in groups) else (start, high + 1)
-    if beside and in_front:
-        return 0, first
-    return (last + 1, last + 2) if beside and last + 1 < len(pieces) else (0, 0)
-
-
-def _has_rival(pieces: Sequence[str], every: Iterable[Sequence[str]], start: int, last: int) -> bool:
-    """Return whether the text before the numbers would make another kind of names one run with this kind.
-
-    The others have the same text and another one after the numbers (``a_ep5_swa.pt``), or the same but for dividers at
-    its end (``a-5.pt``, for ``a--1.pt``).
-    """
-    goes_on = any(piece.startswith(("-", "_", " ")) for piece in pieces[last + 1 : last + 2])
-    front = "".join(pieces[:start])
-    fronts = {"".join(row[:start]) for row in every if not _is_alike(row, pieces)}
-    return (goes_on and front in fronts) or any(
-        front.startswith(one) and one != front and not front[len(one) :].strip(_DIVIDERS) for one in fronts if one
-    )
-
-
-def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int], name: str) -> str:
-    """Join the parts of a pattern; those of the run become a group, without the separators around the number."""
-    start, end = run
-    if start == end:
-        return "".join(parts)
-    lead = tail = ""
-    if start:
-        text = pieces[start].lstrip(_DIVIDERS)
-        lead, parts[start] = _escaped(pieces[start][: -len(text) or None]), _escaped(text)
-    elif not _is_number(pieces[end - 1]):
-        text, tail = map(_escaped, _edges(pieces, fields, end - 1))
-        parts[end - 1] = text
-    group = "".join(parts[start:end])
-    return "".join((*parts[:start], lead, f"(?P<{name}>{group})" if group else "", tail, *parts[end:]))
-
-
-def _edges(pieces: Sequence[str], fields: Mapping[int, str], place: int) -> tuple[str, str]:
-    """Split the text before a number into the name, and the separators and the word that explains the number."""
-    if place < 0:
-        return "", ""
-    text = pieces[place]
-    word = _LAST_WORD.search(text) if fields[place + 1] != "number" else None
-    name = (text[: word.start()] if word else text).rstrip(_DIVIDERS)
-    return name, text[len(name) :]
 
 
 def _pattern(piece: str, field: str, varies: bool) -> str:  # noqa: FBT001 - a place has all three

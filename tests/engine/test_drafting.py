@@ -14,38 +14,6 @@ from tests.support.tables import every
 CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "net-40.npz": (["net-1.npz", "net-20.npz"], r"net-(?P<number>\d+)\.npz", {"number": "40"}),
     "gan_v2_7.pt": (["gan_v2_8.pt"], r"gan_v2_(?P<number>\d+)\.pt", {"number": "7"}),
-    "run3 epoch 5 loss 0.25 (2).pt": (
-        ["run3 epoch 6 loss 0.125 (3).pt"],
-        r"run3 epoch (?P<epoch>\d+) loss (?P<loss>\d+\.\d+) \((?P<run>\d+)\)\.pt",
-        {"epoch": "5", "loss": "0.25", "run": "2"},
-    ),
-    "net_seed1_ep30.pt": (
-        ["net_seed2_ep50.pt"],
-        r"(?P<run>net_seed\d+)_ep(?P<epoch>\d+)\.pt",
-        {"run": "net_seed1", "epoch": "30"},
-    ),
-    "net_ep30_lr0.1.pt": (
-        ["net_ep50_lr0.2.pt"],
-        r"net_ep(?P<epoch>\d+)_(?P<run>lr\d+\.\d+)\.pt",
-        {"epoch": "30", "run": "lr0.1"},
-    ),
-    "ep3_20251009_015037.pt": (
-        ["ep4_20251009_025037.pt"],
-        r"ep(?P<epoch>\d+)_20251009_\d+\.pt",
-        {"epoch": "3"},
-    ),
-    "ep3_20251009.pt": (["ep4_20251010.pt"], r"ep(?P<epoch>\d+)_(?P<run>\d+)\.pt", {"epoch": "3", "run": "20251009"}),
-    "ep3_123499.pt": (["ep4_234599.pt"], r"ep(?P<epoch>\d+)_(?P<run>\d+)\.pt", {"epoch": "3", "run": "123499"}),
-    "ep3_20251009_015037.ckpt": (
-        ["ep4_20251009_015037.ckpt", "ep5_20251012_015038.ckpt"],
-        r"ep(?P<epoch>\d+)_(?P<run>\d+_\d+)\.ckpt",
-        {"epoch": "3", "run": "20251009_015037"},
-    ),
-    "ep3_20251009_015037.h5": (
-        ["ep4_20251010_025037.h5"],
-        r"ep(?P<epoch>\d+)_\d+_\d+\.h5",
-        {"epoch": "3"},
-    ),
     "m_ep3-val_loss=0.5-acc=0.8.pt": (
         ["m_ep4-val_loss=0.6-acc=0.9.pt"],
         r"m_ep(?P<epoch>\d+)-val_loss=(?P<val_loss>\d+\.\d+)-acc=(?P<acc>\d+\.\d+)\.pt",
@@ -56,34 +24,28 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
         r"ep(?P<epoch>\d+)_loss-(?P<loss>\d+\.\d+)\.pt",
         {"epoch": "3", "loss": "0.5"},
     ),
-    "ep3_reward=-0.5.pt": (
-        ["ep4_reward=-0.6.pt"],
-        r"ep(?P<epoch>\d+)_(?P<run>reward=-\d+\.\d+)\.pt",
-        {"epoch": "3", "run": "reward=-0.5"},
-    ),
-    "ep3_loss1.2e-05.pt": (
-        ["ep4_loss9.1e-04.pt"],
-        r"ep(?P<epoch>\d+)_(?P<run>loss\d+\.\d+e-\d+)\.pt",
-        {"epoch": "3", "run": "loss1.2e-05"},
-    ),
-    "enc_5.pt": (["enc_6.pt", "dec_7.pt"], r"(?P<run>enc)_(?P<number>\d+)\.pt", {"run": "enc", "number": "5"}),
-    "ep5_enc.pt": (["ep6_enc.pt", "ep7_dec.pt"], r"ep(?P<epoch>\d+)_(?P<run>enc)\.pt", {"epoch": "5", "run": "enc"}),
-    "a_net7_ep5.pt": (
-        ["a_net7_ep6.pt", "b.pt"],
-        r"(?P<run>a_net7)_ep(?P<epoch>\d+)\.pt",
-        {"run": "a_net7", "epoch": "5"},
+    "net_seed1_ep30.pt": (
+        ["net_seed2_ep50.pt"],
+        r"(?P<run>net_seed\d+_ep)(?P<epoch>\d+)\.pt",
+        {"run": "net_seed1_ep", "epoch": "30"},
     ),
     "m_step5_rank0.pt": (
         ["m_step5_rank1.pt", "m_step6_rank0.pt"],
-        r"m_step(?P<step>\d+)_(?P<part>rank\d+)\.pt",
-        {"step": "5", "part": "rank0"},
+        r"m_step(?P<step>\d+)_rank(?P<part>\d+)\.pt",
+        {"step": "5", "part": "0"},
     ),
     "worker1-ep7.pt": (
         ["worker2-ep7.pt", "worker1-ep8.pt"],
-        r"(?P<part>worker\d+)-ep(?P<epoch>\d+)\.pt",
-        {"part": "worker1", "epoch": "7"},
+        r"worker(?P<part>\d+)-ep(?P<epoch>\d+)\.pt",
+        {"part": "1", "epoch": "7"},
     ),
     "iter5-1of2.pt": (["iter6-2of2.pt"], r"iter(?P<step>\d+)-(?P<part>\d+)of2\.pt", {"step": "5", "part": "1"}),
+    "enc_5.pt": (["enc_6.pt", "dec_7.pt"], r"(?P<run>enc_)(?P<number>\d+)\.pt", {"run": "enc_", "number": "5"}),
+    "a_net7_ep5.pt": (
+        ["a_net7_ep6.pt", "b.pt"],
+        r"(?P<run>a_net7_ep)(?P<epoch>\d+)\.pt",
+        {"run": "a_net7_ep", "epoch": "5"},
+    ),
     "m_ep3_iter400_x.bin": ([], r"m_ep(?P<epoch>\d+)_iter(?P<step>\d+)_x\.bin", {"epoch": "3", "step": "400"}),
     "it's-7": (["it's-8"], r"it's-(?P<number>\d+)", {"number": "7"}),
     "ckpt1².pt": (["ckpt22².pt"], r"ckpt(?P<number>\d+)²\.pt", {"number": "1"}),
@@ -105,7 +67,7 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
     assert lines[2] == "    match: '" + match.replace("'", "''") + "'"
     rules = load_rules({"rules/draft.yaml": "\n".join(["layout: ['*']", *lines, ""])})
     for one in (name, *(other for other in others if other[0] == name[0])):
-        assert claim(one, rules).kind == ("unrecognised" if one == "ep7_dec.pt" else "format")
+        assert claim(one, rules).kind == "format"
     assert claim(name, rules).fields == fields
 
 
@@ -147,6 +109,12 @@ def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
         "a1_ep3_b2.pt a2_ep4_b3.pt",
         "a1_loss0.5_b2_ep3.pt a2_loss0.6_b3_ep4.pt",
         "ep3_loss0.5_loss0.6.pt ep4_loss0.6_loss0.7.pt",
+        "net_ep30_lr0.1.pt net_ep50_lr0.2.pt",
+        "ep3_20251009_015037.pt ep4_20251009_025037.pt",
+        "ep3_reward=-0.5.pt ep4_reward=-0.6.pt",
+        "ep3_loss1.2e-05.pt ep4_loss9.1e-04.pt",
+        "ep5_enc.pt ep6_enc.pt ep7_dec.pt",
+        "loss0.5_ep3.pt loss0.6_ep4.pt best.pt",
     ]
 )
 def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: str) -> None:
@@ -197,7 +165,6 @@ def test_names_that_tell_runs_in_two_places_have_no_draft() -> None:
     """By the seed alone the newest of ``unet`` made all of ``vae`` go."""
     names = [f"{run}_step{step}_seed{seed}.pt" for run in ("unet", "vae") for step in (1, 2) for seed in (0, 1)]
     assert with_draft(names) == []
-    assert with_draft(name for name in names if name.startswith("unet"))
 
 
 def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
