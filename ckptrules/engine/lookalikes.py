@@ -57,15 +57,19 @@ def stands_beside(name: str, *, folder: bool) -> bool:
     return not looks_like(name) and (folder or is_log)
 
 
-def layout_for(paths: Iterable[str]) -> list[str]:
-    """Return patterns that cover folders, the shortest first: ``a/b/checkpoints`` → ``*/*/checkpoints``.
+def patterns_for(paths: Iterable[str]) -> dict[str, str]:
+    """Return the pattern that covers each folder: ``*/*/checkpoints`` for ``a/b/checkpoints``.
 
     The last part stays if it is one of `HOLDERS`, or if several folders have it and it has no number (``seed1``).
     """
     parts = [path.split("/") for path in paths if path]
     shared = Counter((len(one), one[-1]) for one in parts)
-    found = {"/".join([*"*" * (len(one) - 1), _last(one, shared)]) for one in parts}
-    return sorted(found, key=lambda pattern: (pattern.count("/"), pattern))
+    return {"/".join(one): "/".join([*"*" * (len(one) - 1), _last(one, shared)]) for one in parts}
+
+
+def layout_for(paths: Iterable[str]) -> list[str]:
+    """Return the `patterns_for` folders, the shortest first."""
+    return sorted({*patterns_for(paths).values()}, key=lambda pattern: (pattern.count("/"), pattern))
 
 
 def uncovered_text(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Checkpoint
@@ -17,28 +17,11 @@ SMALLER = 0.9  # of the smallest deleted size; less is suspicious, as the states
 SERIES = 3  # the least number of checkpoints for a note that one or none is left
 
 
-class Rated(NamedTuple):
-    """The value of one metric for one name; ``text`` is the number as it is written."""
-
-    value: float
-    text: str
-    name: str
-
-
 class Losses(NamedTuple):
     """Notes on deletions that a person may miss, and the metrics whose best checkpoint is deleted."""
 
     notes: tuple[Reason, ...]
     metrics: tuple[str, ...]
-
-
-class Extreme(NamedTuple):
-    """The highest or lowest checkpoint by a metric; ``is_best`` if it is known to be the best."""
-
-    metric: str
-    name: str
-    words: str
-    is_best: bool
 
 
 def losses(
@@ -50,8 +33,9 @@ def losses(
     ``goes`` are the deleted names. ``of`` names the series at the end of a sentence, if there are several.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
-    extremes = [*_extremes_that_go(policy, series, protected, goes)]
-    notes = [Reason(text, policy.place) for text in _sentences(extremes)]
+    words, metrics = _extremes_that_go(policy, [*series, *protected], goes)
+    texts = (f"the {' and the '.join(several)}, {name}, goes" for name, several in words.items())
+    notes = [Reason(text, policy.place) for text in texts]
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
         notes.append(Reason(f"{what} checkpoints{of} go", policy.place))
@@ -60,7 +44,7 @@ def losses(
     if left and gone and most < SMALLER * min(gone):
         sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"
         notes.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
-    return Losses(tuple(notes), tuple(one.metric for one in extremes if one.is_best))
+    return Losses(tuple(notes), tuple(metrics))
 
 
 def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:
@@ -74,32 +58,30 @@ def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable
 
 
 def _extremes_that_go(
-    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[Checkpoint], goes: Collection[str]
-) -> Iterator[Extreme]:
+    policy: Policy, checkpoints: Iterable[Checkpoint], goes: Collection[str]
+) -> tuple[Mapping[str, list[str]], list[str]]:
+    """Return what each deleted name is the best, highest or lowest by, and the metrics whose best one is deleted."""
     asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
-    for metric, rated in sorted(_by_metric([*series, *protected]).items()):
+    words: dict[str, list[str]] = defaultdict(list)
+    metrics = []
+    for metric, rated in sorted(_by_metric(checkpoints).items()):
         mode = asked.get(metric) or mode_of(metric)
         for end in [mode] if mode else ["max", "min"] * (len(rated) > 1):
-            extreme = (max if end == "max" else min)(one.value for one in rated)
-            first = [one for one in rated if one.value == extreme]
-            if all(one.name in goes for one in first):
+            extreme = (max if end == "max" else min)(value for value, _ in rated.values())
+            first = [name for name, (value, _) in rated.items() if value == extreme]
+            if all(name in goes for name in first):
                 what = "best by" if mode else {"max": "highest", "min": "lowest"}[end]
-                text = shortened(one.text for one in rated)[first[-1].text]
-                yield Extreme(metric, first[-1].name, f"{what} {metric} ({text})", bool(mode))
+                text = shortened(text for _, text in rated.values())[rated[first[-1]][1]]
+                words[first[-1]].append(f"{what} {metric} ({text})")
+                metrics += [metric] * bool(mode)
+    return words, metrics
 
 
-def _sentences(extremes: Iterable[Extreme]) -> Iterator[str]:
-    words: dict[str, list[str]] = defaultdict(list)
-    for one in extremes:
-        words[one.name].append(one.words)
-    for name, texts in words.items():
-        yield f"the {' and the '.join(texts)}, {name}, goes"
-
-
-def _by_metric(checkpoints: Iterable[Checkpoint]) -> Mapping[str, list[Rated]]:
-    rated: dict[str, list[Rated]] = defaultdict(list)
+def _by_metric(checkpoints: Iterable[Checkpoint]) -> Mapping[str, dict[str, tuple[float, str]]]:
+    """Return the numbers of each metric, by name, also as they are written."""
+    rated: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
     for one in checkpoints:
         for metric, text in metrics_of(one):
             if (value := as_float(text)) is not None and math.isfinite(value):
-                rated[metric].append(Rated(value, text, one.entry.name))
+                rated[metric][one.entry.name] = value, text
     return rated

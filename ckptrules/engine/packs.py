@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.ruleset import Complete, Pack, Reason, Rule, RuleSet
 
 PACKS_DIFFER = "the packs "  # begins the reason of an ambiguous name
+JOINED = ("protected", "sidecars", "pointers", "facts", "unfinished", "leftovers", "formats")  # keys of rules and packs
 UNDECIDED = "undecided"  # the id of a rule that stands for the formats of several packs
 Claims = Sequence[tuple[Pack, Claim]]  # of the packs that know a name
 
@@ -118,14 +120,9 @@ def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
     others = {pack.file for pack in rules.packs if pack.name not in names}
     rules = rules._replace(legacy=tuple(rule for rule in rules.legacy if rule.place.file not in others))
     every = [rules, *(pack.rules for pack in packs)]
+    joined: dict[str, Any] = {key: tuple(item for one in every for item in getattr(one, key)) for key in JOINED}
     return rules._replace(
-        protected=tuple(pattern for one in every for pattern in one.protected),
-        sidecars=tuple(dict.fromkeys(text for one in every for text in one.sidecars)),
-        pointers=tuple(pattern for one in every for pattern in one.pointers),
-        facts=tuple(fact for one in every for fact in one.facts),
-        unfinished=tuple(ending for one in every for ending in one.unfinished),
-        leftovers=tuple(leftover for one in every for leftover in one.leftovers),
-        formats=tuple(rule for one in every for rule in one.formats),
+        **joined,
         special="|".join(f"(?:{one.special})" for one in every),
         naming_digest=f"{rules.naming_digest} {' '.join(names)}",
         packs=tuple(packs),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.comparing import Compared
-from ckptrules.engine.lookalikes import as_line, layout_for
+from ckptrules.engine.lookalikes import as_line, patterns_for
 from ckptrules.engine.measures import visible
 from ckptrules.engine.metrics import NEGATED, mode_of
 from ckptrules.engine.ruleset import pattern_of
@@ -122,13 +122,12 @@ def preset_text(pack: str, outputs_dir: str, layout: Sequence[str] = ()) -> str:
 
 def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
     """Return directories by the layout pattern that covers them: shallow ones first, `checkpoints` before `*`."""
-    inner = {one: one.directory[len(prefix) + 1 :] if prefix else one.directory for one in seen}
-    patterns = ["", *layout_for(map(_starred, inner.values()))]
+    inner = {one: _starred(one.directory[len(prefix) + 1 :] if prefix else one.directory) for one in seen}
+    patterns = patterns_for(inner.values())
     found: dict[str, list[Seen]] = defaultdict(list)
     for one, path in inner.items():
-        pattern = min((pattern for pattern in patterns if _covers(pattern, path)), key=_stars)
-        found["/".join(filter(None, (pattern_of(prefix), pattern)))].append(one)
-    return {key: found[key] for key in sorted(found, key=lambda key: (key.count("/"), _stars(key), key))}
+        found["/".join(filter(None, (pattern_of(prefix), patterns.get(path))))].append(one)
+    return {key: found[key] for key in sorted(found, key=lambda key: (key.count("/"), key.split("/").count("*"), key))}
 
 
 def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> tuple[str, str]:
@@ -149,7 +148,7 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
     for count, (lines, members) in enumerate(one for one in policies.items() if one[0] != default):
         name = f"{members[0].packs[0]}_{count + 1}"
         text += _policy(name, lines)
-        fitting = patterns_for({experiment_of[one.directory] for one in members}, every_name)
+        fitting = experiments_of({experiment_of[one.directory] for one in members}, every_name)
         matches += "".join(f"  - {{match: {in_yaml(pattern)}, policy: {name}}}\n" for pattern in fitting)
     if matches:
         text += (
@@ -203,7 +202,7 @@ def rounded(value: int) -> int:
     return next(power * digit for digit in (5, 2, 1) if power * digit <= value)
 
 
-def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
+def experiments_of(names: Collection[str], every: Collection[str]) -> list[str]:
     """Return patterns that fit these experiments and no others of ``every``."""
     found: list[str] = []
     for top in sorted({name.split("/")[0] for name in names}):
@@ -231,18 +230,9 @@ def _policy(name: str, lines: Iterable[str]) -> str:
     return f"  {name}:\n" + "".join(f"    {line}\n" for line in lines)
 
 
-def _covers(pattern: str, path: str) -> bool:
-    parts, names = pattern.split("/") if pattern else [], path.split("/") if path else []
-    return len(parts) == len(names) and all(p in ("*", n) for p, n in zip(parts, names, strict=True))
-
-
 def _starred(path: str) -> str:
     """Return a path with a star for each name that cannot be written into a rule file."""
     return "/".join(part if part.isprintable() else "*" for part in path.split("/"))
-
-
-def _stars(pattern: str) -> int:
-    return pattern.split("/").count("*")
 
 
 def _commented(line: str, comment: str) -> str:

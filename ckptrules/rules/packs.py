@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.rules.shape import Value
-from ckptrules.rules.shipped import PACKAGE
+from ckptrules.rules.shipped import PACKAGE, readable
+from ckptrules.storage.believing import read_plain
 
 FOLDER = os.path.join(PACKAGE, "packs")
 ENTRY_POINTS = "ckptrules.packs"
@@ -48,11 +49,8 @@ def text_of(name: str, path: str) -> str:
     Raises:
         RuleError: it cannot be read.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RuleError([Fault(Location(shown(name), 1, 1), f"cannot be read: {error}")]) from None
+    with readable(Location(shown(name), 1, 1)):
+        return read_plain(path)
 
 
 def shown(name: str) -> str:

@@ -12,8 +12,8 @@ from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.shapes import Keys, ListOf, Number, Text
 from ckptrules.rules.shape import MAX_BYTES, path_fault, read_yaml
-from ckptrules.rules.shipped import has_pins, pins_file
-from ckptrules.storage import believing, reading, writing
+from ckptrules.rules.shipped import may_be_there, pins_file, readable
+from ckptrules.storage import believing, writing
 
 HEAD = """\
 # Checkpoints that are never deleted. 'doit pin' and 'doit unpin' write this file anew, without comments of yours;
@@ -55,17 +55,10 @@ def read_pins(rules_dir: str | None) -> tuple[Pin, ...]:
         RuleError: the file cannot be read, or is invalid. Then nothing may be deleted.
     """
     path = pins_file(rules_dir)
-    try:
+    if not may_be_there(path):
+        return ()
+    with readable(Location(path, 1, 1)):
         return from_yaml(believing.read_plain(path), path)
-    except (FileNotFoundError, NotADirectoryError):
-        if not has_pins(rules_dir):
-            return ()
-        why = "is a link that leads nowhere"
-    except OSError as error:
-        why = f"cannot be read: {reading.why_of(error)}"
-    except UnicodeDecodeError:
-        why = "is not UTF-8 text"
-    raise RuleError([Fault(Location(path, 1, 1), why)])
 
 
 def change_pins(rules_dir: str | None, change: Change) -> None:

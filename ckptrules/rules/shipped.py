@@ -5,6 +5,7 @@ In a checkout, shipped files lie at its top level; the wheel has them inside the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -94,7 +95,7 @@ def log_template(rules_dir: str | None) -> str:
         OSError: it cannot be read.
     """
     own = os.path.join(rules_dir or RULES_DIR, LOG_TEMPLATE)
-    path = own if _may_be_there(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
+    path = own if may_be_there(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
     return believing.read_plain(path)
 
 
@@ -103,12 +104,19 @@ def pins_file(rules_dir: str | None) -> str:
     return os.path.join(rules_dir or RULES_DIR, PINS)
 
 
-def has_pins(rules_dir: str | None) -> bool:
-    """Say whether a file of pins may exist."""
-    return _may_be_there(pins_file(rules_dir))
+@contextlib.contextmanager
+def readable(place: Location, hint: str = "") -> Iterator[None]:
+    """Raise RuleError where a file of rules cannot be read, or is no text."""
+    try:
+        yield
+    except OSError as error:
+        raise RuleError([Fault(place, f"cannot be read: {reading.why_of(error)}", hint)]) from None
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise RuleError([Fault(place, f"is not UTF-8 text: {byte}")]) from None
 
 
-def _may_be_there(path: str) -> bool:
+def may_be_there(path: str) -> bool:
     """Say whether a path exists, or may exist if that cannot be seen. A broken link exists."""
     try:
         os.lstat(path)
@@ -126,23 +134,19 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
         RuleError: the folder or a file cannot be read, or the folder holds no rule file.
     """
     folder = shown = rules_dir or RULES_DIR
-    if rules_dir is None and not _may_be_there(RULES_DIR):  # a broken link may lead to a disk that is away
+    if rules_dir is None and not may_be_there(RULES_DIR):  # a broken link may lead to a disk that is away
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
+    hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
+    with readable(Location(shown), hint):
+        names = sorted(filter(_is_rule_file, os.listdir(folder)))
     texts: dict[str, str] = {}
-    here = Location(shown)
-    try:
-        for name in sorted(filter(_is_rule_file, os.listdir(folder))):
-            here = Location(os.path.join(shown, name), 1, 1)
-            texts[here.file] = believing.read_plain(os.path.join(folder, name))
-    except OSError as error:
-        hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
-        raise RuleError([Fault(here, f"cannot be read: {reading.why_of(error)}", hint)]) from None
-    except UnicodeDecodeError as error:
-        raise RuleError(
-            [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]
-        ) from None
+    for name in names:
+        file = os.path.join(shown, name)
+        with readable(Location(file, 1, 1), hint):
+            texts[file] = believing.read_plain(os.path.join(folder, name))
     if not texts:
-        here = Location(shown)
         beside = f" but {PINS}" * os.path.lexists(os.path.join(folder, PINS))
-        raise RuleError([Fault(here, f"holds no *.yaml file{beside}", "'ckptrules init' writes rules to edit")])
+        raise RuleError(
+            [Fault(Location(shown), f"holds no *.yaml file{beside}", "'ckptrules init' writes rules to edit")]
+        )
     return texts

@@ -13,7 +13,7 @@ import pytest
 from ckptrules.commands.pins import as_table
 from ckptrules.engine.pins import Found, Pin
 from ckptrules.report.style import Style, columns
-from ckptrules.rules.shipped import has_pins
+from ckptrules.rules.shipped import may_be_there, pins_file
 from tests.conftest import ROOT, Project
 from tests.support import nobody
 
@@ -368,13 +368,13 @@ def test_pins_that_cannot_be_written_are_told() -> None:
 def test_a_file_of_pins_that_cannot_be_seen_is_not_taken_for_none(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not has_pins(str(project.folder / "rules"))
+    assert not may_be_there(pins_file(str(project.folder / "rules")))
 
     def fail(path: str) -> os.stat_result:
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     monkeypatch.setattr(os, "lstat", fail)
-    assert has_pins(str(project.folder / "rules"))
+    assert may_be_there(pins_file(str(project.folder / "rules")))
 
 
 def test_wrong_pins_stop_whatever_could_delete(pinned: Project) -> None:

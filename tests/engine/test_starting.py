@@ -11,8 +11,8 @@ from ckptrules.engine.starting import (
     best_by,
     by_pattern,
     chosen_packs,
+    experiments_of,
     numbers_of,
-    patterns_for,
     policy_lines,
     retention_text,
     rounded,
@@ -135,7 +135,7 @@ def test_some_are_kept_for_good_where_there_are_many(numbers: tuple[Numbers, ...
     ],
 )
 def test_a_policy_is_for_no_other_experiments(names: set[str], every: set[str], patterns: list[str]) -> None:
-    assert patterns_for(names, every) == patterns
+    assert experiments_of(names, every) == patterns
 
 
 def test_one_kind_is_the_default_and_several_are_told_apart() -> None:
