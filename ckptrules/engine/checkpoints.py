@@ -190,10 +190,8 @@ def numbers_told(fields: Mapping[str, str | None]) -> dict[str, int]:
 
 def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
     """Return the run, and the kind of number (``epoch`` before ``step`` before ``number``); each may be empty."""
-    for kind in NUMBERS:
-        if number(fields.get(kind)) is not None:
-            return fields.get("run", ""), kind
-    return fields.get("run", ""), ""
+    kind = next((kind for kind in NUMBERS if number(fields.get(kind)) is not None), "")
+    return fields.get("run", ""), kind
 
 
 def series_by(fields: Mapping[str, str], per: Sequence[str]) -> tuple[str, ...]:

@@ -34,9 +34,7 @@ def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
     text = "no newer save is whole in {}, too"
     reasons |= {name: Reason(text.format(" and ".join(folders))) for name, folders in evidence.beside.items()}
     reasons |= {**evidence.spared, **evidence.pins}
-    if not reasons:
-        return {}
-    heads = found.heads
+    heads = found.heads if reasons else {}
     return {heads.get(name, name): reason for name, reason in reasons.items()}
 
 

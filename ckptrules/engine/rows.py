@@ -23,8 +23,6 @@ def relink_actions(
     A link with a legacy name that leads to its own new name is a left link, which holds no checkpoint. A link that
     would become one by following gets ``./`` before its text, so that it still holds.
     """
-    if not links and not elsewhere:
-        return []
     renamed = {old: (new, action.name) for action, names in _renames(actions) for old, new in names.items()}
     relinks = []
     for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):

@@ -32,12 +32,12 @@ def render(template: str, fields: Mapping[str, str]) -> str:
     """Render a template with captured fields.
 
     Raises:
-        TemplateError: a variable is missing, or a filter does not fit its value.
+        TemplateError: the template is refused, a variable is missing, or a filter does not fit its value.
     """
     import jinja2
 
     try:
-        return compile_template(template)(fields)
+        return _compiled(template)(fields)
     except jinja2.UndefinedError as error:
         raise MissingVariableError(str(error)) from None
     except (jinja2.TemplateError, TypeError, ValueError) as error:
@@ -45,16 +45,10 @@ def render(template: str, fields: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
-    """Compile a template.
-
-    Raises:
-        TemplateError: the template is not valid Jinja2, or uses more of Jinja2 than a name needs.
-    """
+def _compiled(template: str) -> Callable[[Mapping[str, str]], str]:
     return _environment().from_string(_tree(template)).render
 
 
-@lru_cache(maxsize=256)
 def _tree(template: str) -> jinja2.nodes.Template:
     import jinja2
 
@@ -70,7 +64,7 @@ def needed_variables(template: str) -> list[str]:
     """Return the variables that a template needs, sorted: all except those that an ``if`` tests.
 
     Raises:
-        TemplateError: as `compile_template`.
+        TemplateError: it is not valid Jinja2, or uses more of Jinja2 than a name needs.
     """
     from jinja2 import nodes
 

@@ -173,8 +173,6 @@ def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
 def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:
     """Yield the ``complete`` lines that would decide, for formats where only other checkpoints show what is missing."""
     torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
-    if not torn:
-        return
     needed_by: dict[str, tuple[Rule, set[str]]] = {}
     for name, (rule, _, needed) in parts_needed(found.every, rules).items():
         if name in torn:
@@ -190,8 +188,6 @@ def witnesses(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: 
     Without them, the torn one would count as whole.
     """
     torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
-    if not torn:
-        return {}
     series = {one.entry.name: one.series for one in every}
     complete: dict[tuple[object, ...], list[str]] = defaultdict(list)
     reasons: dict[tuple[object, ...], Reason] = {}

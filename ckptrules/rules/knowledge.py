@@ -100,17 +100,14 @@ SHAPES = {
 }
 
 
-def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
-    """Compile the patterns of pointer files; rules with formats have `TRACKERS` as well."""
-    return (*map(_pointer, values), *(Pattern(tracker, formats[0].place) for tracker in TRACKERS if formats))
+def compile_patterns(
+    values: Iterable[Value], usual: Iterable[str] = (), formats: Sequence[Rule] = ()
+) -> tuple[Pattern, ...]:
+    """Compile shell patterns or endings of names; rules with formats have the ``usual`` ones as well."""
+    return (*map(_pattern, values), *(Pattern(text, formats[0].place) for text in usual if formats))
 
 
-def compile_markers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
-    """Compile the endings of markers of unfinished checkpoints; rules with formats have `MARKERS` as well."""
-    return (*map(_pointer, values), *(Pattern(ending, formats[0].place) for ending in MARKERS if formats))
-
-
-def _pointer(value: Value) -> Pattern:
+def _pattern(value: Value) -> Pattern:
     if isinstance(value.data, str):
         return Pattern(value.data, value.place)
     keys = {key: item.data for key, item in value.items()}

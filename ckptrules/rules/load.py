@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError
-from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
+from ckptrules.engine.ruleset import Fault, Location, Pack, Rule, RuleError, RuleSet
 from ckptrules.engine.shapes import Either, Keys, ListOf, Number, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
@@ -233,22 +233,18 @@ def _compile_names(
         files=tuple(files),
         layout=tuple(value.data for value in merged["layout"].data) if "layout" in merged else (),
         targets=named.targets,
-        protected=_compile_patterns(merged.get("protected", [])),
-        ignored=_compile_patterns(merged.get("ignored", [])),
+        protected=knowledge.compile_patterns(merged.get("protected", [])),
+        ignored=knowledge.compile_patterns(merged.get("ignored", [])),
         legacy=named.legacy,
         sidecars=tuple(value.data for value in merged.get("sidecars", [])),
-        pointers=knowledge.compile_pointers(merged.get("pointers", []), named.formats),
+        pointers=knowledge.compile_patterns(merged.get("pointers", []), knowledge.TRACKERS, named.formats),
         facts=knowledge.compile_facts(merged.get("facts", []), faults),
-        unfinished=knowledge.compile_markers(merged.get("unfinished", []), named.formats),
+        unfinished=knowledge.compile_patterns(merged.get("unfinished", []), knowledge.MARKERS, named.formats),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
         leftovers=policies.compile_leftovers(merged.get("leftovers", [])),
     )
     return rules._replace(special=_special(rules))
-
-
-def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
-    return tuple(Pattern(value.data, value.place) for value in values)
 
 
 def _special(rules: RuleSet) -> str:
@@ -260,28 +256,19 @@ def _special(rules: RuleSet) -> str:
 
 def _naming_digest(rules: RuleSet) -> str:
     """Return a checksum of all that decides about names; places and examples do not."""
+    patterns = rules.protected, rules.ignored, rules.pointers, rules.unfinished
     parts = (
         rules.layout,
-        [
-            (
-                rule.id,
-                rule.reader or rule.match.pattern,
-                rule.template,
-                rule.folder,
-                rule.live,
-                rule.complete and rule.complete[:2],
-            )
-            for rule in (*rules.targets, *rules.legacy, *rules.formats)
-        ],
-        len(rules.targets),
-        len(rules.legacy),
-        [pattern.text for pattern in rules.protected],
-        [pattern.text for pattern in rules.ignored],
-        [(pattern.text, pattern.protects) for pattern in rules.pointers],
+        [[*map(_deciding, formats)] for formats in (rules.targets, rules.legacy, rules.formats)],
+        [[(pattern.text, pattern.protects) for pattern in several] for several in patterns],
         [(fact.file, *fact[2:]) for fact in rules.facts],
-        [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
         rules.part_folders,
         [(pack.name, pack.marks, pack.rules.naming_digest) for pack in rules.packs],
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _deciding(rule: Rule) -> tuple[object, ...]:
+    complete = rule.complete and rule.complete[:2]
+    return rule.id, rule.reader or rule.match.pattern, rule.template, rule.folder, rule.live, complete
