@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Problem
@@ -28,27 +27,6 @@ class Sidecar(NamedTuple):
     suffix: str
     shared: bool
     owner: str = ""
-
-
-def find_sidecars(
-    heads: Mapping[str, str], names: Collection[str], suffixes: Sequence[str]
-) -> dict[str, tuple[Sidecar, ...]]:
-    """Return the sidecars by head: names with one of the suffixes after the stem of a checkpoint or part.
-
-    ``heads`` maps each name of a checkpoint to its head.
-    """
-    sidecars: dict[str, tuple[Sidecar, ...]] = {}
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
-    for owner in heads if candidates else ():
-        by_stem[stem_of(owner)].append(owner)
-    for name in candidates:
-        suffix = suffix_of(name, suffixes)
-        belongs_to = {heads[owner]: owner for owner in by_stem.get(name.removesuffix(suffix), ())}
-        for head, owner in belongs_to.items():
-            own = Sidecar(name, suffix, len(belongs_to) > 1, owner)
-            sidecars[head] = (*sidecars.get(head, ()), own)
-    return sidecars
 
 
 def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -138,19 +138,20 @@ def _named(name: str, rules: RuleSet, folder: bool | None) -> Named:  # noqa: FB
 
 def is_claimed(name: str, rules: RuleSet) -> bool:
     """Return whether a directory of this name is a checkpoint or a sidecar, so that no directories are sought in it."""
-    try:
-        claimed = claim(name, rules, folder=True)
-        return claimed.kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
-    except SlowRuleError:
-        return True
+    return _kind_of_folder(name, rules) not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
 
 
 def is_ignored(name: str, rules: RuleSet) -> bool:
-    """Return whether the rules ignore a directory of this name."""
+    """Return whether the rules ignore a directory of this name, or take too long."""
+    return _kind_of_folder(name, rules) in ("ignored", "")
+
+
+def _kind_of_folder(name: str, rules: RuleSet) -> str:
+    """Return the kind of the claim on a directory; empty where the rules take too long."""
     try:
-        return claim(name, rules, folder=True).kind == "ignored"
+        return claim(name, rules, folder=True).kind
     except SlowRuleError:
-        return True
+        return ""
 
 
 def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:

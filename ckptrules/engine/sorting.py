@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, Named, Part
-from ckptrules.engine.companions import Sidecar, find_sidecars
+from ckptrules.engine.companions import Sidecar, suffix_of
 from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, NOT_READ, Entry, Listing, in_part_folder
-from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
+from ckptrules.engine.naming import CHECKPOINTS, Reader, reader, stem_of
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
 
@@ -118,12 +118,25 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
 def sidecars_of(
     heads: Mapping[str, str], names: Iterable[str], left_links: Iterable[Entry], listing: Listing, rules: RuleSet
 ) -> dict[str, tuple[Sidecar, ...]]:
-    """Return the sidecars by head: files and folders among the names that no rule claims, and the left links."""
+    """Return the sidecars by head: names with a suffix of the rules after the stem of a checkpoint, and the left links.
+
+    ``heads`` maps each name of a checkpoint to its head. ``names`` are those that are no checkpoints.
+    """
     can_belong = {entry.name for entry in listing.entries if entry.kind in HOLDING} if rules.sidecars else ()
-    sidecars = find_sidecars(heads, [name for name in names if name in can_belong], rules.sidecars)
+    candidates = sorted(name for name in names if name in can_belong and name.endswith(rules.sidecars))
+    sidecars: dict[str, tuple[Sidecar, ...]] = {}
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for owner in heads if candidates else ():
+        by_stem[stem_of(owner)].append(owner)
+    for name in candidates:
+        suffix = suffix_of(name, rules.sidecars)
+        belongs_to = {heads[owner]: owner for owner in by_stem.get(name.removesuffix(suffix), ())}
+        for head, owner in belongs_to.items():
+            own = Sidecar(name, suffix, len(belongs_to) > 1, owner)
+            sidecars[head] = (*sidecars.get(head, ()), own)
     for link in left_links:
-        if owner := heads.get(link.sibling or ""):
-            sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
+        if leads_to := heads.get(link.sibling or ""):
+            sidecars[leads_to] = (*sidecars.get(leads_to, ()), Sidecar(link.name, "", shared=False))
     return sidecars
 
 
