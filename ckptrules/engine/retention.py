@@ -11,7 +11,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import SKEW_NS, Around, Judged, Opinion, Others, both_ranks, is_misdated, misdated_of, yes
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS, human_size, human_time, taken
-from ckptrules.engine.ruleset import Assignment, Location, MaxDelete, Policy, PolicyLine, Reason, RuleSet
+from ckptrules.engine.ruleset import Assignment, Fault, Location, MaxDelete, Policy, PolicyLine, Reason, RuleSet
 
 SERIES = 3  # the least number of checkpoints for a note that a line keeps all or none
 
@@ -156,24 +156,7 @@ def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | N
 # --- a whole run ------------------------------------------------------------------------------------------------------
 
 
-class Excess(NamedTuple):
-    """How far a run would exceed ``max_delete``.
-
-    It would delete ``deletions`` of ``checkpoints``, but only ``allowed`` by the ``limit``, a key and its value.
-    """
-
-    deletions: int
-    checkpoints: int
-    allowed: int
-    limit: str
-    place: Location | None
-
-    def __str__(self) -> str:
-        what = f"{self.deletions} of {self.checkpoints} checkpoints would go"
-        return f"{what}, {self.deletions - self.allowed} more than max_delete allows ({self.limit})"
-
-
-def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
+def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Fault | None:
     """Return by how much plans together delete more than one run may; None where they do not."""
     deletions = checkpoints = 0
     for plan in plans:
@@ -185,7 +168,15 @@ def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
     if limit.percent is not None:
         allowed[f"percent: {limit.percent}"] = checkpoints * limit.percent // 100
     least = min(allowed, key=lambda text: allowed[text])
-    return Excess(deletions, checkpoints, allowed[least], least, limit.place) if deletions > allowed[least] else None
+    if deletions <= allowed[least]:
+        return None
+    more = f"{deletions - allowed[least]} more than max_delete allows ({least})"
+    hint = f"max_delete={deletions} allows this run, and without delete_old=1 it only renames"
+    return Fault(
+        limit.place or Location("command line"),
+        f"{deletions} of {checkpoints} checkpoints would go, {more}",
+        f"look at 'doit plan delete_old=1'; {hint}",
+    )
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

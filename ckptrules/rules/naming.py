@@ -133,9 +133,9 @@ def compile_naming(
         faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
     formats = tuple(filter(None, (compiler.format(value) for value in merged.get("formats", []))))
     ids: dict[str, Location] = {}
-    for what, rule in (*(("legacy rule", rule) for rule in legacy), *(("format", rule) for rule in formats)):
+    for rule in (*legacy, *formats):
         if rule.id in ids:
-            faults.append(Fault(rule.place, f"{what} '{rule.id}' stands in {ids[rule.id].file_line} already"))
+            faults.append(Fault(rule.place, f"{rule.called} stands in {ids[rule.id].file_line} already"))
         ids.setdefault(rule.id, rule.place)
     renamed = compiler.renamed(merged.get("rename", []), (*formats, *theirs), targets)
     with_targets = [rule._replace(pack="") for rule in renamed]

@@ -99,15 +99,15 @@ def compile_policies(
     values: Mapping[str, Value], rules: Sequence[Rule], faults: list[Fault], *, metrics_in_files: bool
 ) -> dict[str, Policy]:
     """Compile policies. The metrics that ``rules`` capture are known; with ``metrics_in_files``, any may be."""
-    policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
+    policies = {}
     for name, value in values.items():
+        policy = policies[name] = _compile_policy(name, value, faults)
         for group in per.data if (per := value.get("per")) else ():
             faults += _uncaptured(group.data, rules, group.place, f"retention policy '{name}': per")
-    for policy in policies.values():
         faults += _useless_lines(policy)
-        what = f"retention policy '{policy.name}': keep_best"
         for line in policy.lines:
             if line.key == "keep_best" and not metrics_in_files:
+                what = f"retention policy '{name}': keep_best"
                 faults += unknown_metric(line.value.metric, rules, line.place or policy.place, what)
     return policies
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.measures import NS
-from ckptrules.engine.retention import Excess, by_tree, too_many
-from ckptrules.engine.ruleset import MaxDelete
+from ckptrules.engine.retention import by_tree, too_many
+from ckptrules.engine.ruleset import Fault, MaxDelete
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
@@ -62,8 +62,8 @@ def experiments(
     notes += tree_notes
     excess = refuse_too_many(session, job, jobs)
     if excess:
-        notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
-    header = {**job.header, "refused": str(excess) if excess else None}
+        notes.append(f"Nothing would be deleted: {excess.fact}.\n    hint: {excess.hint}")
+    header = {**job.header, "refused": excess.fact if excess else None}
     silent: list[Directory] = []  # directories that are up to date, and in which the rules understand no name
     counted = understood and (lambda total: understood(total) - len(silent))
     session.contexts[base] = RunContext(
@@ -235,7 +235,7 @@ def unseen_writers(session: Session, base: str, job: Job) -> Iterator[str]:
         yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 
-def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Excess | None:
+def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Fault | None:
     """Plan all selected directories, and return by how much these plans exceed ``max_delete``; None if they do not.
 
     Raises:
@@ -248,21 +248,13 @@ def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Excess | None:
 
     excess = too_many(limit, (decided_of(own, found).plan for own, found in jobs))
     if excess and not job.options.dry_run:
-        raise OptionError(str(excess), advice(excess), str(excess.place or "command line"))
+        raise OptionError(excess.fact, excess.hint, str(excess.place))
     return excess
 
 
 def as_limit(text: str) -> MaxDelete:
     """Read ``25`` (checkpoints) or ``20%`` (of them) as a limit."""
     return MaxDelete(None, int(text[:-1])) if text.endswith("%") else MaxDelete(int(text), None)
-
-
-def advice(excess: Excess) -> str:
-    """Return the hint for a run that would delete too many."""
-    return (
-        f"look at 'doit plan delete_old=1'; max_delete={excess.deletions} allows this run, "
-        "and without delete_old=1 it only renames"
-    )
 
 
 def do(
