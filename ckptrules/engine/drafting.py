@@ -45,6 +45,7 @@ _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as in rules, other digits 
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no number of epochs or steps
 _METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
+_KEY = re.compile(r"[^A-Za-z0-9]*[A-Za-z]+[^A-Za-z0-9]*\Z")  # the word that explains a number
 
 
 def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str]:
@@ -58,7 +59,7 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     Args:
         name: the name that the format must fit.
         others: names that no rule knows. If some look like checkpoints and differ in more than numbers, the text before
-            the number is the run (``encoder_5.pt``, ``decoder_7.pt``), and none may follow it.
+            the number, or before its word, is the run (``encoder_5.pt``, ``decoder_7.pt``), and none may follow it.
         folder: whether the name is of a folder.
     """
     if not name.isprintable():
@@ -80,7 +81,11 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
         return []
     pattern = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
     if first and (beside or of_run):
-        pattern[:first] = [f"(?P<run>{''.join(pattern[:first])})"]
+        text = pieces[first - 1]
+        key = _KEY.search(text) if fields.get(first, "number") != "number" else None
+        end = key.start() if key else len(text)
+        run = "".join([*pattern[: first - 1], _escaped(text[:end])])
+        pattern[:first] = [f"(?P<run>{run})" if run else "", _escaped(text[end:])]
     match = "".join(pattern) + _escaped(ending[0] if ending else "")
     read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
     word = re.search(r"[A-Za-z]+", stem)

@@ -26,8 +26,8 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     ),
     "net_seed1_ep30.pt": (
         ["net_seed2_ep50.pt"],
-        r"(?P<run>net_seed\d+_ep)(?P<epoch>\d+)\.pt",
-        {"run": "net_seed1_ep", "epoch": "30"},
+        r"(?P<run>net_seed\d+)_ep(?P<epoch>\d+)\.pt",
+        {"run": "net_seed1", "epoch": "30"},
     ),
     "m_step5_rank0.pt": (
         ["m_step5_rank1.pt", "m_step6_rank0.pt"],
@@ -43,8 +43,8 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "enc_5.pt": (["enc_6.pt", "dec_7.pt"], r"(?P<run>enc_)(?P<number>\d+)\.pt", {"run": "enc_", "number": "5"}),
     "a_net7_ep5.pt": (
         ["a_net7_ep6.pt", "b.pt"],
-        r"(?P<run>a_net7_ep)(?P<epoch>\d+)\.pt",
-        {"run": "a_net7_ep", "epoch": "5"},
+        r"(?P<run>a_net7)_ep(?P<epoch>\d+)\.pt",
+        {"run": "a_net7", "epoch": "5"},
     ),
     "m_ep3_iter400_x.bin": ([], r"m_ep(?P<epoch>\d+)_iter(?P<step>\d+)_x\.bin", {"epoch": "3", "step": "400"}),
     "it's-7": (["it's-8"], r"it's-(?P<number>\d+)", {"number": "7"}),
