@@ -44,8 +44,8 @@ def cut_short(
     purpose is recognised as soon as it saves again. But nobody knows whether it is on purpose: the last save that has
     all its files and more stays in any case.
 
-    An earlier save is cut short if it lacks what the two saves before it, and the two after it, all have. The one right
-    before it stays.
+    An earlier save is cut short if it lacks what the two whole saves before it, and the two after it, all have. Those
+    before it stay.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
     endings, or lie in a folder. ``unwhole`` are the names of checkpoints that are not whole for another reason. They
@@ -64,9 +64,10 @@ def cut_short(
     showing: dict[str, Reason] = {}
     for saves in joined(trainings):
         files = {order: _files(saves[order]) for order in sorted(saves)}
-        for torn, stay in (_of_newest(saves, files, unwhole), _of_others(saves, files, unwhole)):
-            short |= torn
-            showing |= stay
+        newest, before = _of_newest(saves, files, unwhole)
+        others, around = _of_others(saves, files, {*unwhole, *newest} if newest else unwhole)
+        short |= newest | others
+        showing |= before | around
     return short, showing
 
 
@@ -120,21 +121,26 @@ def _of_newest(
 
 
 def _of_others(
-    saves: Saves, files: Mapping[Order, Files], unwhole: Collection[str]
+    saves: Saves, files: dict[Order, Files], unwhole: Collection[str]
 ) -> tuple[dict[str, Reason], dict[str, Reason]]:
     """Return `cut_short` for the saves of a training that have some before and after them."""
     short, showing = dict[str, Reason](), dict[str, Reason]()
-    orders = [*files]
-    for at, order in enumerate(orders[1:-1], start=1):
-        near = (*orders[max(0, at - NEAR) : at], *orders[at + 1 : at + 1 + NEAR])
-        common = {role for role in files[near[0]] if all(role in files[one] for one in near)}
-        whole = [one for one in saves[order] if one.entry.name not in unwhole]
-        has = files[order] if len(whole) == len(saves[order]) else _files(whole)
-        if (lost := common.difference(has)) and lost != common:
-            path = min(files[orders[at - 1]][role] for role in lost)
+    whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in files}
+    before = list[Order]()
+    after = [order for order in reversed(files) if len(whole[order]) == len(saves[order])]
+    for order, here in whole.items():
+        if is_whole := after[-1:] == [order]:
+            after.pop()
+        around = [files[one] for one in (*before[-NEAR:], *after[-NEAR:])] if before and after else [Files()]
+        common = {role for role in around[0] if all(role in one for one in around)}
+        lost = common.difference(files[order] if is_whole else _files(here))
+        if lost and lost != common:
+            path = min(files[before[-1]][role] for role in lost)
             why = f"nothing like {path} was saved with it, as in the saves before and after it"
-            short |= {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole}
-            showing |= _names(saves, [orders[at - 1]], f"it shows what {whole[0].entry.name} lacks")
+            short |= {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in here}
+            showing |= _names(saves, before[-NEAR:], f"it shows what {here[0].entry.name} lacks")
+        elif is_whole:
+            before.append(order)
     return short, showing
 
 

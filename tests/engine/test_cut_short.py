@@ -336,13 +336,16 @@ def test_a_number_of_parts_that_no_name_has_is_not_asked_of_a_folder() -> None:
 @pytest.mark.parametrize(
     ("saves", "torn", "goes"),
     [
-        ("GD GD G GD", "3", "G1 D1"),
-        ("GD GD G! GD", "3", "G1 D1"),  # its other file is there and empty
+        ("GD GD G GD", "3", ""),
+        ("GD GD GD G GD", "4", "G1 D1"),
+        ("GD GD G! GD", "3", ""),  # its other file is there and empty
         ("GD G GD", "2", ""),
         ("GD G GD G", "", "G1 G2"),  # each second save has less
         ("GD GD G GD G GD", "", "G1 D1 G2 D2 G3 G4"),
         ("GD GD G G", "", "G1"),  # it saves less since the third: the last with both stays
-        ("GD GD G GD GD GD", "3", "G1 D1 G4 D4"),
+        ("GD GD G GD GD GD", "3", "G4 D4"),
+        ("GD GD G GD GD D GD GD", "36", ""),
+        ("GD GD G GD GD D", "36", ""),
         ("G G GD GD", "", "G1 G2"),  # it saves more since the third
         ("G GD GD GD", "", "G1 G2 D2"),
     ],
