@@ -234,7 +234,7 @@ def pack_batch(session: Session, options: Options, results: Results, batch: list
         for ready, why in zip(batch, answers, strict=True):
             with results.trying(ready.place.experiment):
                 if isinstance(why, Lost):
-                    unfinished.drop_partial(ready.place.path)
+                    unfinished.drop_archive(ready.place.path)
                     raise ArchiveError(f"was not packed: {why.why}")
                 if why:
                     raise ArchiveError(why)

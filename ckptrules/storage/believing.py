@@ -60,49 +60,34 @@ def open_state(root: str, path: str = STATE, opener: Opener = open_folder) -> co
     return open_below(root, path, believed)
 
 
-def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:
-    """Open a file of the state for reading.
+def open_believed(directory: int, name: str, place: str, names: int = 1, flags: int = os.O_RDONLY) -> int:
+    """Open a file of the state.
 
     Args:
         directory: its folder, open.
         name: its name in it.
         place: the path of the folder, for messages.
         names: how many names (hard links) the file may have.
+        flags: as `os.open` takes them.
 
     Raises:
         FileNotFoundError: it is missing.
-        StateError: it is no plain file, has more names, or is not believed (`refuse_unbelieved`).
+        StateError: it is no plain file, has more names, is not believed (`refuse_unbelieved`), or cannot be opened.
     """
+    path = os.path.join(place, name)
+    refuse_other_kinds(os.lstat(name, dir_fd=directory), path, names)
     try:
-        file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
-    except OSError as error:
-        raise clearer_error(error, directory, name, place) from None
-    return believed_file(file, directory, os.path.join(place, name), names)
-
-
-def believed_file(file: int, directory: int, path: str, names: int = 1) -> int:
-    """Return an open file of the state; close it and raise StateError as `open_believed` does."""
+        file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
+    except PermissionError as error:
+        raise StateError(path, f"cannot be opened: {why_of(error)}", SHARE) from None
     try:
         status = os.fstat(file)
-        refuse_other_kinds(status, path, names)
+        refuse_other_kinds(status, path, names)  # again: it may be another one by now
         refuse_unbelieved(status, os.fstat(directory), path)
     except OSError:
         os.close(file)
         raise
     return file
-
-
-def clearer_error(error: OSError, directory: int, name: str, place: str) -> OSError:
-    """Return the error to raise where a file of the state cannot be opened: a clearer one, or ``error`` itself."""
-    path = os.path.join(place, name)
-    try:
-        refuse_other_kinds(os.lstat(name, dir_fd=directory), path)
-    except StateError as better:
-        return better
-    except OSError:
-        return error
-    fact = f"cannot be opened: {why_of(error)}"
-    return StateError(path, fact, SHARE) if isinstance(error, PermissionError) else error
 
 
 def refuse_other_kinds(status: os.stat_result, path: str, names: int = 1) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import NamedTuple
 
 from ckptrules.engine.entries import Spot
 from ckptrules.storage import reading, streams
@@ -72,33 +71,21 @@ def is_marked(folders: Folders, here: Spot, there: Spot, marks: str) -> bool:
     """Return whether two files have these marks.
 
     A file is recognised by inode, size and time. With another inode, as in a copy of the tree, it is recognised by
-    size, time and edges. Marks in earlier journals have no edges: there the two files must differ in size or time.
+    size, time and edges.
     """
-    one, other = (_Mark(*text.split(".")) for text in marks.split(" "))
-    alike = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
-    return all(
-        _has_mark(folders.descriptor(spot.directory), spot.name, seen, alike=alike)
-        for spot, seen in ((here, one), (there, other))
-    )
+    pairs = zip((here, there), marks.split(" "), strict=True)
+    return all(_has_mark(folders.descriptor(spot.directory), spot.name, seen) for spot, seen in pairs)
 
 
-class _Mark(NamedTuple):
-    inode: str
-    size: str
-    mtime_ns: str
-    edges: str = ""
-
-
-def _has_mark(directory: int, name: str, seen: _Mark, *, alike: bool) -> bool:
+def _has_mark(directory: int, name: str, seen: str) -> bool:
     status = os.lstat(name, dir_fd=directory)
-    if (str(status.st_size), str(status.st_mtime_ns)) != (seen.size, seen.mtime_ns):
+    inode, size, mtime_ns, *edges = seen.split(".")
+    if (str(status.st_size), str(status.st_mtime_ns)) != (size, mtime_ns):
         return False
-    if str(status.st_ino) == seen.inode:
+    if str(status.st_ino) == inode:
         return True
-    if not seen.edges:
-        return not alike
     with reading.open_file_in(directory, name) as file:
-        return _edges(file, status.st_size) == seen.edges
+        return [_edges(file, status.st_size)] == edges
 
 
 def _edges(file: int, size: int) -> str:

@@ -56,12 +56,11 @@ def remove_link(folders: Folders, here: Spot, text: str) -> None:
         os.unlink(here.name, dir_fd=directory)  # the workplace lies on another file system
         return
     try:
-        fault: OSError | None = None if _has_text(work, temporary, text) else Changed(here.name, LINK_CHANGED)
-    except OSError as error:
-        fault = error
-    if fault:
+        if not _has_text(work, temporary, text):
+            raise Changed(here.name, LINK_CHANGED)
+    except OSError:
         rename(work, temporary, here.name, directory)
-        raise fault
+        raise
     _drop_link(work, temporary)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.entries import (
@@ -34,20 +34,21 @@ SHARD = re.compile(
 )
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # others may be empty marks
 NO_FILE = -1  # the newest time in a directory without files
+Leaves = Callable[[str], bool]  # whether a path, which begins with the name of a directory, will be moved out of it
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
-def identify(directory: int, name: str, without: Container[str] = ()) -> Identity:
+def identify(directory: int, name: str, leaves: Leaves | None = None) -> Identity:
     """Return by what a name in an open directory is recognised later (`stands_for`).
 
-    If it is a directory, the paths ``without``, which begin with the name, do not count.
+    If it is a directory, paths that it ``leaves`` do not count.
 
     Raises:
         OSError: the name is free, or cannot be looked at.
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
-        return walk_folder(directory, name, without).identity
+        return walk_folder(directory, name, leaves).identity
     return identity_of(status)
 
 
@@ -58,9 +59,9 @@ def identify_at(root: str, path: str) -> Identity:
         return identify(directory, name)
 
 
-def stands_for(directory: int, name: str, identity: Identity, without: Container[str] = ()) -> bool:
+def stands_for(directory: int, name: str, identity: Identity, leaves: Leaves | None = None) -> bool:
     """Return whether a name in an open directory still has this identity; as `identify`."""
-    return is_known_by(identify(directory, name, without), identity)
+    return is_known_by(identify(directory, name, leaves), identity)
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -151,11 +152,11 @@ class Inside(NamedTuple):
     files: tuple[str, ...]
 
 
-def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Inside:
+def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Inside:
     """Walk through a directory: its size is the bytes of all files, its time the newest of theirs (or `NO_FILE`).
 
     A link counts as one byte and has no time: when it gets another text, the directory is still the same checkpoint.
-    The paths ``without``, which begin with the name, are passed over.
+    Paths that it ``leaves`` are passed over.
     """
     # Not above: a run that looks into no folder does not need them.
     from ckptrules.engine.counted import OF_EACH_SAVE, of_kinds, why_ranks_lack, why_too_few
@@ -165,8 +166,9 @@ def walk_folder(directory: int, name: str, without: Container[str] = ()) -> Insi
     failed: list[OSError] = []
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
         walk.ahead.remove(folder)
-        for some in (directories, names) if without else ():
-            some[:] = [one for one in some if os.path.join(folder, one) not in without]
+        if leaves:
+            for some in (directories, names):
+                some[:] = [one for one in some if not leaves(os.path.join(folder, one))]
         walk.torn.append(why_too_few(filter(SHARD.fullmatch, names)))
         for one in (*names, *directories):
             walk.look_at(folder, one, inner, names)

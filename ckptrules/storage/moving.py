@@ -203,13 +203,12 @@ def swap(
     try:
         if as_expected():
             return True
-        why: OSError = Changed(name, fact)
-    except OSError as error:
-        why = error
-    try:
-        _rename_with(EXCHANGE, spare_directory, spare, directory, name)
-    except OSError as error:
-        if isinstance(why, Changed):
-            raise Changed(name, f"{fact}; what came there cannot go back: {why_of(error)}") from None
+        raise Changed(name, fact)
+    except OSError as why:
+        try:
+            _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+        except OSError as error:
+            if isinstance(why, Changed):
+                raise Changed(name, f"{fact}; what came there cannot go back: {why_of(error)}") from None
+            raise
         raise
-    raise why

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from ckptrules.engine.entries import Spot, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
-from ckptrules.storage.believing import believed_file, clearer_error
+from ckptrules.storage.believing import open_believed
 from ckptrules.storage.metadata import PRIVATE
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, open_below
-from ckptrules.storage.writing import remove, temporary_name
+from ckptrules.storage.writing import new_file, remove, temporary_name
 
 WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the name in the workplace of a new link that is to be exchanged with an old one
@@ -71,15 +71,12 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
         StateError: it is no plain file, has several names, is not believed, or cannot be written.
     """
     try:
-        file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
+        file = open_believed(directory, name, place, flags=flags)
     except FileNotFoundError:
         try:
             return make_file(directory, name, place, flags)
         except FileExistsError:  # another process has just made it
             return open_own(directory, name, place, flags)
-    except OSError as error:
-        raise clearer_error(error, directory, name, place) from None
-    believed_file(file, directory, os.path.join(place, name))
     share(file, directory, is_new=False)
     return file
 
@@ -93,13 +90,13 @@ def make_own(outputs_dir: str, name: str) -> None:
 def keeps_modes(outputs_dir: str) -> bool:
     """Return whether the file system of the state keeps the mode of a file (FAT does not): try it."""
     name = temporary_name("mode-")
-    with contextlib.suppress(OSError), open_below(outputs_dir, STATE) as directory:
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
-        try:
-            return not os.fstat(file).st_mode & stat.S_IWOTH
-        finally:
-            os.close(file)
-            os.unlink(name, dir_fd=directory)
+    with (
+        contextlib.suppress(OSError),
+        open_below(outputs_dir, STATE) as directory,
+        new_file(directory, name, 0o600) as file,
+    ):
+        os.unlink(name, dir_fd=directory)
+        return not os.fstat(file).st_mode & stat.S_IWOTH
     return True
 
 

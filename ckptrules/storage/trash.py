@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Step
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.state_folder import TRASH, TRASH_SUFFIX, pointer_of
-from ckptrules.storage.base import Changed, Stat, Storage, identity_of, is_known_by
+from ckptrules.storage.base import Changed, Storage, identity_of, is_known_by
 
 NOT_IN_TRASH = "is not in the trash"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
@@ -33,13 +33,15 @@ class TrashUse(NamedTuple):
 class TrashItem(NamedTuple):
     """A name in the trash: the run that put it there, the directory it was in, its name there, and its bytes.
 
-    The bytes of a file with several names count with the last of them, and not at all if one of them is elsewhere.
+    The bytes of a file with several names (``shared``) count with the last of them, and not at all if one of them is
+    elsewhere.
     """
 
     run: str
     directory: str
     name: str
     size: int
+    shared: tuple[HardLinks, ...] = ()
 
     @property
     def path(self) -> str:
@@ -88,7 +90,7 @@ def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:
 
     The old text of a pointer file counts with its bytes, but not as a name.
     """
-    found: list[tuple[TrashItem, Sequence[HardLinks]]] = []
+    found: list[TrashItem] = []
     for run in trash_runs(storage) if runs is None else runs:
         with contextlib.suppress(OSError):
             found += _found(storage, run)
@@ -126,26 +128,20 @@ def free_at_once(storage: Storage, step: Step) -> None:
     storage.remove(path)
 
 
-def _found(storage: Storage, run: str) -> Iterator[tuple[TrashItem, Sequence[HardLinks]]]:
-    """Yield what a run has in the trash, each with those of its files that have several names."""
-    top = f"{TRASH}/{run}"
-    for folder, name, stat in _walk(storage, top):
-        directory = os.path.relpath(folder, top)
-        yield TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared
-
-
-def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, str, Stat]]:
-    """Yield what was moved to a folder of the trash, or below it: its folder, its name, and its `Stat`."""
-    here = sorted(storage.list(folder))
-    for name, stat in here:
-        if name.endswith(TRASH_SUFFIX):
-            if stat.kind == "directory":  # it was moved as a whole
-                with contextlib.suppress(OSError):  # the bytes of a folder that we may not read stay unknown
-                    stat = storage.stat(f"{folder}/{name}")  # noqa: PLW2901
-            yield folder, name, stat
-    for name, stat in here:
-        if stat.kind == "directory" and not name.endswith(TRASH_SUFFIX):
-            yield from _walk(storage, f"{folder}/{name}")
+def _found(storage: Storage, run: str, directory: str = ".") -> Iterator[TrashItem]:
+    """Yield what a run has moved to the trash from a directory, or from below it; each with all of its bytes."""
+    here = os.path.normpath(os.path.join(TRASH, run, directory))
+    folders = []
+    for name, stat in sorted(storage.list(here)):
+        if not name.endswith(TRASH_SUFFIX):
+            folders += [name] * (stat.kind == "directory")
+            continue
+        if stat.kind == "directory":  # it was moved as a whole
+            with contextlib.suppress(OSError):  # the bytes of a folder that we may not read stay unknown
+                stat = storage.stat(f"{here}/{name}")  # noqa: PLW2901
+        yield TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size, stat.shared)
+    for name in folders:
+        yield from _found(storage, run, os.path.normpath(os.path.join(directory, name)))
 
 
 def _empty(storage: Storage, folder: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
@@ -177,12 +173,12 @@ def _removed(storage: Storage, path: str) -> dict[str, OSError]:
     return {}
 
 
-def _each_once(items: Iterable[tuple[TrashItem, Sequence[HardLinks]]]) -> Iterator[TrashItem]:
+def _each_once(items: Iterable[TrashItem]) -> Iterator[TrashItem]:
     """Give each item the bytes that are freed by removing it after those before it: so all add up to what is freed."""
     gone = Counter[tuple[int, int]]()
-    for item, shared in items:
+    for item in items:
         size = item.size
-        for link in shared:
+        for link in item.shared:
             gone[link[:2]] += link.here
             size += link.size * ((gone[link[:2]] == link.names) - link.here)
         yield item._replace(size=size)

@@ -4,84 +4,65 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Recipe
-from ckptrules.storage import believing, reading, streams
+from ckptrules.storage import reading, streams
 from ckptrules.storage.base import CHANGED
-from ckptrules.storage.believing import clearer_error
 from ckptrules.storage.copying import clone
 from ckptrules.storage.looking import identity_of
 from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_refuse
 from ckptrules.storage.moving import rename, status_of
-from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
+from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
-from ckptrules.storage.writing import NEW, new_file, remove, skip, temporary_name, undo_on_error, write, write_file
+from ckptrules.storage.writing import (
+    NEW,
+    new_file,
+    remove,
+    remove_temporary_files,
+    skip,
+    temporary_file,
+    temporary_name,
+    undo_on_error,
+    write,
+    write_file,
+)
 
-PARTIAL = ".{}.partial"  # the name of an archive or backup until it is whole
+PARTIAL = ".{}.partial"  # the name of a backup until it is whole
 TRIES = 5  # to remove a folder while somebody writes into it
 
 
 @contextlib.contextmanager
 def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
-    """Give a file to write an archive to, and its hidden path; rename it to ``path`` at the end, or remove it on error.
+    """Give a file to write an archive to, and its temporary path; rename it to ``path`` at the end.
+
+    After an error, it is removed; so is what killed processes have left of that archive.
 
     Raises:
         FileExistsError: the name is taken.
-        BlockingIOError: another run is writing the archive.
     """
+    drop_archive(path)
     folder, name = os.path.split(os.path.abspath(path))
-    partial = PARTIAL.format(name)
     with open_below(folder, "") as directory:
-        _remove_partial(directory, partial, folder)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
         mode = 0o664 & os.fstat(directory).st_mode
-        with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
-            _lock(file.fileno())
-            with undo_on_error(os.unlink, partial, dir_fd=directory):
-                yield file, os.path.join(folder, partial)
-                file.flush()
-                os.fsync(file.fileno())
-                rename(directory, partial, name)
+        with (
+            temporary_file(directory, name, (), mode) as (descriptor, temporary),
+            open(descriptor, "wb", closefd=False) as file,
+        ):
+            yield file, os.path.join(folder, temporary)
+            file.flush()
+            os.fsync(descriptor)
+            rename(directory, temporary, name)
         os.fsync(directory)
 
 
-def drop_partial(path: str) -> None:
-    """Remove what a killed process has left of an archive; if that fails, the next run tries again."""
+def drop_archive(path: str) -> None:
+    """Remove what killed processes have left of an archive; if that fails, the next run tries again."""
     folder, name = os.path.split(os.path.abspath(path))
     with contextlib.suppress(OSError), open_below(folder, "") as directory:
-        _remove_partial(directory, PARTIAL.format(name), folder)
-
-
-def _remove_partial(directory: int, name: str, folder: str) -> None:
-    """Remove what an interrupted run left of an archive.
-
-    Raises:
-        BlockingIOError: another run is writing it.
-        OSError: it is no plain file, or cannot be removed.
-    """
-    try:
-        file = os.open(name, os.O_RDWR | NO_TRICKS, dir_fd=directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise clearer_error(error, directory, name, folder) from None
-    try:
-        believing.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
-        _lock(file)
-        os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(file)
-
-
-def _lock(file: int) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, "another run is writing it") from None
+        remove_temporary_files(directory, name)
 
 
 @contextlib.contextmanager

@@ -67,10 +67,11 @@ def temporary_file(directory: int, name: str, content: Iterable[bytes], mode: in
 
 
 def remove_temporary_files(directory: int, name: str) -> None:
-    """Remove the temporary files of a name that killed processes left (see `temporary_file`)."""
+    """Remove the temporary files of a name that killed processes left (see `temporary_file`), as far as possible."""
     of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d{{19}}{re.escape(TEMPORARY)}")  # as `temporary_name`
     for left in filter(of_ours.fullmatch, os.listdir(directory)):
-        os.unlink(left, dir_fd=directory)
+        with contextlib.suppress(OSError):
+            os.unlink(left, dir_fd=directory)
 
 
 def write_report(path: str, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import gzip
 import io
 import os
@@ -277,15 +276,6 @@ def test_an_archive_that_was_written_to_since_is_read_and_is_not_up_to_date(proj
     project.doit(*command)
     os.truncate(archive / "old_1.tar.zst", 1000)
     assert "old_1.tar.zst is there already, and is damaged or cut off: " in project.doit(*command, check=1)
-
-
-def test_an_archive_that_another_run_is_writing_is_left_to_it(project: Project) -> None:
-    partial = make(project) / ".old_1.tar.zst.partial"
-    with partial.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        told = project.doit("archive", "experiments=old_1", "archive_dir=archive", check=1)
-    assert "Problem: old_1: another run is writing it\n" in told
-    assert partial.exists()
 
 
 def test_an_archive_without_its_manifest_beside_is_believed_after_reading_it(project: Project) -> None:

@@ -224,7 +224,7 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
             put(project, f"scripts/{name}", before.encode())
 
     def texts() -> dict[str, str]:
-        return {path.name: path.read_text() for path in sorted((project.folder / "scripts").glob("[ab].*"))}
+        return {path.name: path.read_text() for path in sorted((project.folder / "scripts").glob("?.??"))}
 
     begin()
     changes = crash.run_in_turn(project.folder, "refs", "apply=1").changes

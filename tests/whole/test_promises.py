@@ -127,8 +127,9 @@ def test_what_an_interrupted_archive_left_does_not_get_into_the_next(project: Pr
     project.make({f"old/checkpoints/{OLD}": 5000})
     start, archive = project.tree(), project.folder / "archive"
     archive.mkdir()
-    (archive / ".old.tar.zst.partial").write_bytes(b"left over" * 10_000)
+    (archive / "old.tar.zst.7-1700000000000000000.tmp").write_bytes(b"left over" * 10_000)
     project.doit("archive", "experiments=old", "archive_dir=archive")
+    assert sorted(os.listdir(archive)) == ["old.tar.zst", "old.tar.zst.manifest.json"]
     assert (archive / "old.tar.zst").stat().st_size < 10_000
     project.doit("unarchive", "archive=archive/old.tar.zst")
     assert project.tree() == start

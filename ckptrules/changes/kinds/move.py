@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Container
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
@@ -91,21 +90,14 @@ class Move(Kind):
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
 
-class _Leaving(Container[str]):
-    """The paths below a directory that earlier steps move away; to list them for each directory would be quadratic."""
-
-    def __init__(self, directory: str, left: Container[Spot]) -> None:
-        self._directory, self._left = directory, left
-
-    def __contains__(self, path: object) -> bool:
-        folder, name = os.path.split(os.path.join(self._directory, str(path)))
-        return Spot(folder, name) in self._left
-
-
 def _will_stand(folders: Folders, step: Step, ahead: Ahead) -> bool:
     """Return whether a directory has its identity without the names that earlier steps move out of it."""
-    leaving = _Leaving(step.directory, ahead.left)
-    return looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, leaving)
+
+    def leaves(path: str) -> bool:  # to list them for each directory would be quadratic
+        folder, name = os.path.split(os.path.join(step.directory, path))
+        return Spot(folder, name) in ahead.left
+
+    return looking.stands_for(folders.descriptor(step.directory), step.name, step.identity, leaves)
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
