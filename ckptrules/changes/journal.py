@@ -34,12 +34,16 @@ class JournalError(OSError):
 
 
 class UnitRef(NamedTuple):
-    """The place of a unit in the journals: the run, the process, the number of the intent, the index in it."""
+    """The place of a unit in the journals: the run, the process, the number of the intent, the index in it.
+
+    ``own`` says that the journal is in the user's own state: there it may have the same name as one in the tree.
+    """
 
     run: str
     process: str
     intent: int
     place: int
+    own: bool = False
 
 
 class Journal:
@@ -71,7 +75,7 @@ class Journal:
         if any(unit.shared for unit in units):
             row["shared"] = [unit.shared for unit in units]
         if takes_back:
-            row["takes_back"] = [list(ref) for ref in takes_back]
+            row["takes_back"] = [list(ref[:4]) for ref in takes_back]  # of journals beside this one
         if kept:
             row["kept"] = kept
         nothing = outcome_of(self._number, dict.fromkeys(range(len(units)), "not begun, as it could not be recorded"))

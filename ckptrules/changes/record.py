@@ -91,7 +91,7 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
             if header is None:
                 header = _checked_header(row)
             elif kind == "intent":
-                intents[row["intent"]] = _intent(row, run)
+                intents[row["intent"]] = _intent(row, run, own=own)
             elif kind == "outcome":
                 failed = {int(place): str(why) for place, why in row["failed"].items()}
                 freed = tuple(int(place) for place in row["freed"])
@@ -110,7 +110,8 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
 
 def unit_refs(record: RunRecord, intent: Intent) -> Iterable[UnitRef]:
     """Yield the references to the units of an intent."""
-    return (UnitRef(record.run, record.process, intent.number, place) for place in range(len(intent.units)))
+    places = range(len(intent.units))
+    return (UnitRef(record.run, record.process, intent.number, place, record.own) for place in places)
 
 
 def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,10 +120,10 @@ def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _intent(row: Mapping[str, Any], run: str) -> Intent:
+def _intent(row: Mapping[str, Any], run: str, *, own: bool) -> Intent:
     shared = row.get("shared") or [()] * len(row["units"])
     units = tuple(_unit(*unit)._replace(shared=_links(links)) for unit, links in zip(row["units"], shared, strict=True))
-    takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place)) for r, p, i, place in row.get("takes_back", ()))
+    takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place), own) for r, p, i, place in row.get("takes_back", ()))
     if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
         raise ValueError("'takes_back' does not fit the units")
     kept = int(row.get("kept", 0))

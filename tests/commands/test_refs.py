@@ -89,6 +89,25 @@ def test_the_change_is_shown_applied_and_taken_back(project: Project) -> None:
     assert (project.outputs / "one/checkpoints" / NEW).exists()
 
 
+def test_an_undo_takes_back_renames_and_texts_of_one_run(project: Project) -> None:
+    """Their journals have one name, and were taken for one: the renames stayed for ever."""
+    prepare(project, "one")
+    script = f"load('one/checkpoints/{OLD}')\n".encode()
+    put(project, "scripts/a.py", script)
+    project.make({"one/checkpoints/epoch=4-step=50.ckpt": 60})
+    before = project.tree()
+    project.doit("migrate", "refs", "--apply")
+    assert NEW.encode() in (project.folder / "scripts/a.py").read_bytes()
+    assert project.tree() != before
+    for _ in range(2):
+        project.doit("undo")
+        assert (project.tree(), (project.folder / "scripts/a.py").read_bytes()) == (before, script)
+        newest = project.doit("history").splitlines()[1].split()[0]
+        project.doit("undo", f"run={newest}")
+        assert NEW.encode() in (project.folder / "scripts/a.py").read_bytes()
+        assert project.tree() != before
+
+
 def test_an_undo_leaves_what_was_edited_since(project: Project) -> None:
     prepare(project, "one")
     put(project, "scripts/run.sh", f"one/checkpoints/{OLD}\n".encode())
