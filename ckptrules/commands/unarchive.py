@@ -24,7 +24,6 @@ from ckptrules.storage import making, unfinished
 from ckptrules.storage.base import FULL
 from ckptrules.vault import space, tar, unpacking
 from ckptrules.vault.backups import difference
-from ckptrules.vault.copies import Failed
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
 from ckptrules.vault.unpacking import Unpacked, Unpacking
@@ -132,13 +131,14 @@ def bring_batch(session: Session, options: Options, back: BroughtBack, batch: Se
         session.each(unpacking.unpack_in_worker, unpacking.in_shares(batch, folder, room)) as answers,
     ):
         for one, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Failed) and answer.number in FULL and folder and len(batch) > 1:
+            if isinstance(answer, OSError) and answer.errno in FULL and folder and len(batch) > 1:
                 large.append(one)
                 continue
             with back.trying(one.path):
-                if isinstance(answer, Lost | Failed):
-                    lost = "was not unpacked: " * isinstance(answer, Lost)
-                    raise ArchiveError(f"{lost}{answer.why}")
+                if isinstance(answer, Lost):
+                    raise ArchiveError(f"was not unpacked: {answer.why}")
+                if isinstance(answer, Exception):
+                    raise answer
                 try:
                     give_place(session, options, back, one.path, answer)
                 finally:

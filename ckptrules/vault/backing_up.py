@@ -16,7 +16,7 @@ from ckptrules.storage import copying, looking, making, metadata, reading, unfin
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
-from ckptrules.vault.copies import Answer, Copied, CopyRoute, Failed, OnLost, files_and_links, stage_copy
+from ckptrules.vault.copies import Answer, Copied, CopyRoute, OnLost, files_and_links, stage_copy
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
 
@@ -177,10 +177,10 @@ def _copied(item: Item, answer: Answer) -> Copied | Problem:
     """Return the copy, or why there is none; OSError if it cannot be written."""
     if isinstance(answer, Lost):
         return Problem("unreadable", (item.path,), f"was not copied: {answer.why}; left out", LOST_HINT)
-    if isinstance(answer, Failed):
-        if not answer.in_origin:
-            raise OSError(answer.number, answer.why)
-        return _unreadable(item.path, answer.why)
+    if isinstance(answer, SourceError):
+        return _unreadable(item.path, why_of(answer))
+    if isinstance(answer, OSError):
+        raise answer
     return answer
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import copying, making, writing
-from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import Lost
 
 OnLost = Callable[[str, tuple[str, ...]], object]  # takes the path of a copy, and the metadata that it lost, if any
@@ -32,24 +32,14 @@ class Copied(NamedTuple):
     lost: tuple[str, ...]
 
 
-class Failed(NamedTuple):
-    """Why something was not copied or unpacked: an error number, if there is one, and words.
-
-    ``in_origin`` says that it could not be read; else it could not be written.
-    """
-
-    number: int | None
-    why: str
-    in_origin: bool = False
+Answer = Copied | OSError | Lost  # a SourceError if it cannot be read, else it cannot be written
 
 
-Answer = Copied | Failed | Lost
-
-
-def stage_copy(route: CopyRoute, item: Item, progress: Progress = lambda _: None) -> Copied | Failed:
+def stage_copy(route: CopyRoute, item: Item, progress: Progress = lambda _: None) -> Copied | OSError:
     """Copy a file or a link, or make an empty directory, under a temporary name that no other process takes.
 
-    So a worker that dies, or that goes on after another one has begun the same copy, does no harm.
+    So a worker that dies, or that goes on after another one has begun the same copy, does no harm. An error is
+    returned: others may be copied all the same.
     """
     path, lost, how = f"{route.folder}/{writing.temporary_name('')}", tuple[str, ...](), ""
     try:
@@ -61,7 +51,7 @@ def stage_copy(route: CopyRoute, item: Item, progress: Progress = lambda _: None
             to = (route.root, path, route.how)
             item, how, lost = copying.copy_file(route.origin, item, *to, progress, as_item=route.as_item)
     except OSError as error:
-        return Failed(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
+        return error
     return Copied(item, path, how, lost)
 
 

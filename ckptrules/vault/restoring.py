@@ -14,9 +14,9 @@ from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, unfinished
-from ckptrules.storage.reading import why_of
+from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, quick_difference
-from ckptrules.vault.copies import Answer, CopyRoute, Failed, OnLost, files_and_links, stage_copy
+from ckptrules.vault.copies import Answer, CopyRoute, OnLost, files_and_links, stage_copy
 from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
 
@@ -121,10 +121,10 @@ def _carry_out(
     answer = stage_copy(route, item) if item.kind == "directory" else next(answers)
     if isinstance(answer, Lost):
         return _failed(item, "refused", f"was not brought back: {answer.why}")
-    if isinstance(answer, Failed) and answer.in_origin:
-        return _failed(item, "damaged", f"cannot be read in the backup: {answer.why}", DAMAGED_HINT)
-    if isinstance(answer, Failed):
-        return _failed(item, "refused", f"cannot be brought back: {answer.why}")
+    if isinstance(answer, SourceError):
+        return _failed(item, "damaged", f"cannot be read in the backup: {why_of(answer)}", DAMAGED_HINT)
+    if isinstance(answer, OSError):
+        return _failed(item, "refused", f"cannot be brought back: {why_of(answer)}")
     name = os.path.basename(answer.path)
     try:
         if answer.item.checksum != item.checksum:

@@ -18,7 +18,7 @@ from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
 from ckptrules.storage.writing import temporary_name, undo_on_error
 from ckptrules.vault import space
-from ckptrules.vault.copies import Failed, OnLost
+from ckptrules.vault.copies import OnLost
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, damage_as_error, format_of, members
 from ckptrules.workers import side_by_side
@@ -107,14 +107,12 @@ def drop(outputs_dir: str, staged: str) -> None:
         unfinished.drop_staged(outputs_dir, name, folder)
 
 
-def unpack_in_worker(one: Unpacking, progress: Progress) -> Unpacked | Failed:
-    """Unpack an archive; a worker that dies of it leaves a folder that no other process uses."""
+def unpack_in_worker(one: Unpacking, progress: Progress) -> Unpacked | ArchiveError | OSError:
+    """Unpack an archive, or return why not; a worker that dies of it leaves a folder that no other process uses."""
     try:
         return unpack(one, progress)
-    except ArchiveError as error:
-        return Failed(None, str(error))
-    except OSError as error:
-        return Failed(error.errno, why_of(error))
+    except (ArchiveError, OSError) as error:
+        return error
 
 
 def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:

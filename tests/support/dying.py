@@ -13,7 +13,6 @@ from typing import Any
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import KilledError
 from ckptrules.storage.reading import Progress
-from ckptrules.vault.copies import Failed
 from ckptrules.vault.packing import Ready
 from ckptrules.vault.unpacking import Unpacking
 
@@ -35,7 +34,7 @@ def break_(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready |
 
 def fill(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready | Unpacking, progress: Progress) -> Any:
     if _is_it(item, name):
-        return Failed(errno.ENOSPC, "No space left on device", in_origin=False)
+        return OSError(errno.ENOSPC, "No space left on device")
     return work(item, progress)
 
 

@@ -27,7 +27,6 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.storage.base import FULL
 from ckptrules.vault import backups, packing, space, tar, unpacking
-from ckptrules.vault.copies import Failed
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
 from ckptrules.vault.packing import Packing
 from ckptrules.vault.tar import ArchiveError
@@ -261,7 +260,8 @@ def test_what_found_no_room_beside_others_is_tried_alone(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(unpacking, "unpack", unpack)
     answer = unpacking.unpack_in_worker(unpacking.Unpacking("e.tar.gz", "outputs", 1), lambda _: None)
-    assert answer == Failed(number, os.strerror(number))
+    assert isinstance(answer, OSError)
+    assert answer.errno == number
     assert number in FULL
 
 
