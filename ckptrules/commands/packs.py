@@ -17,7 +17,7 @@ from ckptrules.engine.packs import claim_of_packs
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import LAST_RESORT, Tree
-from ckptrules.outputs.scouting import MOST_OPENED, OPENED, Sight, by_pack, scout
+from ckptrules.outputs.scouting import Sight, by_pack, scout
 from ckptrules.report.style import Style, count_of, table, with_texts
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
@@ -80,7 +80,7 @@ def show(options: Options, style: Style) -> Done:
     seen: dict[str, list[Sight]] = defaultdict(list)
     for sight in scout(tree, packs) if os.path.isdir(options.outputs_dir) else ():
         seen[" or ".join(pack.name for pack in sight.packs)].append(sight)
-    compared = _compared(tree, [sight for sights in seen.values() for sight in sights])
+    compared = {sight.directory: by_pack(tree, sight)[0] for sights in seen.values() for sight in sights}
     rows = [row for name, sights in seen.items() for row in _rows(name, sights, compared, style)]
     found = with_texts(("pack", "where", "names", "evidence"), rows, (2,), style.width) if rows else ""
     named = {pack.name for sights in seen.values() for sight in sights for pack in sight.packs}
@@ -90,15 +90,6 @@ def show(options: Options, style: Style) -> Done:
     text += "\n".join(textwrap.wrap(f"Not found here: {others}", width, subsequent_indent="  ")) + "\n"
     text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
     return Done(text, failed=not rows)
-
-
-def _compared(tree: Tree, sights: Sequence[Sight]) -> dict[str, dict[str, Compared]]:
-    """Open some checkpoints of each directory, and compare their numbers with those that each pack reads in names."""
-    compared, left = {}, MOST_OPENED
-    for sight in sights:
-        compared[sight.directory], opened = by_pack(tree, sight, min(left, OPENED))
-        left -= opened
-    return compared
 
 
 def _rows(

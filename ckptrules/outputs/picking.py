@@ -160,6 +160,7 @@ class Tree:
         self.closed: dict[str, str] = {}  # the folders that could not be listed, and why
         self.matching = lru_cache(MATCHINGS)(self._matching)  # cached, as many folders share the folder above
         self.kinds: dict[tuple[str, str, bool], ClaimKind] = {}  # by pack, name, and whether it is a folder
+        self.opened = 0  # checkpoints, which `scouting` counts
         self.above = self  # the tree that lists folders above a directory
 
     def inside(self) -> Tree:

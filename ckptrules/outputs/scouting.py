@@ -33,7 +33,6 @@ from ckptrules.storage import reading
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
-OPENED = 3  # checkpoints that are opened in one directory
 MOST_OPENED = 300  # checkpoints that are opened in the tree
 STATE_FILE = "trainer_state.json"
 ENOUGH = 2  # opened checkpoints that must agree to decide between packs: one may agree by chance
@@ -85,10 +84,10 @@ def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
     return "best" in name.lower() and any(tree.kind(pack, name, folder=False) in KNOWN for pack in marked)
 
 
-def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], int]:
-    """Open at most so many checkpoints of a directory, and compare the numbers inside with those that each pack reads.
+def by_pack(tree: Tree, sight: Sight) -> tuple[dict[str, Compared], int]:
+    """Open some checkpoints of a directory, and compare the numbers inside with those that each pack reads in names.
 
-    Returns the comparison by pack, and how many were opened.
+    Returns the comparison by pack, and how many were opened: none after `MOST_OPENED` in the tree.
     """
     names = tree.names_of_checkpoints(sight.directory, sight.packs)
     present = [name for name in sight.names if name in names]
@@ -97,7 +96,8 @@ def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], i
         for pack in sight.packs
     }
     ordered = sorted(present, key=lambda name: order_of(read[sight.packs[0].name][name]))
-    chosen = first_middle_last(ordered)[:most]
+    chosen = first_middle_last(ordered)[: MOST_OPENED - tree.opened]
+    tree.opened += len(chosen)
     inside = {name: look_into(tree.outputs_dir, sight.directory, name, folder=names[name]) for name in chosen}
     compared = {pack: compare((fields[name], inside[name]) for name in chosen) for pack, fields in read.items()}
     return compared, len(chosen)
@@ -149,7 +149,7 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
     """
     tree = Tree(outputs_dir)
     sights = list(scout(tree, rules.packs))
-    seen, left = [], MOST_OPENED
+    seen = []
     for sight in sights:
         with contextlib.suppress(OSError, SlowRuleError):  # such a directory is told as a stranger
             one, theirs = _protocol(tree, sight, own)
@@ -159,16 +159,14 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
                 pack for pack in sight.packs if any(is_best(tree, name, [pack]) for name in theirs)
             )
             if packs:
-                other, opened = _seen(tree, sight._replace(packs=packs, names=theirs), rules, min(left, OPENED))
-                left -= opened
+                other = _seen(tree, sight._replace(packs=packs, names=theirs), rules)
                 one = _both(one, other) if one else other
             seen += [one] if one else []
     judging = [pack for pack in rules.packs if any(pack.name in one.packs for one in seen)]
     strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own, judging))
     looked = sum(map(len, tree.listed.values()))
-    return Scouted(
-        tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, looked >= MOST_NAMES, tuple(tree.closed.items())
-    )
+    closed = tuple(tree.closed.items())
+    return Scouted(tuple(seen), strangers, len(tree.listed), tree.opened, looked >= MOST_NAMES, closed)
 
 
 def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> tuple[Seen | None, tuple[str, ...]]:
@@ -198,8 +196,8 @@ def _both(mine: Seen, other: Seen) -> Seen:
     )
 
 
-def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, int]:
-    """Judge a directory by opening at most so many of its checkpoints; return also how many were opened.
+def _seen(tree: Tree, sight: Sight, rules: RuleSet) -> Seen:
+    """Judge a directory by opening some of its checkpoints.
 
     If packs read the names differently, the one decides that agrees with the numbers inside all opened checkpoints.
     """
@@ -207,10 +205,11 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
     clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one.rule)]
     clear = clear or [one for one in claims.values() if one.kind == "protected" and len(sight.packs) == 1]
-    every, opened = by_pack(tree, sight, most)
+    every, opened = by_pack(tree, sight)
     proved = [pack for pack in sight.packs if every[pack.name].agrees and every[pack.name].opened == opened]
     if not clear and len(proved) == 1 < len(sight.packs) and opened >= ENOUGH:
-        return _seen(tree, sight._replace(packs=tuple(proved)), rules, most)
+        tree.opened -= opened  # the same are opened again
+        return _seen(tree, sight._replace(packs=tuple(proved)), rules)
     listing = _listing(tree, sight)
     mine = frozenset(sight.names)
     found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in mine]
@@ -219,7 +218,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
     facts = all_facts(tree.outputs_dir, listing, own)
     numbers = tuple(numbers_of(one.fields, facts.metrics.get(one.entry.name, ())) for one in found)
-    one = Seen(
+    return Seen(
         directory=sight.directory,
         packs=tuple(pack.name for pack in sight.packs),
         sure=bool(clear) and has_evidence,
@@ -230,7 +229,6 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         compared=compared,
         best_by=facts.best_by,
     )
-    return one, opened
 
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
