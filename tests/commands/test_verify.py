@@ -31,6 +31,7 @@ from ckptrules.verify import portion
 from ckptrules.workers.workers import Workers
 from tests.conftest import Project
 from tests.support import crash, weights
+from tests.support.torch_files import in_torch, torch_zip
 
 GOOD = "epoch-03_step-000352.ckpt"
 CUT = {
@@ -61,17 +62,6 @@ Summary
   problems    1  see above
 Stopped: no change is half done. Run again to go on.
 """
-
-
-def torch_zip(value: object, tensors: dict[str, bytes] | None = None, protocol: int = 2) -> bytes:
-    """Write what ``torch.save`` writes, but for the alignment."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("x/data.pkl", pickle.dumps(value, protocol=protocol))
-        for key, content in (tensors or {}).items():
-            archive.writestr(f"x/data/{key}", content)
-        archive.writestr("x/version", "3\n")
-    return file.getvalue()
 
 
 def lightning(epoch: int, step: int, version: str = "2.6.6") -> bytes:
@@ -541,12 +531,7 @@ ONE_TENSOR = (
     ],
 )
 def test_the_data_of_every_tensor_must_be_there(tensors: dict[str, bytes], said: str) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("x/data.pkl", ONE_TENSOR)
-        for key, content in tensors.items():
-            archive.writestr(f"x/data/{key}", content)
-    assert checked(file.getvalue()) == said
+    assert checked(in_torch(ONE_TENSOR, tensors)) == said
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -44,7 +44,7 @@ from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash, weights
 from tests.support.tables import every
-from tests.support.torch_files import zipped
+from tests.support.torch_files import in_torch, zipped
 
 MB = 2**20
 NINES = "9" * 4300
@@ -59,10 +59,6 @@ def checked(content: bytes, *, quick: bool = False) -> FileContent | str:
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------
-
-
-def in_torch(pickled: bytes) -> bytes:
-    return zipped({"x/data.pkl": pickled, "x/version": b"3\n"})
 
 
 def storage(elements: bytes, key: bytes = b"0") -> bytes:

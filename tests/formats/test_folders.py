@@ -13,9 +13,10 @@ import pytest
 
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.folders import check_folder
-from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors, torch_zip
+from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors
 from tests.conftest import Project
 from tests.support import weights
+from tests.support.torch_files import torch_zip
 
 Files = Mapping[str, "bytes | str | Callable[[], bytes] | None"]  # what is large is made when it is needed
 RULES = r"""

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ckptrules.formats.machine import StandIn
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import Project
 from tests.support.tables import every
+from tests.support.torch_files import in_torch
 
 MARKER = "ran"
 
@@ -58,14 +58,6 @@ def hostile(marker: str) -> dict[str, bytes]:
 SHAPES = list(hostile(""))
 
 
-def zipped(pickled: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("x/data.pkl", pickled)
-        archive.writestr("x/version", "3\n")
-    return file.getvalue()
-
-
 def read(data: bytes) -> Any:
     return read_pickle(Limited(io.BytesIO(data)))
 
@@ -79,7 +71,7 @@ def test_the_pickles_are_really_hostile(shape: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_hostile_pickle_never_runs_and_is_told_of(shape: str, tmp_path: Path) -> None:
-    content = zipped(hostile(str(tmp_path / MARKER))[shape])
+    content = in_torch(hostile(str(tmp_path / MARKER))[shape])
     with pytest.raises(UnsoundError, match=r"would run '(posix|os|torch|builtins|__builtin__)\.") as caught:
         check_file(io.BytesIO(content), len(content), lambda _: None, quick=False)
     assert caught.value.id == "runs_code"
@@ -90,7 +82,10 @@ def test_a_hostile_pickle_never_runs_and_is_told_of(shape: str, tmp_path: Path) 
 def test_no_command_runs_one(project: Project, words: str) -> None:
     marker = project.folder / MARKER
     for number, pickled in enumerate(hostile(str(marker)).values()):
-        for name, content in (("epoch-03_step-00035{}.ckpt", zipped(pickled)), ("epoch-04_step-00035{}.ckpt", pickled)):
+        for name, content in (
+            ("epoch-03_step-00035{}.ckpt", in_torch(pickled)),
+            ("epoch-04_step-00035{}.ckpt", pickled),
+        ):
             path = project.outputs / f"exp{number}/checkpoints" / name.format(number % 10)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -166,7 +161,7 @@ def test_any_bytes_are_read_or_refused(noise: bytes, start: bytes) -> None:
 
 @given(st.integers(0, 2**20), st.integers(0, 255))
 def test_any_damage_of_a_file_is_told_in_words(place: int, byte: int) -> None:
-    for whole in (zipped(pickle.dumps({"epoch": 3, "a": [1, (2, "x")]}, protocol=2)), pickle.dumps({"epoch": 3})):
+    for whole in (in_torch(pickle.dumps({"epoch": 3, "a": [1, (2, "x")]}, protocol=2)), pickle.dumps({"epoch": 3})):
         at = place % len(whole)
         content = whole[:at] + bytes([byte]) + whole[at + 1 :]
         with contextlib.suppress(UnsoundError):

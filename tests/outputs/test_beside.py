@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.commands.test_verify import torch_zip
 from tests.conftest import Project
+from tests.support.torch_files import torch_zip
 
 
 def put(project: Project, names: str, content: bytes = b"some bytes") -> None:

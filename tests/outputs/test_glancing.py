@@ -19,23 +19,13 @@ from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import glance
 from ckptrules.formats.folders import glance_at_folder
 from ckptrules.formats.torchfile import MAGIC_NUMBER
-from tests.commands.test_verify import (
-    DEEPSPEED,
-    FSDP,
-    RANKS,
-    WHOLE,
-    hdf5,
-    lightning,
-    numpy,
-    put,
-    safetensors,
-    torch_zip,
-)
+from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, WHOLE, hdf5, lightning, numpy, put, safetensors
 from tests.conftest import Project
 from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
 from tests.support.crash import run_in_turn
 from tests.support.disturbing import Fault
+from tests.support.torch_files import torch_zip
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"

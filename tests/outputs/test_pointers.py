@@ -16,10 +16,10 @@ from ckptrules.engine.pointers import mentions
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.pointers import read_pointers
 from ckptrules.rules.load import load_rules
-from tests.commands.test_verify import lightning, put, torch_zip
+from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
 from tests.outputs.test_glancing import NAMES, fill, rules_of_lightning
-from tests.support.torch_files import lightning_file
+from tests.support.torch_files import lightning_file, torch_zip
 
 
 def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ckptrules.outputs.scouting import look_into
-from tests.commands.test_verify import torch_zip
+from tests.support.torch_files import torch_zip
 
 ENGINE = {"epoch_length": 4, "max_epochs": 6, "iteration": 8}
 

@@ -6,7 +6,9 @@ import io
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +29,17 @@ def lightning_file(*best: str) -> bytes:
     """Return a checkpoint of Lightning with a ``ModelCheckpoint`` for each path that it calls the best."""
     callbacks = {f"ModelCheckpoint{{'monitor': {n}}}": {"best_model_path": path} for n, path in enumerate(best)}
     return torch_file({"epoch": 1, "global_step": 2, "state_dict": {}, "callbacks": {"Timer": {}, **callbacks}})
+
+
+def torch_zip(value: object, tensors: Mapping[str, bytes] = MappingProxyType({}), protocol: int = 2) -> bytes:
+    """Return what ``torch.save`` writes of a value, but for the alignment; ``tensors`` are bytes by their keys."""
+    return in_torch(pickle.dumps(value, protocol=protocol), tensors)
+
+
+def in_torch(pickled: bytes, tensors: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """Return a file as torch writes it, with this pickle."""
+    data = {f"x/data/{key}": content for key, content in tensors.items()}
+    return zipped({"x/data.pkl": pickled, **data, "x/version": b"3\n"})
 
 
 def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:

@@ -19,8 +19,9 @@ from ckptrules.verify import portion
 from ckptrules.verify.memory import CheckResult, identity
 from ckptrules.verify.portion import Context, Depth, Portion, of_portions, read_one
 from ckptrules.workers.pieces import Lost
-from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
+from tests.commands.test_verify import made_old, problem_ids, put, result
 from tests.conftest import Project
+from tests.support.torch_files import torch_zip
 
 RULES = r"""
 layout: ['*/checkpoints']

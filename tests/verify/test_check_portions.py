@@ -18,10 +18,9 @@ from ckptrules.verify import portion
 from ckptrules.verify.portion import Answer, Context, Depth, Portion, of_portions, portions_of, read_one, read_portion
 from ckptrules.workers.pieces import Lost, cut
 from ckptrules.workers.workers import Workers
-from tests.commands.test_verify import torch_zip
 from tests.conftest import Project
 from tests.formats.test_folders import BROKEN, SHARDED, WHOLE, Files, index, rows, said
-from tests.support.torch_files import write_large
+from tests.support.torch_files import torch_zip, write_large
 
 FIRST, SECOND, THIRD = (f"pytorch_model-0000{n}-of-00003.bin" for n in (1, 2, 3))
 BINS = {

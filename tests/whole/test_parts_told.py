@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tests.commands.test_verify import put, torch_zip
+from tests.commands.test_verify import put
 from tests.conftest import Project
+from tests.support.torch_files import torch_zip
 
 RULES = r"""
 layout: ['*/checkpoints']

@@ -20,8 +20,9 @@ from ckptrules.report import overview
 from ckptrules.report.page.verdict import experiments_of, needing, verdict
 from ckptrules.report.style import columns
 from ckptrules.vault import report
-from tests.commands.test_verify import put, torch_zip
+from tests.commands.test_verify import put
 from tests.conftest import ROOT, Project, default, run_program
+from tests.support.torch_files import torch_zip
 
 pytestmark = pytest.mark.whole
 

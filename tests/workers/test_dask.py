@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from ckptrules.workers.pieces import BYTES, SMALL, Lost
 from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, content_hash, default
 from tests.support.dask_work import LOCAL, File, Scheduler, kill_other, work, workers_of
+from tests.support.torch_files import write_large
 from tests.verify.test_check_portions import EXPECTED, large
 
 distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
@@ -246,13 +246,8 @@ def test_where_the_scheduler_is_gone_what_was_done_stands(own_scheduler: Schedul
 def big(project: Project) -> Project:
     """Give a project with directories that are worth workers: one is damaged, one is small."""
     for name, count, size in (("a", 2, SMALL), ("b", 3, SMALL // 2), ("c", 2, 1000)):
-        folder = project.outputs / name / "checkpoints"
-        folder.mkdir(parents=True)
         for number in range(count):
-            with zipfile.ZipFile(folder / f"epoch-0{number}_step-00000{number}.ckpt", "w") as file:
-                file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-                file.writestr("archive/version", "3\n")
-                file.writestr("archive/data/0", bytes(size))
+            write_large(project.outputs / name / f"checkpoints/epoch-0{number}_step-00000{number}.ckpt", {}, size)
     with (project.outputs / "b/checkpoints/epoch-01_step-000001.ckpt").open("r+b") as file:
         file.seek(SMALL // 4)
         file.write(b"flipped")

@@ -14,15 +14,16 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from ckptrules.workers.pieces import SMALL
+from ckptrules.workers.pieces import SMALL, Lost
+from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, default
 from tests.support.dask_work import File, work, workers_of
+from tests.support.torch_files import write_large
 
 dask = pytest.importorskip("dask", reason="needs ckptrules[dask]")
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -145,10 +146,7 @@ def test_a_machine_that_loses_its_link_costs_no_more_than_its_piece(other_machin
     ):
         assert url.startswith(f"tls://{HERE}:")
         workers = workers_of(f"dask:{url}", tmp_path / "outputs")
-        answers = workers.each(work, [File("slow")] * 24, lambda _: None)
-        pids = [next(answers)]
-        while len(set(pids)) < 2:
-            pids.append(next(answers))
+        answers, pids = begun_by_two(workers, 24)
         run("ip", "link", "set", other_machine, "down")
         cut = time.monotonic()
         pids += answers
@@ -156,6 +154,15 @@ def test_a_machine_that_loses_its_link_costs_no_more_than_its_piece(other_machin
     assert len(pids) == 24
     assert all(isinstance(pid, int) for pid in pids)
     assert time.monotonic() - cut < PATIENCE
+
+
+def begun_by_two(workers: Workers, files: int) -> tuple[Iterator[int | Lost], list[int | Lost]]:
+    """Have workers do slow files until two of them have answered; return the answers to come, and those so far."""
+    answers = workers.each(work, [File("slow")] * files, lambda _: None)
+    pids = [next(answers)]
+    while len(set(pids)) < 2:
+        pids.append(next(answers))
+    return answers, pids
 
 
 @pytest.fixture
@@ -204,20 +211,13 @@ def test_a_job_of_slurm_that_is_cancelled_costs_no_more_than_its_piece(project: 
         script.write_text(array.replace("tls://head.cluster:8786", url))
         job = run("sbatch", "--parsable", "--array=1-2", f"--output={log}.%a", str(script), **env)
         workers = workers_of(f"dask:{url}", tmp_path / "seen")
-        answers = workers.each(work, [File("slow")] * 16, lambda _: None)
-        pids = [next(answers)]
-        while len(set(pids)) < 2:
-            pids.append(next(answers))
+        answers, pids = begun_by_two(workers, 16)
         run("scancel", f"{job}_1")
         pids += answers
         workers.end(killed=False)
         assert len(pids) == 16
         assert all(isinstance(pid, int) for pid in pids)
-        checkpoints = project.outputs / "a" / "checkpoints"
-        checkpoints.mkdir(parents=True)
-        with zipfile.ZipFile(checkpoints / "epoch-01_step-000001.ckpt", "w") as file:
-            file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-            file.writestr("archive/data/0", bytes(SMALL))
+        write_large(project.outputs / "a/checkpoints/epoch-01_step-000001.ckpt", {}, SMALL)
         main = f"{sys.executable} -m doit verify executor=dask:{url}"
         run("sbatch", "--wait", f"--chdir={project.folder}", f"--output={log}", "--wrap", main, **env)
         assert "read now    1" in log.read_text()

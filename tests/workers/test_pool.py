@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from multiprocessing import active_children
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -21,22 +21,9 @@ from ckptrules.workers.pieces import SMALL, Lost
 from ckptrules.workers.pool import PRELOADED, Pool
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers
+from tests.support.dask_work import File, work
 
 pytestmark = pytest.mark.whole
-
-
-class File(NamedTuple):
-    """A file of so many bytes; its name says what happens to the worker."""
-
-    name: str
-    size: int = SMALL
-
-
-def work(file: File, progress: Progress) -> int:
-    progress(file.size)
-    if file.name == "kills":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid()
 
 
 @pytest.fixture
@@ -54,8 +41,8 @@ def test_files_are_worked_on_by_processes_and_all_bytes_are_told(workers: Worker
     assert sum(told) == 6 * SMALL
 
 
-def test_a_killed_process_costs_no_more_than_the_file_that_killed_it(workers: Workers) -> None:
-    files = [File("a"), File("kills"), File("b"), File("c")]
+def test_a_killed_process_costs_no_more_than_the_file_that_killed_it(workers: Workers, tmp_path: Path) -> None:
+    files = [File("a"), File("kills", str(tmp_path)), File("b"), File("c")]
     answers = list(workers.each(work, files, lambda _: None))
     assert [isinstance(answer, Lost) for answer in answers] == [False, True, False, False]
     assert list(workers.each(work, files[:1], lambda _: None)) != []  # and they go on
@@ -132,7 +119,7 @@ def test_here_nothing_is_started(executor: str | None) -> None:
 
 
 def test_what_is_little_is_done_here(workers: Workers) -> None:
-    assert list(workers.each(work, [File("a", 1)], lambda _: None)) == [os.getpid()]
+    assert list(workers.each(work, [File("a", size=1)], lambda _: None)) == [os.getpid()]
 
 
 def test_progress_that_nobody_takes_keeps_no_process_waiting() -> None:
