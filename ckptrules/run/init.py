@@ -232,16 +232,21 @@ def _look(folder: str) -> tuple[str, Scouted, list[str]]:
     if folder:
         return folder, see(_not_home(folder), rules, own), []
     known = {os.path.realpath(name): name for name in reversed((DEFAULT, *WELL_KNOWN)) if os.path.isdir(name)}
-    looks = {name: look for name in reversed(known.values()) if (look := see(_not_home(name), rules, own)).seen}
-    if DEFAULT in looks or len(looks) == 1:
+    free = [name for name in reversed(known.values()) if not _holds_home(name)]
+    looks = {name: look for name in free if (look := see(name, rules, own)).seen}
+    if DEFAULT in looks or (len(looks) == 1 and not os.path.isdir(DEFAULT)):
         first = DEFAULT if DEFAULT in looks else next(iter(looks))
         return first, looks.pop(first), [*looks]
     return os.curdir, see(_not_home(os.curdir), rules, own), []
 
 
+def _holds_home(folder: str) -> bool:
+    return refusing.is_inside(os.path.expanduser("~"), folder)
+
+
 def _not_home(folder: str) -> str:
     """Return the folder; refuse one that holds the home folder, which has much more than experiments."""
-    if refusing.is_inside(os.path.expanduser("~"), folder):
+    if _holds_home(folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
         raise OptionError(fact, "name the folder of the experiments: ckptrules init FOLDER")
     return folder

@@ -137,6 +137,18 @@ def test_well_known_folders_beside_outputs_are_named_with_the_command_that_cover
     assert yaml.safe_load(every.texts[NAMING])["layout"] == ["*/*", "*/*/checkpoints", "*/*/*"]
 
 
+def test_a_home_folder_beside_outputs_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = "outputs/a/epoch={1..3}-step={1..3}0.ckpt runs/me/epoch=1-step=2.ckpt"
+    assert "do not cover" not in looked(tmp_path, monkeypatch, files, home="runs/me").report
+
+
+def test_outputs_that_nobody_knows_are_not_passed_over_for_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = looked(tmp_path, monkeypatch, "outputs/a/net-{1..3}.npz logs/v/epoch={1..3}-step=10.ckpt")
+    assert "no pack knows net-1.npz" in start.report
+
+
 def test_there_are_forty_trees() -> None:
     assert len(TREES) >= 40
 
