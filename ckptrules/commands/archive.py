@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import groupby, islice
+from pathlib import PurePath
 from typing import TypeVar
 
 from ckptrules.changes.transaction import JournalledTree, transact
@@ -87,13 +88,10 @@ def refuse_inner(chosen: Collection[str], experiments: Iterable[str]) -> None:
         OptionError: with the names of both.
     """
     for inner in map(os.path.normpath, experiments):  # one folder may have a second name, `a/.`
-        if inner in chosen:
-            continue
-        parts = inner.split("/")
-        for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
-            if outer in chosen:
-                fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
-                raise OptionError(fact, "archive that one too, or say keep_source=1")
+        outer = next((str(above) for above in PurePath(inner).parents if str(above) in chosen), "")
+        if outer and inner not in chosen:
+            fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
+            raise OptionError(fact, "archive that one too, or say keep_source=1")
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

@@ -55,11 +55,8 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) ->
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
         for policy in rules.policies.values()
     ]
-    more = (
-        "\n    ".join(["dodo.py lacks commands that ckptrules knows; to have them, add:", *lines]) + "\n"
-        if lines
-        else ""
-    )
+    lacks = ["dodo.py lacks commands that ckptrules knows; to have them, add:", *(f"    {line}" for line in lines)]
+    more = "".join(f"{line}\n" for line in lacks) if lines else ""
     return Done(f"All rules hold.\n{with_texts((), rows, (), style.width, INDENT)}{note}{more}")
 
 

@@ -218,8 +218,7 @@ def _pack_of(claimed: Claim, rules: RuleSet) -> str:
 
 def block(one: Explained, style: Style) -> str:
     """Write one explanation as text, in aligned lines."""
-    verdict = {True: "stays", False: "goes", None: "left alone"}[one.stays]
-    colour = {True: "green", False: "red", None: "yellow"}[one.stays]
+    verdict, colour = {True: ("stays", "green"), False: ("goes", "red"), None: ("left alone", "yellow")}[one.stays]
     rows: list[tuple[str, str, str]] = [("named by", *_text_and_place(one.named_by, style))]
     facts = {
         "fields": ", ".join(_field_texts(one.fields)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import sys
 import time
@@ -25,7 +24,6 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, run_started, trash_use
 
-POLL = 0.2  # seconds
 SHOWN = 10  # runs in a table of the trash
 REMEDIES: Mapping[int, str] = {
     errno.EACCES: "somebody else owns it: let them or root remove it (rm -r {0})",
@@ -84,18 +82,16 @@ def confirmed() -> bool:
     Raises:
         SystemExit: Ctrl-C or SIGTERM came.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would wait for an answer
-    try:
+    before = {number: signal.signal(number, signal.default_int_handler) for number in stopping.SIGNALS}
+    try:  # else a signal would wait for an answer
         print("Free it for good? [y/N] ", end="", flush=True)
-        while not select.select([sys.stdin], [], [], POLL)[0]:
-            if stopping.stopped():  # asked before each read, as a read would not end for SIGTERM
-                raise KeyboardInterrupt  # noqa: TRY301 - SIGTERM ends the question as Ctrl-C does
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         print("\nStopped: nothing was freed.")
-        raise SystemExit(stopping.exit_code()) from None
+        raise SystemExit(stopping.EXIT_CODE) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def free(session: Session, options: Options, runs: Sequence[str], shown: str) -> Done:

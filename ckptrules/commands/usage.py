@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator
 from functools import partial
+from pathlib import PurePath
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
@@ -110,10 +111,7 @@ def _shared_bytes(entry: Entry) -> int:
 
 def _enclosing(directory: str, others: Container[str]) -> str:
     """Return the nearest of some directories that a directory lies in; an empty text where it lies in none."""
-    above = os.path.dirname(directory)
-    while above and above not in others:
-        above = os.path.dirname(above)
-    return above
+    return next((str(above) for above in PurePath(directory).parents if str(above) in others), "")
 
 
 def archives(folder: str) -> int:

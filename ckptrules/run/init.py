@@ -208,18 +208,16 @@ def written(start: Start) -> tuple[list[str], str]:
 
 
 def lines_for_dodo() -> list[str]:
-    """Return the lines to add to a dodo.py of the user's own; none if it is the shipped one."""
+    """Return the lines to add to a dodo.py without our commands; if one has some, `doit check` says what it lacks."""
     if not has_own_tasks():
         return []
     with open(TASKS_FILE, encoding="utf-8", errors="replace") as file:
         text = file.read()
-    defined = set(re.findall(r"""\bcommand\(\s*["'](\w+)""", text))
+    if "doit_config(" in text:
+        return []
     own = "**DOIT_CONFIG" if re.search(r"^DOIT_CONFIG\b", text, re.MULTILINE) else ""
-    config = ["from ckptrules.run import doit_config", f"DOIT_CONFIG = doit_config({own})"]
-    config = [] if "doit_config(" in text else config
-    has_import = {"command"} if re.search(r"\bimport\b.*\bcommand\b", text) else set[str]()
-    lines = [*config, *lines_to_add([task for task in TASKS if task not in defined], has_import)]
-    return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []
+    lines = ["from ckptrules.run import doit_config", f"DOIT_CONFIG = doit_config({own})", *lines_to_add(TASKS, ())]
+    return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)]
 
 
 def _look(folder: str) -> tuple[str, Scouted, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing, in_part_folder
@@ -41,24 +41,20 @@ from ckptrules.storage import reading
 Change = Callable[[Policy], Policy]
 
 
-class Alternative(NamedTuple):
-    """Options that a user may choose: one differs, ``policy`` or ``keep_last``, and the other of the two is None."""
+def alternatives(options: Planning, policies: Iterable[str]) -> list[tuple[dict[str, Any], Planning]]:
+    """Return each policy and each of `COUNTS` as ``keep_last``; before them the options of this run, if they differ.
 
-    policy: str | None
-    keep_last: int | None
-    options: Planning
-
-
-def alternatives(options: Planning, policies: Iterable[str]) -> Iterator[Alternative]:
-    """Yield each policy and each of `COUNTS` as ``keep_last``; before them the options of this run, if they differ."""
+    Each is the one that differs, as data, with all options.
+    """
     names = list(policies)
     plain = options.but(delete_old=True, keep_min_epoch=None, keep_last=None)
-    rows = [Alternative(name, None, plain.but(policy=name)) for name in names]
+    rows: list[tuple[dict[str, Any], Planning]]
+    rows = [({"policy": name, "keep_last": None}, plain.but(policy=name)) for name in names]
     if options.policy in names:
-        rows += [Alternative(None, count, plain.but(keep_last=count)) for count in COUNTS]
-    if options.delete_old and all(row.options != options for row in rows):
-        yield Alternative(options.policy, options.keep_last, options)
-    yield from rows
+        rows += [({"policy": None, "keep_last": count}, plain.but(keep_last=count)) for count in COUNTS]
+    if options.delete_old and all(other != options for _, other in rows):
+        rows.insert(0, ({"policy": options.policy, "keep_last": options.keep_last}, options))
+    return rows
 
 
 def with_others(
@@ -69,10 +65,10 @@ def with_others(
     Each column of policies has one for each directory: as this run would delete (the base), by each alternative,
     and by the base without one of its lines. Directories with the same policies share one job.
     """
-    rows = tuple(alternatives(job.options, job.rules.policies))
+    rows = alternatives(job.options, job.rules.policies)
     deleting = job.options.but(delete_old=True)
     base_column = others_of(session, job, pairs, deleting)
-    columns = [base_column if row.options == deleting else others_of(session, job, pairs, row.options) for row in rows]
+    columns = [base_column if other == deleting else others_of(session, job, pairs, other) for _, other in rows]
     policies = {id(other.policy): other.policy for other in base_column}.values()
     uses = dict.fromkeys(use for policy in policies for use in lines_in_use(policy))
     without_line = [(use, others_of(session, job, pairs, deleting, partial(less_one, use))) for use in uses]
@@ -85,13 +81,8 @@ def with_others(
         key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
         jobs.append((made.setdefault(key, own._replace(others=others)), found))
     described = (
-        {
-            "policy": row.policy,
-            "keep_last": row.keep_last,
-            "current": row.options == job.options,
-            "command": session.command("plan", row.options, base),
-        }
-        for row in rows
+        {**what, "current": other == job.options, "command": session.command("plan", other, base)}
+        for what, other in rows
     )
     return jobs, tuple(described)
 
@@ -147,14 +138,9 @@ def weighed(job: Job, looks: Looks, own: Plan, others: WhatIf) -> Weighed:
 
     base = plan(others.base)
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
-    for use, count, without_it in other_keepers(job, looks):
-        lines.append((use, count, plan_by(without_it, looks_of(without_it, listing, looks.directory), others.base)))
-    for pattern in (job.rules.user or job.rules).protected:
-        protected, less = [c for c in looks.found.protected if c.named_by.place == pattern.place], base
-        if any(checkpoint.rule for checkpoint in protected):  # names that no rule reads stay also without protection
-            less_job = job._replace(rules=unprotected(job.rules, pattern))
-            less = plan_by(less_job, looks_of(less_job, listing, looks.directory), others.base)
-        lines.append((LineInUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(protected), less))
+    for use, count, less in other_keepers(job, looks):
+        goes = base if less is job else plan_by(less, looks_of(less, listing, looks.directory), others.base)
+        lines.append((use, count, goes))
     return Weighed(
         weight(base, listing),
         tuple(weight(plan(other), listing) for other in others.rows),
@@ -163,7 +149,7 @@ def weighed(job: Job, looks: Looks, own: Plan, others: WhatIf) -> Weighed:
 
 
 def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[LineInUse, int, Job]]:
-    """Yield what keeps checkpoints besides policies: the pins, and each pattern of pointer files.
+    """Yield what keeps checkpoints besides policies: the pins, and each pattern of pointer files or protected names.
 
     The number is that of the checkpoints that it keeps in the directory; the job is the same without it.
     """
@@ -182,6 +168,11 @@ def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[LineInUse, int, Job]
             line = PolicyLine(POINTERS, pattern.text, pattern.place)
             left = tuple(other for other in job.rules.pointers if other != pattern)
             yield LineInUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
+    for pattern in (job.rules.user or job.rules).protected:
+        protected, less = [c for c in looks.found.protected if c.named_by.place == pattern.place], job
+        if any(checkpoint.rule for checkpoint in protected):  # names that no rule reads stay also without protection
+            less = job._replace(rules=unprotected(job.rules, pattern))
+        yield LineInUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(protected), less
 
 
 def plan_by(job: Job, looks: Looks, other: Other) -> Plan:
