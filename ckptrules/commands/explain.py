@@ -20,7 +20,7 @@ from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.spelling import closest
 from ckptrules.outputs.scouting import look_into
-from ckptrules.report.data import line_as_data, reason_as_data
+from ckptrules.report.checkpoints import line_as_data, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import OptionError, Planning, option, some_text

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.actions import Kept, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, numbers_told
 from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
-from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
+from ckptrules.engine.lines.keep_best import as_float, metric_of
 from ckptrules.engine.measures import taken
 from ckptrules.engine.metrics import metrics_of, mode_of
 from ckptrules.engine.naming import CHECKPOINTS, reader
@@ -43,36 +43,12 @@ class Before(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A checkpoint, and what happens to it.
-
-    Attributes:
-        becomes: its new name, or empty.
-        names: its head, its other parts, and the sidecars that go or stay with it.
-        is_best: it is the best by the metric, or something that is called so leads to it.
-        is_last: it is the newest of its series, or something that is called so leads to it.
-    """
+    """A checkpoint, and what happens to it: ``data`` is its row in the JSON."""
 
     checkpoint: Checkpoint
-    kind: str
-    pack: str
-    state: State
-    becomes: str
-    names: tuple[str, ...]
-    size: int
+    names: tuple[str, ...]  # its head, its other parts, and the sidecars that go or stay with it
     links: tuple[HardLinks, ...]
-    reasons: tuple[Reason, ...]
-    saves: tuple[PolicyLine, ...]
-    metrics: Mapping[str, str]
-    is_pinned: bool
-    is_whole: bool
-    verified: Literal["whole", "broken"] | None
-    is_best: bool = False
-    is_last: bool = False
-
-    @property
-    def name(self) -> str:
-        """The name of its head, before anything was changed."""
-        return self.checkpoint.entry.name
+    data: dict[str, Any]
 
 
 class Space(NamedTuple):
@@ -92,14 +68,14 @@ class Details(NamedTuple):
     """What a JSON file has of one directory besides its plan.
 
     Attributes:
-        rows: its checkpoints.
+        rows: its checkpoints, as data.
         stays: names that stay and belong to no checkpoint.
         metric: the one that decides which checkpoint is the best, and ``min`` or ``max``.
         number: the kind of number that most names have: step, epoch or number.
         space: sums of bytes.
     """
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[dict[str, Any], ...] = ()
     stays: tuple[Kept, ...] = ()
     metric: tuple[str, str] | None = None
     number: str = ""
@@ -115,9 +91,12 @@ def details_of(before: Before, plan: Plan) -> Details:
     metric = _metric(before.policy, every)
     rows = list(_rows(before, found, plan, every, metric))
     best, last = {*_best(before, found, rows, metric)}, {*_last(found, before, rows)}
+    for row in rows:
+        name = row.checkpoint.entry.name
+        row.data.update(best=name in best, last=name in last)
     names = {name for row in rows for name in row.names}
     return Details(
-        tuple(row._replace(is_best=row.name in best, is_last=row.name in last) for row in rows),
+        tuple(row.data for row in rows),
         tuple(row for row in plan.kept if row.name not in names),
         metric,
         _number(every),
@@ -145,22 +124,29 @@ def _rows(
             names = (*one.names, *(sidecar for sidecar in own if sidecar in kept))
         else:
             names = tuple(each for each in (*one.names, *own) if each not in done)
-        yield Row(
-            one,
-            kind="protected" if name in shields else name_of(one.entry, read).claim.kind,
-            pack=pack.name if (pack := before.rules.pack_of(one.named_by)) else "",
-            state="goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
-            becomes=action.to if action and action.to != name else "",
-            names=names,
-            size=sum(entries[each].size for each in names),
-            links=_links(entries[each] for each in names),
-            reasons=action.reasons if action else row.reasons if row else held,
-            saves=action.saves if action else (),
-            metrics=_metrics(one, metric),
-            is_pinned=not before.evidence.pins.keys().isdisjoint(names),
-            is_whole=name not in before.unwhole and not one.flaw,
-            verified=_verified(one, before),
-        )
+        kind = "protected" if name in shields else name_of(one.entry, read).claim.kind
+        data = {
+            "name": name,
+            "becomes": action.to or None if action and action.to != name else None,
+            "state": "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
+            "bytes": sum(entries[each].size for each in names),
+            "files": len(names),
+            "time_ns": one.entry.mtime_ns,
+            "fields": {**one.fields, **numbers_told(one.fields)},
+            "metrics": {key: finite(text) for key, text in _metrics(one, metric).items()},
+            "pack": pack.name if (pack := before.rules.pack_of(one.named_by)) else None,
+            "kind": kind,
+            "protected": kind == "protected",
+            "pinned": not before.evidence.pins.keys().isdisjoint(names),
+            "best": False,
+            "last": False,
+            "whole": name not in before.unwhole and not one.flaw,
+            "verified": _verified(one, before),
+            "parts": list(names[1:]),
+            "reasons": [*map(reason_as_data, action.reasons if action else row.reasons if row else held)],
+            "saves": [*map(line_as_data, action.saves if action else ())],
+        }
+        yield Row(one, names, _links(entries[each] for each in names), data)
 
 
 def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
@@ -195,17 +181,17 @@ def _order(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
 
 
 def _space(before: Before, rows: Iterable[Row]) -> Space:
-    shields = [row for row in rows if row.kind == "protected" and row.state == "stays"]
-    undecided = [row for row in rows if row.state == "undecided"]
+    shields = [row for row in rows if row.data["protected"] and row.data["state"] == "stays"]
+    undecided = [row for row in rows if row.data["state"] == "undecided"]
     same: dict[int, list[Entry]] = defaultdict(list)
     for entry in before.listing.entries:
         if (number := before.evidence.same.get(entry.name)) is not None:
             same[number].append(entry)
     twice = [taken(sum(one.size for one in alike), _links(alike)) - alike[0].size for alike in same.values()]
     return Space(
-        sum(row.size for row in shields),
+        sum(row.data["bytes"] for row in shields),
         tuple(link for row in shields for link in row.links),
-        sum(row.size for row in undecided),
+        sum(row.data["bytes"] for row in undecided),
         tuple(link for row in undecided for link in row.links),
         sum(twice) if twice else None,
     )
@@ -270,9 +256,10 @@ def _best(before: Before, found: Sorted, rows: Sequence[Row], metric: tuple[str,
     heads = found.heads
     yield from (heads.get(name, name) for name in before.best)
     yield from (name for leader, name in _leads(found, before) if "best" in leader.lower())
-    values = [goodness(row.metrics.get(metric[0]), metric[1]) if metric and row.is_whole else None for row in rows]
-    rated = [(value, n) for n, value in enumerate(values) if value is not None and math.isfinite(value)]
-    yield from [rows[max(rated)[1]].name] if rated else []
+    name, sign = (metric[0], -1 if metric[1] == "min" else 1) if metric else ("", 1)
+    values = [row.data["metrics"].get(name) if row.data["whole"] else None for row in rows]
+    rated = [(sign * value, n) for n, value in enumerate(values) if value is not None]
+    yield from [rows[max(rated)[1]].checkpoint.entry.name] if rated else []
 
 
 def _last(found: Sorted, before: Before, rows: Iterable[Row]) -> Iterator[str]:
@@ -282,7 +269,7 @@ def _last(found: Sorted, before: Before, rows: Iterable[Row]) -> Iterator[str]:
         word = leader.lower()
         if "best" not in word and (leader not in shields or any(last in word for last in LAST)):
             yield name
-    whole = (row.checkpoint for row in rows if row.is_whole and row.checkpoint.series[1])
+    whole = (row.checkpoint for row in rows if row.data["whole"] and row.checkpoint.series[1])
     yield from {one.series: one.entry.name for one in sorted(whole, key=lambda one: one.age_order)}.values()
 
 
@@ -296,6 +283,16 @@ def _leads(found: Sorted, before: Before) -> Iterator[tuple[str, str]]:
     named += [(pointer, one.name) for pointer, mentions in before.evidence.pointers.items() for one in mentions]
     yield from ((in_part_folder(leader)[1], heads.get(name, name)) for leader, name in named)
     yield from ((one.entry.name, one.entry.name) for one in found.protected)
+
+
+def line_as_data(line: PolicyLine) -> dict[str, Any]:
+    """Return a line of a policy in the JSON form."""
+    return {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
+
+
+def reason_as_data(reason: Reason) -> dict[str, Any]:
+    """Return a reason in the JSON form."""
+    return {"text": reason.text, "rule": reason.place.file_line if reason.place else None}
 
 
 def finite(text: str) -> float | None:

@@ -9,11 +9,9 @@ from typing import Any
 from zlib import compress, decompress
 
 from ckptrules.engine.actions import Action, Plan, Skipped
-from ckptrules.engine.checkpoints import numbers_told
 from ckptrules.engine.drafting import drafts
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.ruleset import PolicyLine, Reason
-from ckptrules.report.checkpoints import Details, Row, finite
+from ckptrules.report.checkpoints import Details, line_as_data, reason_as_data
 
 SCHEMA_VERSION = 2
 
@@ -35,7 +33,7 @@ def plan_as_data(
         "directory": plan.directory,
         "state": state,
         "actions": [_action_as_data(action, plan.directory) for action in plan.actions],
-        "checkpoints": [_row_as_data(row) for row in details.rows],
+        "checkpoints": list(details.rows),
         "stays": [
             {
                 "name": row.name,
@@ -85,36 +83,6 @@ def _skipped_as_data(skipped: Sequence[Skipped], there: Mapping[str, Entry]) -> 
         }
 
 
-def _row_as_data(row: Row) -> dict[str, Any]:
-    one = row.checkpoint
-    return {
-        "name": row.name,
-        "becomes": row.becomes or None,
-        "state": row.state,
-        "bytes": row.size,
-        "files": len(row.names),
-        "time_ns": one.entry.mtime_ns,
-        "fields": {**one.fields, **numbers_told(one.fields)},
-        "metrics": {key: finite(text) for key, text in row.metrics.items()},
-        "pack": row.pack or None,
-        "kind": row.kind,
-        "protected": row.kind == "protected",
-        "pinned": row.is_pinned,
-        "best": row.is_best,
-        "last": row.is_last,
-        "whole": row.is_whole,
-        "verified": row.verified,
-        "parts": list(row.names[1:]),
-        "reasons": [*map(reason_as_data, row.reasons)],
-        "saves": [*map(line_as_data, row.saves)],
-    }
-
-
-def line_as_data(line: PolicyLine) -> dict[str, Any]:
-    """Return a line of a policy in the JSON form."""
-    return {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
-
-
 class Experiments:
     """Directories in the JSON form, by path. They are held compressed: 1,000,000 checkpoints would take 3 GB."""
 
@@ -131,8 +99,3 @@ class Experiments:
     def add(self, experiment: Mapping[str, Any]) -> None:
         """Add a directory."""
         self._packed.append((str(experiment["directory"]), compress(json.dumps(experiment).encode(), 1)))
-
-
-def reason_as_data(reason: Reason) -> dict[str, Any]:
-    """Return a reason in the JSON form."""
-    return {"text": reason.text, "rule": reason.place.file_line if reason.place else None}

@@ -14,7 +14,7 @@ from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.report.checkpoints import Before, Details, details_of
+from ckptrules.report.checkpoints import Before, Details, details_of, line_as_data
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules
 from tests.engine.test_plan import GOLDEN, RULES, Case, entries, golden, rules_of
@@ -41,10 +41,10 @@ def make(case: Case) -> Made:
 @every_golden_plan
 def test_every_checkpoint_occurs_once_and_no_name_is_of_two(case: Case) -> None:
     made = make(case)
-    names = [name for row in made.told.rows for name in row.names]
+    names = [name for row in made.told.rows for name in (row["name"], *row["parts"])]
     assert len(names) == len(set(names))
-    heads = [row.name for row in made.told.rows if not row.checkpoint.flaw or row.checkpoint.parts]
-    assert sorted(heads) == sorted(one.entry.name for one in (*made.found.checkpoints, *made.found.protected))
+    heads = {one.entry.name for one in (*made.found.checkpoints, *made.found.protected)}
+    assert heads == {row["name"] for row in made.told.rows if row["whole"] or row["name"] in heads}
     assert {row.name for row in made.told.stays}.isdisjoint(names)
 
 
@@ -55,21 +55,25 @@ def test_states_agree_with_actions_and_problems(case: Case) -> None:
     renamed = {action.name: action.to for action in made.plan.actions if action.kind == "rename"}
     problems = {name for problem in made.plan.problems for name in problem.names}
     rows = made.told.rows
-    assert {row.name for row in rows if row.state == "goes"} == goes.keys()
-    assert {row.name: row.becomes for row in rows if row.becomes} == renamed
-    assert {row.name for row in rows if row.state == "undecided"} == {row.name for row in rows} & problems
-    assert all(row.reasons for row in rows)
-    assert {row.name: row.saves for row in rows if row.saves} == {n: act.saves for n, act in goes.items() if act.saves}
+    assert {row["name"] for row in rows if row["state"] == "goes"} == goes.keys()
+    assert {row["name"]: row["becomes"] for row in rows if row["becomes"]} == renamed
+    assert {row["name"] for row in rows if row["state"] == "undecided"} == {row["name"] for row in rows} & problems
+    assert all(row["reasons"] for row in rows)
+    saves = {name: [*map(line_as_data, action.saves)] for name, action in goes.items() if action.saves}
+    assert {row["name"]: row["saves"] for row in rows if row["saves"]} == saves
 
 
 @every_golden_plan
 def test_the_rows_add_up_to_the_sums(case: Case) -> None:
     made, total = make(case), tally(golden(case))
     swept = sum(action.size for action in made.plan.actions if action.kind == "sweep")
-    assert sum(row.size for row in made.told.rows if row.state == "goes") + swept == total.bytes_deleted
-    stays = [*(row.size for row in made.told.rows if row.state == "stays"), *(row.size for row in made.told.stays)]
+    assert sum(row["bytes"] for row in made.told.rows if row["state"] == "goes") + swept == total.bytes_deleted
+    stays = [
+        *(row["bytes"] for row in made.told.rows if row["state"] == "stays"),
+        *(row.size for row in made.told.stays),
+    ]
     assert sum(stays) == total.bytes_kept
-    states = [row.state for row in made.told.rows]
+    states = [row["state"] for row in made.told.rows]
     assert (states.count("stays"), states.count("goes")) == (total.kept, total.deleted)
 
 
@@ -87,7 +91,7 @@ def tell(evidence: Evidence = Evidence(), listing: Mapping[str, str] = FILES, **
 
 
 def called(said: Details, flag: str) -> list[str]:
-    return [row.name for row in said.rows if getattr(row, flag)]
+    return [row["name"] for row in said.rows if row[flag]]
 
 
 @pytest.mark.parametrize(
@@ -102,10 +106,10 @@ def called(said: Details, flag: str) -> list[str]:
 )
 def test_the_best_is_that_by_the_metric_and_of_equal_ones_the_newer(losses: Mapping[str, str], best: list[str]) -> None:
     said = tell(Evidence(metrics={name: {"val_loss": text} for name, text in losses.items()}))
-    assert (called(said, "is_best"), said.metric) == (best, ("val_loss", "min") if losses else None)
+    assert (called(said, "best"), said.metric) == (best, ("val_loss", "min") if losses else None)
     assert (
         best == []
-        or called(tell(Evidence(metrics={best[0]: {"val_loss": "1"}}), unwhole=frozenset(best)), "is_best") == []
+        or called(tell(Evidence(metrics={best[0]: {"val_loss": "1"}}), unwhole=frozenset(best)), "best") == []
     )
 
 
@@ -116,7 +120,7 @@ def test_the_policy_says_by_which_metric() -> None:
     said = details_of(
         Before(listed, rules, evidence, rules.policies["mine"]), make_plan(rules, listed, evidence=evidence)
     )
-    assert (called(said, "is_best"), said.metric) == ([MID], ("acc", "max"))
+    assert (called(said, "best"), said.metric) == ([MID], ("acc", "max"))
 
 
 @pytest.mark.parametrize(
@@ -132,12 +136,12 @@ def test_the_policy_says_by_which_metric() -> None:
 )
 def test_what_leads_to_a_checkpoint_says_what_it_is(more: Mapping[str, str], best: list[str], last: list[str]) -> None:
     said = tell(listing={**FILES, **more})
-    assert (called(said, "is_best"), called(said, "is_last")) == (best, last)
+    assert (called(said, "best"), called(said, "last")) == (best, last)
 
 
 def test_a_pointer_file_and_facts_say_what_it_is() -> None:
     said = tell(Evidence(pointers={"latest": (Mention(OLD, OLD),)}), best=frozenset({MID}))
-    assert (called(said, "is_best"), called(said, "is_last")) == ([MID], [OLD, NEW])
+    assert (called(said, "best"), called(said, "last")) == ([MID], [OLD, NEW])
 
 
 @pytest.mark.parametrize(
@@ -150,31 +154,31 @@ def test_what_leads_here_from_elsewhere_says_only_by_its_name_what_it_is(
     """What another training needed was called the last."""
     link = OutsideLink("two", Entry(leader, "link", 0, 0, f"../ocr/checkpoints/{OLD}", OLD))
     said = tell(Evidence(links=(link,)))
-    assert (called(said, "is_best"), called(said, "is_last")) == (best, [*last, NEW])
+    assert (called(said, "best"), called(said, "last")) == (best, [*last, NEW])
 
 
 def test_the_newest_that_is_not_whole_is_not_the_last() -> None:
     said = tell(unwhole=frozenset({NEW}))
-    assert (called(said, "is_last"), called(said, "is_whole")) == ([MID], [OLD, MID])
+    assert (called(said, "last"), called(said, "whole")) == ([MID], [OLD, MID])
 
 
 def test_what_verify_found_and_what_is_pinned() -> None:
     evidence = Evidence(broken={OLD: "as verify found: it is cut off"}, pins={NEW: Reason("pinned")})
     said = tell(evidence, verified=frozenset({OLD, MID}))
-    assert [row.verified for row in said.rows] == ["broken", "whole", None]
-    assert called(said, "is_pinned") == [NEW]
+    assert [row["verified"] for row in said.rows] == ["broken", "whole", None]
+    assert called(said, "pinned") == [NEW]
     held = said.rows[0]
-    assert (held.state, held.reasons[0].text) == ("undecided", "is broken, as verify found: it is cut off")
+    assert (held["state"], held["reasons"][0]["text"]) == ("undecided", "is broken, as verify found: it is cut off")
 
 
 def test_an_empty_file_tells_what_facts_say_of_it() -> None:
     said = tell(Evidence(metrics={OLD: {"val_loss": "0.1"}, MID: {"val_loss": "0.3"}}), {**FILES, OLD: "0"})
-    assert [row.metrics for row in said.rows] == [{"val_loss": "0.1"}, {"val_loss": "0.3"}, {}]
-    assert called(said, "is_best") == [MID]
+    assert [row["metrics"] for row in said.rows] == [{"val_loss": 0.1}, {"val_loss": 0.3}, {}]
+    assert called(said, "best") == [MID]
 
 
 def test_checkpoints_come_by_their_numbers_and_behind_them_what_tells_none() -> None:
     said = tell(listing={"best.ckpt": "100", NEW: "100", "epoch=0-step=7.ckpt": "0", OLD: "100"})
-    assert [row.name for row in said.rows] == ["epoch=0-step=7.ckpt", OLD, NEW, "best.ckpt"]
-    assert [row.state for row in said.rows] == ["undecided", "stays", "stays", "stays"]
+    assert [row["name"] for row in said.rows] == ["epoch=0-step=7.ckpt", OLD, NEW, "best.ckpt"]
+    assert [row["state"] for row in said.rows] == ["undecided", "stays", "stays", "stays"]
     assert said.number == "step"
