@@ -42,9 +42,9 @@ def history_text(runs: list[Run], style: Style) -> str:
                 str(run.header.get("when", "")),
                 f"{run.header.get('who', '?')}@{run.header.get('host', '?')}",
                 past.command_of(run),
-                str(did.renamed),
-                str(did.deleted),
-                human_size(did.size) if did.deleted or did.size else "",
+                str(did["renamed"]),
+                str(did["deleted"]),
+                human_size(did["bytes_deleted"]) if did["deleted"] or did["bytes_deleted"] else "",
                 past.state_of(run),
             )
         )
@@ -64,8 +64,8 @@ def show_history(session: Session, options: Options) -> Done:
         return Done(text)
     from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
-    days = past.trash_days(session, options)
-    rows = list(past.as_data(session, options.outputs_dir, runs, days))
+    rules = past.rules_or_none(session, options)
+    rows = list(past.as_data(session, options.outputs_dir, runs, rules and rules.trash_days))
     data = {**head_of(records.run_header(session, "history", options)), "runs": rows}
     faults = write_data(options, data, style)
     return Done("".join([text, *faults.values()]), failed=bool(faults))

@@ -26,19 +26,19 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Directory, lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
-from ckptrules.engine.ruleset import RuleError, RuleSet
+from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.outputs.links import Links
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import SharedFiles, Tally, experiment_block, tally
-from ckptrules.run import finding, pinning, records
+from ckptrules.run import pinning, records
 from ckptrules.run.command_line import params_of
 from ckptrules.run.experiments import unsearched_notes
 from ckptrules.run.hints import command
-from ckptrules.run.options import RUN, Common, OptionError
+from ckptrules.run.options import RUN, Common
 from ckptrules.run.outcome import FAULTS, Done, RunContext, untouched
-from ckptrules.run.past import chosen_run, command_of, runs_of, runs_with, trash_days, ways_back
+from ckptrules.run.past import chosen_run, command_of, rules_or_none, runs_of, runs_with, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, chosen_of, hand_over, refuse_unknown_experiments
@@ -82,7 +82,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         options,
         job.style,
         header,
-        trash_days(session, options),
+        job.rules.trash_days if job.rules is not NO_RULES else None,
         notes=(BROKEN_RULES,) * bool(backs and job.rules is NO_RULES),
         came_to=functools.partial(came_to, job, runs_before(session, options), run, backs, waits, rest),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
@@ -112,17 +112,9 @@ def undo_job(session: Session, options: Options, header: Mapping[str, Any]) -> U
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     return UndoJob(
         options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
-        records.journals_of(session), session.style(options), pinned, rules_or_none(session, options),
+        records.journals_of(session), session.style(options), pinned, rules_or_none(session, options) or NO_RULES,
         Links(options.outputs_dir)
     )  # fmt: skip
-
-
-def rules_or_none(session: Session, options: Options) -> RuleSet:
-    """Load the rules; what was done can be taken back also where they are broken."""
-    try:
-        return finding.load(session, options)
-    except (RuleError, OptionError, OSError):
-        return NO_RULES
 
 
 @once

@@ -14,7 +14,7 @@ from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import read_runs
 from ckptrules.engine.actions import DELETES, Unit
 from ckptrules.engine.measures import NS, freed, visible
-from ckptrules.engine.ruleset import RuleError
+from ckptrules.engine.ruleset import RuleError, RuleSet
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.state_folder import old_text_name
 from ckptrules.report.style import count_of
@@ -27,14 +27,6 @@ from ckptrules.run.session import Session
 from ckptrules.storage import believing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import TrashItem, trash_runs
-
-
-class Did(NamedTuple):
-    """What a run did, also if it was undone later; ``size`` is in bytes, of all that it deleted, also leftovers."""
-
-    renamed: int
-    deleted: int
-    size: int
 
 
 def runs_of(outputs_dir: str, own: str = "") -> list[Run]:
@@ -70,10 +62,10 @@ def chosen_run(runs: Sequence[Run], run: str | None, newest: Callable[[Sequence[
     return newest(runs) if run is None else next(one for one in runs if one.id == run)
 
 
-def trash_days(session: Session, options: Common) -> int | None:
-    """Return the ``trash_days`` of the rules; None if the rules are broken, as the history must be shown also then."""
+def rules_or_none(session: Session, options: Common) -> RuleSet | None:
+    """Return the rules; None if they are broken, as the past must be shown, and can be taken back, also then."""
     with contextlib.suppress(RuleError, OptionError, OSError):
-        return load(session, options).trash_days
+        return load(session, options)
     return None
 
 
@@ -122,11 +114,12 @@ def old_texts(runs: Sequence[Run]) -> set[str]:
     }
 
 
-def did(run: Run) -> Did:
-    """Count what a run did."""
+def did(run: Run) -> dict[str, int]:
+    """Count what a run did, also if it was undone later; the bytes are those of all that it deleted, also leftovers."""
     units = run.units
     count = Counter(unit.kind for unit in units)
-    return Did(count["rename"], count["trash"], freed_by(unit for unit in units if unit.kind in DELETES))
+    freed_bytes = freed_by(unit for unit in units if unit.kind in DELETES)
+    return {"renamed": count["rename"], "deleted": count["trash"], "bytes_deleted": freed_bytes}
 
 
 def freed_by(units: Iterable[Unit]) -> int:
@@ -191,7 +184,7 @@ def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | Non
             "when": None if started is None else zoned(started // NS),
             "who": str(run.header.get("who", "?")),
             "host": str(run.header.get("host", "?")),
-            **dict(zip(("renamed", "deleted", "bytes_deleted"), did(run), strict=True)),
+            **did(run),
             "state": state_of(run),
             "taken_back": bool(run.done) and not (run.standing or run.gone or run.barred),
             "undo_until": zoned(since + days * DAY) if since is not None and days else None,
