@@ -205,22 +205,20 @@ class _Reader:
         """Read a flag behind a task, and its value, which may be the next argument."""
         dashed, has_value, text = argument[2:].partition("=")
         flags = own = _by_flag(self._known(self.words[-1:]))
-        full = _fitting(dashed, flags)
-        if not full:
-            every = _by_flag({name: one for task in TASKS for name, one in declared(task).known().items()})
-            full, flags = _fitting(dashed, every), every | flags
-        if len(full) != 1:
-            fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
-            raise OptionError(fact, "" if full else _hint(dashed, flags, "--", own))
-        found = flags[full[0]]
+        if dashed not in flags:
+            every = {name: one for task in TASKS for name, one in declared(task).known().items()}
+            flags = {**_by_flag(every), **flags}
+        if dashed not in flags:  # doit would also take a shortened one
+            raise OptionError(f"unknown option '--{dashed}'", _hint(dashed, flags, "--", own))
+        found = flags[dashed]
         text = text if has_value or not rest or rest[0].lower() not in TRUTH else rest[0]
         if found.is_flag and (has_value or text):
-            raise OptionError(f"--{full[0]} takes no value", f"write {found.name}={text}")
+            raise OptionError(f"--{dashed} takes no value", f"write {found.name}={text}")
         if found.is_flag:
-            return found.name, not full[0].startswith("no-")
+            return found.name, not dashed.startswith("no-")
         if not has_value:
             if not rest:
-                raise OptionError(f"--{full[0]} needs a value")
+                raise OptionError(f"--{dashed} needs a value")
             text = rest.pop(0)
         return found.name, self._value(self.words[-1:], found, text)
 
@@ -244,11 +242,6 @@ def _by_flag(known: Known) -> dict[str, Option]:
     return {one.dashed: one for one in known.values()} | {
         f"no-{one.dashed}": one for one in known.values() if one.is_flag
     }
-
-
-def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
-    """Return the flags that a possibly shortened flag can mean."""
-    return [dashed] if dashed in flags else [name for name in flags if dashed and name.startswith(dashed)]
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:

@@ -195,7 +195,7 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
         ("plan zz", "there is no task 'zz'\n    hint: 'ckptrules help' lists them\n"),
         ("plan keep-last 3", "'keep-last' is an option, no task\n    hint: write keep_last=…"),
         ("plan --", "unknown option '--'\n    hint: there are: outputs-dir,"),
-        ("plan --d", "'--d' is short for dry-run, delete-old\n"),
+        ("plan --delete-ol", "unknown option '--delete-ol'\n    hint: did you mean '--delete-old'?"),
         ("plan rules_dir=nope", "ERROR: nope: cannot be read: No such file or directory\n    hint: name the folder of"),
         ("plan rules_dir=outputs", "ERROR: outputs: holds no *.yaml file\n"),
         ("plan migrat", "there is no task 'migrat'\n    hint: did you mean 'doit migrate'?"),

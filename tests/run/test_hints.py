@@ -29,7 +29,6 @@ YOUNG = "epoch=20-step=200.ckpt"
         ("doit migrate outputs_dir=outputs", "'doit purge'", "'doit purge outputs_dir=outputs'"),
         ("doit migrate --outputs-dir other", "'doit undo run=ID'", "'doit undo run=ID outputs_dir=other'"),
         ("doit migrate --outputs-dir=other", "'doit undo'", "'doit undo outputs_dir=other'"),
-        ("doit migrate --outp other", "'doit undo'", "'doit undo outputs_dir=other'"),
         ("doit migrate rules_dir=r policy=p", "'doit plan'", "'doit plan rules_dir=r policy=p'"),
         ("doit migrate rules_dir=r policy=p", "'doit undo'", "'doit undo rules_dir=r'"),
         ("doit migrate policy=p", "'doit plan policy=q'", "'doit plan policy=q'"),
