@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, Entry, OutsideLink, folders_above, lies_in
+from ckptrules.engine.entries import Entry, OutsideLink, folders_above, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import is_backup
 from ckptrules.storage import reading, streams
+from ckptrules.storage.looking import WEIGHTS
 from ckptrules.storage.reading import why_of
 
 MOST_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
@@ -147,7 +148,7 @@ class Links:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):  # tested first, as most entries are files
                     name = entry.name
-                    if (name.endswith(NO_CHECKPOINT_ENDINGS) or "." not in name) and (name == ADAPTER or tracks(name)):
+                    if name == ADAPTER or (not name.endswith(WEIGHTS) and tracks(name)):
                         yield path, name, False
                 elif entry.is_symlink():
                     yield path, entry.name, True
@@ -173,8 +174,8 @@ class Links:
         text = config.get(BASE) if isinstance(config, dict) else None
         if not isinstance(text, str) or "\0" in text:
             return []
-        parts = text.split("/")
-        ends = [text, *("/".join(parts[number:]) for number in range(1, len(parts) - 1))]
+        parts = re.split(r"[/\\]", text)  # the training may have run on Windows
+        ends = [text, *("/".join(parts[number:]) for number in range(len(parts) - 1))]
         ways = ((os.path.join(self.outputs_dir, place), end) for end in ends for place in _folders_around(path))
         return list(islice((way for way in ways if os.path.lexists(os.path.join(*way))), 1))
 

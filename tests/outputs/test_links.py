@@ -65,6 +65,8 @@ def keeping_one(project: Project) -> None:
         ("latest.txt", OLD, True),
         ("best_metrics.json", '{"epoch": 1, "metric": "acc"}', True),
         ("last_model.txt", "see ./epoch=1-step=1.ckpt", True),
+        ("resume.sh", f"python train.py --ckpt_path checkpoints/{OLD}\n", True),
+        ("best_model.ini", f"[best]\npath = checkpoints/{OLD}\n", True),
         ("best_checkpoint.txt", f"others/{OLD}\n", False),
         ("best_checkpoint.txt", f"/runs/two/others/{OLD}\n", False),
         ("notes.txt", f"checkpoints/{OLD}\n", False),
@@ -139,6 +141,7 @@ def test_a_tracker_in_the_folder_above_that_ignored_lists_names_nothing(project:
         ("two/checkpoint-5/adapter_config.json", f"outputs/{HERE}/{OLD}"),
         ("one/lora/adapter_config.json", f"checkpoints/{OLD}"),
         ("two/adapter_config.json", f"/another/machine/{HERE}/{OLD}"),
+        ("two/adapter_config.json", f"outputs\\{HERE}\\{OLD}".replace("/", "\\")),
         ("two/adapter_config.json", "{here}"),
     ],
 )
