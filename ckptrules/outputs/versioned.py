@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import NS
@@ -80,17 +81,14 @@ def _repository(folder: str) -> tuple[str, str]:
 
     The index of a submodule is not in its ``.git``, which is a file.
     """
-    while True:
-        git = os.path.join(folder, ".git")
+    for top in (folder, *map(str, Path(folder).parents)):
+        git = os.path.join(top, ".git")
         if os.path.isdir(git):
-            return folder, git
+            return top, git
         if os.path.isfile(git):
-            text = os.fsdecode(_bytes(folder, ".git")[0])
-            return folder, os.path.join(folder, text.removeprefix("gitdir:").strip())
-        above = os.path.dirname(folder)
-        if above == folder:
-            return "", ""
-        folder = above
+            text = os.fsdecode(_bytes(top, ".git")[0])
+            return top, os.path.join(top, text.removeprefix("gitdir:").strip())
+    return "", ""
 
 
 def _bytes(folder: str, path: str) -> tuple[bytes, int]:

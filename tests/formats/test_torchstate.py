@@ -15,7 +15,7 @@ from ckptrules.engine.actions import Recipe
 from ckptrules.formats.torchstate import NotRewritableError, edit, read_state, rewrite
 from tests.conftest import ROOT
 from tests.support.tables import every
-from tests.support.torch_files import torch_file, zipped
+from tests.support.torch_files import torch_zip, zipped
 
 FILES = sorted(path for path in (ROOT / "tests" / "real" / "outputs").glob("*/checkpoints/*.ckpt") if path.is_file())
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -77,7 +77,7 @@ def test_only_the_texts_change_no_tensor_moves_and_texts_can_be_changed_back(row
 def test_a_file_that_was_written_without_checksums_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(zipfile, "crc32", lambda *_: 0)
-        content = torch_file({"best_model_path": "a.ckpt"})
+        content = torch_zip({"best_model_path": "a.ckpt"})
     recipe = rewrite(io.BytesIO(content), only_paths(CHANGES["by one"]))
     new = built(content, recipe)
     assert read_state(io.BytesIO(new)).fields == {"best_model_path": "a.ckptx"}

@@ -14,7 +14,7 @@ from ckptrules.engine.packs import with_packs
 from ckptrules.outputs import facts, inside
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
-from tests.support.torch_files import lightning_file, torch_file
+from tests.support.torch_files import lightning_file, torch_zip
 
 HERE = "run/checkpoints"
 RULES = load_rules({"naming.yaml": "packs: [lightning]\nretention: {default: {keep_last: 1}}\n"}, proved=True)
@@ -52,15 +52,15 @@ CASES = {
     "a path of Windows": Case({**OLD, name(3): lightning_file(rf"C:\run\{name(1)}")}, {name(1): name(3)}),
     "what it names is gone": Case({**OLD, name(3): says(name(9))}, {}),
     "no path": Case({**OLD, name(3): lightning_file("")}, {name(0): name(2)}),
-    "no text": Case({**OLD, name(3): torch_file({"callbacks": {"M": {"best_model_path": 3}}})}, {name(0): name(2)}),
-    "no callbacks": Case({**OLD, name(3): torch_file({"epoch": 1})}, {name(0): name(2)}),
-    "no state": Case({**OLD, name(3): torch_file([1])}, {name(0): name(2)}),
+    "no text": Case({**OLD, name(3): torch_zip({"callbacks": {"M": {"best_model_path": 3}}})}, {name(0): name(2)}),
+    "no callbacks": Case({**OLD, name(3): torch_zip({"epoch": 1})}, {name(0): name(2)}),
+    "no state": Case({**OLD, name(3): torch_zip([1])}, {name(0): name(2)}),
     "the newest is torn": Case({**OLD, name(3): says(name(1))[:-30]}, {name(0): name(2)}),
     "the newest is of something else": Case({**OLD, name(3): b"weights"}, {name(0): name(2)}),
     "the newest is not whole": Case({**OLD, name(3): says(name(1))}, {name(0): name(2), name(1): name(3)}, (name(3),)),
     "none can be read": Case(dict.fromkeys(OLD, b"weights"), {}, (), f"{UNKNOWN}{name(2)}: it is no zip file of torch, or damaged"),
     "only the newest are asked": Case(
-        {**OLD, **{name(n): torch_file({}) for n in range(3, 3 + inside.MOST_TRIED)}}, {}
+        {**OLD, **{name(n): torch_zip({}) for n in range(3, 3 + inside.MOST_TRIED)}}, {}
     ),
     "times and numbers disagree": Case(
         {name(3): says(name(1)), name(1): says(name(1)), name(0): says(name(0)), name(2): says(name(2))},
@@ -105,7 +105,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / HERE
     folder.mkdir(parents=True)
     (folder / name(1)).symlink_to(tmp_path / "x.ckpt")
-    assert found(tmp_path, Case({name(0): torch_file({})}, {})) == ({}, [])
+    assert found(tmp_path, Case({name(0): torch_zip({})}, {})) == ({}, [])
 
 
 def found(outputs: Path, case: Case, text: str = "") -> tuple[Mapping[str, str], list[str]]:

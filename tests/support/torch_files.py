@@ -15,20 +15,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 
-def torch_file(state: object) -> bytes:
-    """Return a file that torch loads as ``state``."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        entries = {"data.pkl": pickle.dumps(state, protocol=2), "byteorder": b"little", "version": b"3\n"}
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
-    return file.getvalue()
-
-
 def lightning_file(*best: str) -> bytes:
     """Return a checkpoint of Lightning with a ``ModelCheckpoint`` for each path that it calls the best."""
     callbacks = {f"ModelCheckpoint{{'monitor': {n}}}": {"best_model_path": path} for n, path in enumerate(best)}
-    return torch_file({"epoch": 1, "global_step": 2, "state_dict": {}, "callbacks": {"Timer": {}, **callbacks}})
+    return torch_zip({"epoch": 1, "global_step": 2, "state_dict": {}, "callbacks": {"Timer": {}, **callbacks}})
 
 
 def torch_zip(value: object, tensors: Mapping[str, bytes] = MappingProxyType({}), protocol: int = 2) -> bytes:
