@@ -20,13 +20,13 @@ from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, OutsideLin
 from ckptrules.engine.naming import reader, stem_of
 from ckptrules.engine.pointers import Texts, by_name, cannot_follow
 from ckptrules.engine.rows import relink_actions, repoint_actions
-from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import Looks
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders, read_directory
 from ckptrules.outputs.picking import Tree, rules_here
-from ckptrules.outputs.pointers import line_for, pointer_files
+from ckptrules.outputs.pointers import NO_POINTER, line_for, pointer_files
 from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
@@ -63,12 +63,14 @@ class Holder(NamedTuple):
 class Followers:
     """Adds to the units of an undo what follows their renames, and holds what may not go.
 
-    Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo.
+    Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo. ``notes`` are on files that
+    may name something and are too long to follow.
     """
 
     def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str) -> None:
         self._outputs_dir, self._links, self._run = outputs_dir, links, run
         self._rules, self._tree = rules, Tree(outputs_dir)
+        self.notes: list[Reason] = []
         self._moved: dict[str, str] = {}  # by the units before: paths of folders today, and those after
         self._home = cache(self._find_home)
         self._around = cache(self._look)
@@ -115,6 +117,7 @@ class Followers:
                 listing = read_directory(directory, Directory(home, home, part_folders=rules.part_folders))
                 looks = Looks(directory, listing, rules, self._links, 0)
                 pointers = {**self._best(looks), **looks.pointers[0]}
+                self.notes += [note for note in looks.pointers[1] if note.text.endswith(NO_POINTER)]
                 _ = looks.foreign  # while the directory is open
                 return _around(looks, into_part_folders(self._links.into(home), listing), pointers)
         except OSError as error:

@@ -26,7 +26,7 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Directory, lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
-from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.outputs.links import Links
 from ckptrules.report.data import plan_as_data
@@ -267,13 +267,14 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     if stopping.stopped():
         return Done("", failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
+    notes: Sequence[Reason] = ()
     root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
         if not back.own:
-            back, more = with_followers(job, folders, back)
+            back, more, notes = with_followers(job, folders, back)
             held += more
-    plan, outcome = as_plan(back)._replace(problems=tuple(held)), Transacted({})
+    plan, outcome = as_plan(back)._replace(problems=tuple(held), notes=tuple(notes)), Transacted({})
     if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
             outcome = Transacted(foresee(folders, back.units))
@@ -304,13 +305,14 @@ def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, l
     return rest, list(dict.fromkeys(filter(None, obstacles)))
 
 
-def with_followers(job: UndoJob, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem]]:
+def with_followers(job: UndoJob, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem], Sequence[Reason]]:
     """Add what leads to the names by now; a directory in which nobody can see that is left as it is."""
+    followers = Followers(job.options.outputs_dir, job.rules, job.links, job.run)
     try:
-        return Followers(job.options.outputs_dir, job.rules, job.links, job.run).add(folders, back)
+        return *followers.add(folders, back), followers.notes
     except FAULTS as fault:
         plan = untouched(Directory(back.experiment, back.directory), fault)
-        return back._replace(units=(), undoes=()), list(plan.problems)
+        return back._replace(units=(), undoes=()), list(plan.problems), ()
 
 
 def without_gone_links(folders: Folders, unit: Unit) -> Unit:

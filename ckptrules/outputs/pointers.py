@@ -32,6 +32,7 @@ _BEST = re.compile(
     re.IGNORECASE,
 )
 _LETTER = re.compile(b"[A-Za-z]")
+NO_POINTER = " is no pointer, as it is no short text: left as it is"  # ends a note
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -56,8 +57,7 @@ def read_pointers(
     for pointer, protects in pointers.items():
         content = _pointer_text(directory, pointer, is_link=pointer in links, protects=protects)
         if content is None:
-            text = f"{pointer} is no pointer, as it is no short text: left as it is"  # and it protects nothing
-            notes += [Reason(text)] * (pointer not in links)
+            notes += [Reason(pointer + NO_POINTER)] * (pointer not in links)  # and it protects nothing
         elif mentions := texts.mentioned(content, pointer, protects=protects):
             # The target of a link is not ours to change, and a text that grows too long would name nothing any more.
             can_follow = pointer not in links and is_text(content + b"\n#" + b"x" * (len(content) // 3))
