@@ -149,7 +149,7 @@ def why_none(kind: Unread) -> str:
         return "a format of yours can read a date as datetime"
     if any(_is_number(piece) and _ORDINAL_OR_UNIT.match(behind) for piece, behind in pairwise(pieces)):
         return "a number with a unit, as 10k, is not compared with one without"
-    return "it is unclear which number counts, and for which run" if any(map(_is_number, pieces)) else ""
+    return "it is unclear which number, if any, counts the saves of one run" if any(map(_is_number, pieces)) else ""
 
 
 def numbers_of(kind: Unread) -> set[tuple[str, ...]]:
