@@ -180,13 +180,8 @@ class _Checker(NamedTuple):
                 return self.choice(node, shape, what)
             case ListOf():
                 return self.list(node, shape, what)
-            case MapOf():
-                if isinstance(node, yaml.MappingNode) and not node.value:
-                    self.refuse(node, f"{what} is empty")
-                    return None
-                return self.mapping(node, what, shape, f"write {{NAME: {_sample(shape.item)}}}")
-            case Keys():
-                return self.record(node, shape, what)
+            case Keys() | MapOf():
+                return self.mapping(node, shape, what)
             case Either():
                 return self.read(node, shape.meant(KINDS.get(type(node), str)), what)
 
@@ -264,18 +259,14 @@ class _Checker(NamedTuple):
         values = [self.read(item, shape.item, f"{what}[{index}]") for index, item in enumerate(node.value)]
         return Value([value for value in values if value and value.whole], self.place(node))
 
-    def record(self, node: yaml.Node, shape: Keys, what: str) -> Value | None:
-        value = self.mapping(node, what, shape, _as_mapping(shape, what))
-        if value is None:
-            return None
-        if lacks := [f"'{key}'" for key in shape.required if key not in value.given]:
-            self.refuse(node, f"{what} has no {' and no '.join(lacks)}", f"write {_keys_of(shape)}")
-        return value._replace(whole=value.data.keys() >= set(shape.required))
-
-    def mapping(self, node: yaml.Node, what: str, mapping: Keys | MapOf, how: str) -> Value | None:
+    def mapping(self, node: yaml.Node, mapping: Keys | MapOf, what: str) -> Value | None:
         if not isinstance(node, yaml.MappingNode):
             fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
-            self.refuse(node, f"{what} {fact}", SPACE_HINT if NO_SPACE.fullmatch(str(node.value)) else how)
+            hint = SPACE_HINT if NO_SPACE.fullmatch(str(node.value)) else _as_mapping(mapping, what)
+            self.refuse(node, f"{what} {fact}", hint)
+            return None
+        if isinstance(mapping, MapOf) and not node.value:
+            self.refuse(node, f"{what} is empty")
             return None
         values: dict[str, Value] = {}
         seen: set[str] = set()
@@ -294,7 +285,12 @@ class _Checker(NamedTuple):
             elif shape and (value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}")):
                 values[key] = value._replace(key_place=self.place(key_node))
             seen.add(key)
-        return Value(values, self.place(node), given=frozenset(seen))
+        found = Value(values, self.place(node), given=frozenset(seen))
+        if isinstance(mapping, MapOf):
+            return found
+        if lacks := [f"'{key}'" for key in mapping.required if key not in seen]:
+            self.refuse(node, f"{what} has no {' and no '.join(lacks)}", f"write {_keys_of(mapping)}")
+        return found._replace(whole=values.keys() >= set(mapping.required))
 
 
 def _is_empty(node: yaml.Node) -> bool:
@@ -322,8 +318,10 @@ def _as_list(node: yaml.Node, item: Shape) -> str:
     return "put the value in [brackets]"
 
 
-def _as_mapping(shape: Keys, what: str) -> str:
+def _as_mapping(shape: Keys | MapOf, what: str) -> str:
     """Return the hint on how to write a mapping; if one of its keys stands where a name belongs, on that name."""
+    if isinstance(shape, MapOf):
+        return f"write {{NAME: {'{KEY: …}' if isinstance(shape.item, Keys | MapOf) else '…'}}}"
     key = what.rpartition(": ")[2]
     if key in shape.keys:
         return f"a name stands above it: default: {{{key}: …}}"
@@ -336,10 +334,6 @@ def _belongs(key: str, mapping: Keys) -> str:
         if isinstance(inner, MapOf) and isinstance(inner.item, Keys) and key in inner.item.keys:
             return f"it belongs below a name: {name}: {{default: {{{key}: …}}}}"
     return one_of(key, tuple(mapping.keys))
-
-
-def _sample(shape: Shape) -> str:
-    return "{KEY: …}" if isinstance(shape, Keys | MapOf) else "…"
 
 
 def _keys_of(shape: Keys) -> str:
