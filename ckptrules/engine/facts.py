@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of, series_by
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.measures import NS
-from ckptrules.engine.pointers import mentioned, stems
+from ckptrules.engine.pointers import Index, stems
 from ckptrules.engine.ruleset import Fact
 
 LAST_SECOND = 253_402_300_800  # the end of the year 9999
@@ -92,9 +92,10 @@ def joined(
             best[file.fact, series] = [*of_same_owner, file]
     pointers: dict[str, dict[Mention, None]] = defaultdict(dict)
     deciding = [file for several in best.values() for file in several]
+    named = _named({file.best for file in deciding}, names)
     for file in deciding:
-        pointers[file.path] |= dict.fromkeys(_named(file.best, names))
-    ways = {way for file in deciding for way in _scored(file, metrics, names)}
+        pointers[file.path] |= dict.fromkeys(named[file.best])
+    ways = {way for file in deciding for way in _scored(file, metrics, named[file.best])}
     return Evidence(
         metrics=metrics,
         times=times,
@@ -103,12 +104,12 @@ def joined(
     )
 
 
-def _scored(file: FileFacts, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
+def _scored(file: FileFacts, metrics: Metrics, named: Iterable[Mention]) -> Iterator[tuple[str, str]]:
     """Yield the metrics, each with ``max`` or ``min``, that may be the reason why a file names its best checkpoint.
 
     The metric of that checkpoint equals the score, and is the highest or the lowest of all, not both.
     """
-    for mention in _named(file.best, names) if file.score else ():
+    for mention in named if file.score else ():
         for metric, text in metrics.get(mention.name, {}).items():
             values = [float(row[metric]) for row in metrics.values() if metric in row]
             ends = [mode for mode, best in (("max", max(values)), ("min", min(values))) if float(text) == best]
@@ -197,14 +198,15 @@ def _as_text(value: object) -> str:
     return text if len(text) <= LONGEST else ""
 
 
-def _named(text: str, names: Names) -> tuple[Mention, ...]:
-    """Return the checkpoints that a text names. They cannot be renamed, except where the text is only a number."""
+def _named(texts: Collection[str], names: Names) -> dict[str, tuple[Mention, ...]]:
+    """Return the checkpoints that each text names. They cannot be renamed, except where the text is only a number."""
     of_base = {in_part_folder(name)[1]: name for name in names}  # one part is enough: it protects all
-    try:
-        raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a surrogate pair from JSON: no file has such a name
-        return ()
-    found = mentioned(raw, of_base, lambda base: names[of_base[base]])
-    return tuple(
-        Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in found
-    )
+    index = Index(of_base if texts else (), lambda base: names[of_base[base]])
+    found: dict[str, tuple[Mention, ...]] = dict.fromkeys(texts, ())
+    for text in texts:
+        with contextlib.suppress(UnicodeEncodeError):  # half of a surrogate pair from JSON: no file has such a name
+            found[text] = tuple(
+                Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "")
+                for one in index.mentioned(text.encode("utf-8", "surrogateescape"))
+            )
+    return found

@@ -58,65 +58,63 @@ class PointerText(NamedTuple):
 
 
 class Index:
-    """Finds the names of a directory that a file may name, in a time that is independent of their number."""
+    """Finds the names of a directory that a file names, in a time that is independent of their number."""
 
     def __init__(self, names: Iterable[str], fields_of: FieldsOf) -> None:
-        self._named: dict[bytes, list[str]] = defaultdict(list)
+        self._fields_of = fields_of
+        self._named: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
         self._telling: dict[int | None, list[str]] = defaultdict(list)
         for name in names:
             fields = fields_of(name)
-            for text in {spelled for one in _texts_for(name, fields) for spelled in _spellings(one)}:
-                self._named[text].append(name)
+            for text in _texts_for(name, fields):
+                for spelled in set(_spellings(text)):
+                    self._named[spelled].append((name, text))
             for number in _numbers_and_epoch(fields):
                 self._telling[number].append(name)
         self._sizes = sorted({len(text) for text in self._named})
 
-    def near(self, content: bytes) -> set[str]:
-        """Return all names that `mentioned` would find in a file, and few others."""
-        found = {name for digits, _ in numbers_in(content) for name in self._telling.get(int(digits), ())}
-        texts = (content, b"\n".join(line[start:] for line, start in _behind_keys(content)))
-        starts = ((one, match.start()) for one in texts for match in _STARTS.finditer(one))
-        for text, start in starts:
+    def mentioned(self, content: bytes, *, protects: bool = True, called: str = "") -> tuple[Mention, ...]:
+        """Return which names a file names, and by which texts.
+
+        A text is the whole name, one of its `stems`, or a number in the name (`numbers_in`). A name after a key
+        (``best=epoch_12.pth``) counts, but gets no text: it cannot follow a rename, since nobody knows where the key
+        ends.
+
+        Without ``protects``, only whole names count. ``called`` is the name of the file.
+        """
+        words = self._words(content, called)
+        if not protects:
+            return tuple(Mention(name, text, protects) for name, text in sorted(words) if text == name)
+        behind = set[str]()  # names after keys, in lines that hold no whole name
+        for line, start in _behind_keys(content):
+            if not any(name == text for name, text in self._words(line, called)):
+                behind.update(name for name, _ in self._words(line[start:], called))
+        numbers = numbers_in(content, called)
+        telling = {name for digits, _ in numbers for name in self._telling.get(int(digits), ())} - {called}
+        found = []
+        for name in sorted(telling.union(behind, (name for name, _ in words))):
+            fields = self._fields_of(name)
+            there = [text for text in _texts_for(name, fields) if (name, text) in words] or [""] * (name in behind)
+            if not there:
+                own, with_epoch = _numbers(fields), _numbers_and_epoch(fields)
+                there = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else own)]
+            found += [Mention(name, text) for text in there]
+        return tuple(found)
+
+    def _words(self, content: bytes, but: str) -> set[tuple[str, str]]:
+        """Return the names that words or parts of paths in a text name, each with its text."""
+        found = set[tuple[str, str]]()
+        for start in (match.start() for match in _STARTS.finditer(content)):
             for size in self._sizes:
-                names = self._named.get(text[start : start + size])
-                if names and _ENDS.match(text, start + size):
-                    found.update(names)
+                named = self._named.get(content[start : start + size])
+                if named and _ENDS.match(content, start + size):
+                    found.update(pair for pair in named if pair[0] != but)
         return found
 
 
 def mentions(content: bytes, name: str) -> bool:
     """Return whether a file has a name as a word, or as a part of a path."""
     return any(text in content and _as_word(text).search(content) for text in set(_spellings(name)))
-
-
-def mentioned(
-    content: bytes, names: Iterable[str], fields_of: FieldsOf, *, protects: bool = True, called: str = ""
-) -> tuple[Mention, ...]:
-    """Return which of ``names`` a file names, and by which texts.
-
-    A text is the whole name, one of its `stems`, or a number in the name (`numbers_in`). A name after a key
-    (``best=epoch_12.pth``) counts, but gets no text: it cannot follow a rename, since nobody knows where the key ends.
-
-    Without ``protects``, only whole names count. ``called`` is the name of the file.
-    """
-    numbers = numbers_in(content, called) if protects else []
-    lines = _behind_keys(content) if protects else []
-    values = b"\n".join(line[start:] for line, start in lines)
-    every = sorted(names)
-    found = []
-    for name in every:
-        texts = _texts_for(name, fields_of(name)) if protects else [name]
-        there = [text for text in texts if mentions(content, text)]
-        in_values = [] if there else [text for text in texts if mentions(values, text)]
-        if in_values:  # else nothing of what stands in the lines needs to be looked at
-            in_lines = [line for line, start in lines if any(mentions(line[start:], text) for text in in_values)]
-            if any(not any(mentions(line, other) for other in every) for line in in_lines):
-                there = [""]
-        if not there:
-            own, with_epoch = _numbers(fields_of(name)), _numbers_and_epoch(fields_of(name))
-            there = [digits for digits, is_epoch in numbers if int(digits) in (with_epoch if is_epoch else own)]
-        found += [Mention(name, text, protects) for text in there]
-    return tuple(found)
 
 
 def numbers_in(content: bytes, called: str = "") -> list[tuple[str, bool]]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import LONGEST, Index, is_text, mentioned, named_alone
+from ckptrules.engine.pointers import LONGEST, Index, is_text, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, pattern_of
 from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
@@ -144,9 +144,7 @@ class _Texts:
 
     def mentioned(self, content: bytes, file: str, *, protects: bool = True) -> tuple[Mention, ...]:
         """Return the names in a file, each in every part folder that has it."""
-        called = in_part_folder(file)[1]
-        near = self._index.near(content) - {called}
-        mentions = mentioned(content, near, self._fields_of, protects=protects, called=called)
+        mentions = self._index.mentioned(content, protects=protects, called=in_part_folder(file)[1])
         return tuple(one._replace(name=name) for one in mentions for name in self.every[one.name])
 
 

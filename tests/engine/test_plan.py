@@ -19,7 +19,7 @@ from ckptrules.engine.entries import NOT_READ, Entry, Listing, OutsideLink
 from ckptrules.engine.facts import FileFacts, facts_in, joined
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.pointers import mentioned
+from ckptrules.engine.pointers import Index
 from ckptrules.engine.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, needed_inside
 from ckptrules.engine.shapes import Keys, ListOf, MapOf, Number, Text
@@ -180,7 +180,7 @@ def what_pointers_say(case: Case, listing: Listing, rules: RuleSet) -> Iterator[
     for name, protects in pointer_files(listing, rules).items():
         others = [entry.name for entry in listing.entries if entry.name != name]
         content = case.pointers[name].encode()
-        if said := mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects):
+        if said := Index(others, lambda name: read(name, None).claim.fields).mentioned(content, protects=protects):
             yield name, said
 
 

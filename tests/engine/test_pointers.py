@@ -19,7 +19,6 @@ from ckptrules.engine.pointers import (
     by_name,
     cannot_follow,
     is_text,
-    mentioned,
     mentions,
     repoints,
     stems,
@@ -30,11 +29,7 @@ SUM = "0" * 64
 
 
 def said_in(content: bytes, names: Iterable[str], fields_of: FieldsOf) -> tuple[Mention, ...]:
-    """Ask all names what a file names, and see that those which the index gives say the same."""
-    every = list(names)
-    found = mentioned(content, every, fields_of)
-    assert mentioned(content, Index(every, fields_of).near(content), fields_of) == found
-    return found
+    return Index(names, fields_of).mentioned(content)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +95,7 @@ def test_what_is_not_ascii_is_found_as_json_and_yaml_write_it(written: str, afte
 def test_a_name_is_found_in_any_form_of_unicode(name: str, written: str) -> None:
     """A copy by a Mac takes letters apart: what ``best.txt`` named went, as the name there was another."""
     assert mentions(written.encode(), name)
-    assert mentioned(written.encode(), [name], lambda _: {}) == (Mention(name, name),)
+    assert said_in(written.encode(), [name], lambda _: {}) == (Mention(name, name),)
     assert with_other_name(written.encode(), name, "m_01.pt").decode().strip('"') == "m_01.pt"
 
 
@@ -176,11 +171,11 @@ def test_no_content_takes_long(text: str) -> None:
     assert time.process_time() - start < 1
 
 
-def test_the_index_gives_few_names() -> None:
+def test_of_many_names_few_are_found() -> None:
     names = [f"model_{step:07}.rank_{rank}.pth" for step in range(20) for rank in range(50)]
     index = Index(names, lambda name: {"step": name[6:13], "part": name[14:-4]})
-    assert index.near(f"run/{names[70]}\n".encode()) == {names[70]}
-    assert len(index.near(b"model_0000003.pth")) == 50
+    assert index.mentioned(f"run/{names[70]}\n".encode()) == (Mention(names[70], names[70]),)
+    assert len(index.mentioned(b"model_0000003.pth")) == 50
     pointers = {f"last.{name}": (Mention(name, name),) for name in names}
     assert [*repoints(by_name(pointers), {names[70]: "m"})] == [(f"last.{names[70]}", names[70], "m")]
 

@@ -12,7 +12,7 @@ import pytest
 
 from ckptrules.engine import pointers
 from ckptrules.engine.entries import Directory, Stamp
-from ckptrules.engine.pointers import mentions
+from ckptrules.engine.pointers import stems
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.pointers import read_pointers
 from ckptrules.rules.load import load_rules
@@ -29,11 +29,11 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
     fill(tmp_path / "run", {f"last.{n}": f"/data/epoch-{n}.pt\n".encode() for n in range(100)})
     tried = []
 
-    def counted(content: bytes, name: str) -> bool:
+    def counted(name: str, part: str) -> list[str]:
         tried.append(name)
-        return mentions(content, name)
+        return stems(name, part)
 
-    monkeypatch.setattr(pointers, "mentions", counted)
+    monkeypatch.setattr(pointers, "stems", counted)
     listing = scan(str(tmp_path), Directory("run", "run", Stamp(0, 0, 0)))
     directory = os.open(tmp_path / "run", os.O_RDONLY)
     found, _ = read_pointers(directory, listing, rules)
