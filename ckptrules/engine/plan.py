@@ -64,14 +64,14 @@ def _planned(case: Case) -> Plan:
         *rows.repoint_actions(actions, case.evidence.pointers),
     ]
     swept = sweep(case)
-    skipped, behind = left_behind(skipped_of(case, swept), actions, case.rules.sidecars)
+    skipped, behind = skipped_of(case, swept, actions)
     trashed = sum(action.kind == "trash" for action in actions)
     return Plan(
         experiment=case.listing.experiment,
         directory=case.listing.directory,
         actions=(*actions, *(row for row in swept.values() if isinstance(row, Action)), *followers),
         kept=tuple(sorted(rows.names_that_stay(case, cleared, verdict, [*actions, *followers]))),
-        skipped=left_alone(skipped, case),
+        skipped=skipped,
         problems=(
             *case.found.problems,
             *cleared.problems,
@@ -201,38 +201,34 @@ def notes_of(case: Case, cleared: Cleared, verdict: Verdict, swept: Collection[s
     yield from case.evidence.notes
 
 
-def skipped_of(case: Case, swept: Mapping[str, Action | Skipped]) -> tuple[Skipped, ...]:
-    """Return the names that are no checkpoints, without deleted leftovers."""
-    others = [row for row in case.found.skipped if row.name not in swept]
-    return tuple(sorted([*others, *(row for row in swept.values() if isinstance(row, Skipped))]))
+def skipped_of(
+    case: Case, swept: Mapping[str, Action | Skipped], actions: Sequence[Action]
+) -> tuple[tuple[Skipped, ...], list[Reason]]:
+    """Return the names that are no checkpoints and stay, and a note on those that only look like sidecars of a change.
 
-
-def left_alone(skipped: Sequence[Skipped], case: Case) -> tuple[Skipped, ...]:
-    """Return the names that are no checkpoints; logs and the like count as ignored, so the plan does not name them."""
-    logs = stray_logs(skipped, case.listing, case.rules)
-    return tuple(row._replace(kind="ignored") if row.name in logs else row for row in skipped)
-
-
-def left_behind(
-    rows: tuple[Skipped, ...], actions: Sequence[Action], suffixes: Collection[str]
-) -> tuple[tuple[Skipped, ...], tuple[Reason, ...]]:
-    """Mark and note the names that look like sidecars of a renamed or deleted checkpoint, but are none by the rules."""
+    These, and logs and the like, count as ignored, so the plan does not name them.
+    """
+    others = (row for row in case.found.skipped if row.name not in swept)
+    rows = sorted([*others, *(row for row in swept.values() if isinstance(row, Skipped))])
     unknown = [row.name for row in rows if row.kind == "unrecognised"]
-    owned = by_name_only((a.name for a in actions if a.kind in ("rename", "trash")), unknown) if unknown else {}
-    if not owned:
-        return rows, ()
-    skipped = tuple(
-        row._replace(kind="ignored", reason=Reason(f"belongs to {owned[row.name][0]} by its name only"))
-        if row.name in owned
-        else row
+    owned = by_name_only((a.name for a in actions if a.kind in ("rename", "trash")), unknown)
+    why = {name: Reason(f"belongs to {owner} by its name only") for name, (owner, _) in owned.items()}
+    logs = stray_logs(rows, case.listing, case.rules)
+    skipped = (
+        Skipped(row.name, "ignored", why.get(row.name, row.reason)) if row.name in logs or row.name in why else row
         for row in rows
     )
+    return tuple(skipped), left_behind(owned, case.rules.sidecars)
+
+
+def left_behind(owned: Mapping[str, tuple[str, str]], suffixes: Iterable[str]) -> list[Reason]:
+    """Return a note on names that belong to a renamed or deleted checkpoint by their name only, as `by_name_only`."""
+    if not owned:
+        return []
     stay = f" and {len(owned) - 1} more stay" if len(owned) > 1 else " stays"
     line = line_for({*suffixes, *(suffix for _, suffix in owned.values())})
-    text = (
-        f"{min(owned)}{stay} behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
-    )
-    return skipped, (Reason(text),)
+    what = "behind, although a checkpoint of that name is renamed or deleted"
+    return [Reason(f"{min(owned)}{stay} {what}; {line} takes them along")]
 
 
 def nothing_goes(directory: str, withheld: Iterable[str], unknown: Iterable[str]) -> Iterator[Problem]:

@@ -11,10 +11,8 @@ import subprocess
 
 import pytest
 
-from ckptrules.engine.actions import Action, Skipped
 from ckptrules.engine.companions import by_name_only
 from ckptrules.engine.plan import left_behind
-from ckptrules.engine.ruleset import Reason
 from ckptrules.run import locking
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import OptionError
@@ -205,8 +203,7 @@ def test_the_longest_name_owns(owners: list[str], names: list[str], found: dict[
 
 def test_a_note_on_what_stays_behind_spells_its_name_right() -> None:
     """It said ``a stays b.yaml``."""
-    unread = Skipped("a stay b.yaml", "unrecognised", Reason("unable to parse"))
-    _, notes = left_behind((unread,), [Action("trash", "a stay b.ckpt", "", 1, ())], ())
+    notes = left_behind({"a stay b.yaml": ("a stay b.ckpt", ".yaml")}, ())
     assert [note.text.partition(",")[0] for note in notes] == ["a stay b.yaml stays behind"]
 
 
