@@ -132,7 +132,12 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Che
 
 def in_use(case: Case, sound: Sequence[Checkpoint]) -> Iterator[Problem]:
     """Yield a problem for each candidate in use that would be changed if it were not in use."""
-    goes = would_go(case, sound)
+    goes: Collection[str] = ()
+    if case.policy and case.evidence.in_use:
+        finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in case.marked]
+        lost = {one.entry.name for one in case.found.checkpoints}.difference(one.entry.name for one in finished)
+        unused = case._replace(evidence=case.evidence._replace(verified=None), busy=case.marked)
+        goes = judge(unused, case.policy, finished, lost).remove.keys() & case.evidence.in_use.keys()
     for one in sound:
         name, hint = one.entry.name, "run again when it is finished"
         if name in case.busy and name not in case.marked and (one.target != name or name in goes):
@@ -147,16 +152,6 @@ def broken_ones(case: Case, conflicts: Sequence[Problem]) -> Iterator[Problem]:
         if why and why.text.startswith(BROKEN) and one.entry.name not in in_conflict:
             hint = "if nothing writes it any more, bring back a whole one or remove it; it does not count"
             yield Problem("broken", one.names, why.text, hint)
-
-
-def would_go(case: Case, sound: Sequence[Checkpoint]) -> Collection[str]:
-    """Return the names in use that the policy would delete if they were not in use."""
-    if case.policy is None or not case.evidence.in_use:
-        return ()
-    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in case.marked]
-    lost = {one.entry.name for one in case.found.checkpoints}.difference(one.entry.name for one in finished)
-    unused = case._replace(evidence=case.evidence._replace(verified=None), busy=case.marked)
-    return judge(unused, case.policy, finished, lost).remove.keys() & case.evidence.in_use.keys()
 
 
 def held_by_foreign(case: Case, sound: Iterable[Checkpoint]) -> dict[str, Problem]:

@@ -32,6 +32,12 @@ class Verdict(NamedTuple):
     withheld: tuple[str, ...] = ()
     keeps: Mapping[PolicyLine, int] = {}
 
+    def but_keep(self, why: Mapping[str, Reason]) -> Verdict:
+        """Return the verdict with these names kept that it would remove, each for a reason."""
+        remove = {name: reasons for name, reasons in self.remove.items() if name not in why}
+        keep = {**self.keep, **{name: (reason,) for name, reason in why.items()}}
+        return self._replace(keep=keep, remove=remove, saves={name: self.saves[name] for name in remove})
+
 
 NOTHING = Verdict({}, {})
 
@@ -119,10 +125,9 @@ def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Poli
 
 def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -> Verdict:
     """Return the verdict with the last name of each group kept, where it would remove all names of the group."""
-    kept = {names[-1]: (why,) for why, names in groups.items() if names and verdict.remove.keys() >= set(names)}
-    remove = {name: why for name, why in verdict.remove.items() if name not in kept}
-    saves = {name: lines for name, lines in verdict.saves.items() if name not in kept}
-    return verdict._replace(keep={**verdict.keep, **kept}, remove=remove, saves=saves) if kept else verdict
+    return verdict.but_keep(
+        {names[-1]: why for why, names in groups.items() if names and verdict.remove.keys() >= set(names)}
+    )
 
 
 def with_line(policy: Policy, key: str, value: int, *others: str) -> Policy:

@@ -119,8 +119,7 @@ def verified_only(verdict: Verdict, others: Others, series: Series, verified: fr
     where = f" of {series[0]}" if series[0] else ""
     text = f"loses nothing{where} ({len(verdict.remove)} could go): no checkpoint that stays is verified"
     reason = Reason("no checkpoint that stays is verified (verified=1)")
-    keep = {**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}
-    return verdict._replace(keep=keep, remove={}, saves={}, withheld=(text,))
+    return verdict.but_keep(dict.fromkeys(verdict.remove, reason))._replace(withheld=(text,))
 
 
 def joined(verdicts: Iterable[Verdict]) -> Verdict:
