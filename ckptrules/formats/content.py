@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import said_of
 from ckptrules.engine.checkpoints import number
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 
 CHUNK = 2**20
 BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # ids of faults of files that are not whole
@@ -65,16 +65,10 @@ def errors_as_faults(progress: Progress) -> Iterator[Progress]:
 
 
 def _fault(error: Exception) -> UnsoundError:
-    if isinstance(error, TooLongError):
-        return not_read(str(error))
-    if isinstance(error, MemoryError):
-        return not_read("it needs more memory than there is")
+    if isinstance(error, NotReadError | MemoryError):
+        why = error if isinstance(error, NotReadError) else "it needs more memory than there is"
+        return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
     return UnsoundError("damaged", f"makes no sense to its reader ({type(error).__name__})")
-
-
-def not_read(why: str) -> UnsoundError:
-    """Make the fault of a file that is not read to its end, so that nobody knows whether it is whole."""
-    return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
 
 
 @contextlib.contextmanager
@@ -82,7 +76,8 @@ def faults_of_part(path: str) -> Iterator[None]:
     """Add to a fault the part of the checkpoint in which it is."""
     try:
         yield
-    except UnsoundError as fault:
+    except (UnsoundError, NotReadError) as error:
+        fault = error if isinstance(error, UnsoundError) else _fault(error)
         raise UnsoundError(fault.id, said_of(f"its part '{path}'", str(fault)), fault.hint) from None
 
 
@@ -146,7 +141,7 @@ class Format(NamedTuple):
         name: what users call it.
         fits: says by the first 512 bytes of a file whether it has this format.
         check: takes the file, its size in bytes, a `Progress`, and whether to leave checksums out. Raises
-            `UnsoundError` if the file is not whole, `TooLongError` if it is beyond the limits of what is read; any
+            `UnsoundError` if the file is not whole, `NotReadError` if it is beyond the limits of what is read; any
             other exception counts as damage, too.
         glance: takes and raises the same as ``check``, and sees by a few reads whether the file is cut off. None for
             formats that do not show that.

@@ -21,10 +21,10 @@ from ckptrules.formats.content import (
     combine,
     errors_as_faults,
     faults_of_part,
-    not_read,
 )
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
+from ckptrules.formats.limits import NotReadError
 
 WHOLE_FILES = tuple(".pt .pth .ckpt .bin .safetensors .h5 .hdf5 .npy .npz .msgpack .nemo .ply .gguf".split())
 NEVER_EMPTY = (*WHOLE_FILES, ".onnx", ".pdparams", ".params", ".json", ".metadata")
@@ -213,7 +213,7 @@ def _check_weights(paths: Collection[str], links: Collection[str]) -> None:
     """Check that there are weights, and that none of them are links, which are not read."""
     linked = [path for path in links if may_be_weights(path)]
     if linked:
-        raise not_read(f"its part '{linked[0]}' is a link, and what it leads to is not read")
+        raise NotReadError(f"its part '{linked[0]}' is a link, and what it leads to is not read")
     if not any(map(may_be_weights, paths)):
         hint = "it was never finished, or somebody has taken them away: remove it, or bring them back"
         raise UnsoundError("incomplete", f"has {NO_WEIGHTS}", hint)

@@ -9,8 +9,8 @@ import itertools
 import math
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.limits import REPORT_EVERY, TooLongError
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
+from ckptrules.formats.limits import REPORT_EVERY, NotReadError
 
 VERSIONS = (2, 3)  # version 1 had counts of 32 bits; llama.cpp no longer reads it
 MOST_VALUES = 2_000_000  # lengths and numbers; a vocabulary of 250,000 words and as many merges have 500,000
@@ -55,7 +55,7 @@ class _Header:
         if version > 0xFFFF:  # noqa: PLR2004 - the file is big-endian
             version, self._order = int.from_bytes(version.to_bytes(4, "little"), "big"), "big"
         if version not in VERSIONS:
-            raise not_read(f"version {version} of GGUF is not known")
+            raise NotReadError(f"version {version} of GGUF is not known")
         tensors, pairs = self._number(8), self._number(8)
         for _ in range(pairs):
             name = self._text()
@@ -106,7 +106,7 @@ class _Header:
     def _number(self, width: int) -> int:
         self._values += 1
         if self._values > MOST_VALUES:
-            raise TooLongError(f"a header of more than {MOST_VALUES // 10**6} million values is not read")
+            raise NotReadError(f"a header of more than {MOST_VALUES // 10**6} million values is not read")
         if self._values % REPORT_EVERY == 0:
             self._progress(0)
         self._skip(0, width)

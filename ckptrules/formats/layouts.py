@@ -21,10 +21,9 @@ from ckptrules.formats.content import (
     check_size,
     errors_as_faults,
     faults_of_part,
-    not_read,
 )
 from ckptrules.formats.files import open_file
-from ckptrules.formats.limits import TooLongError, is_count
+from ckptrules.formats.limits import NotReadError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle, refuse_code
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.formats.tensorflow import shards_of
@@ -83,9 +82,9 @@ def _json(folder: Folder, path: str) -> object:
         end = file.read(SHORT)
     try:
         return parse(data)
-    except TooLongError as error:
+    except NotReadError:
         if path.endswith(INDEX):
-            raise not_read(str(error)) from None
+            raise
         whole = end.rstrip().endswith((b"}", b"]"))
     except ValueError:
         whole = _is_json_lines(data)
@@ -156,7 +155,7 @@ def check_tensorflow(folder: Folder, *, quick: bool) -> bool:
     stems = {match[1].removesuffix(OF_TENSORFLOW) for match in matches}
     for stem in sorted(stems):
         if f"{stem}.index" in folder.links:
-            raise not_read(f"its part '{stem}.index' is a link, and what it leads to is not read")
+            raise NotReadError(f"its part '{stem}.index' is a link, and what it leads to is not read")
         if f"{stem}.index" not in folder.sizes:
             raise UnsoundError("incomplete", f"lacks '{stem}.index', which is written last: it was never finished")
         with faults_of_part(f"{stem}.index"), errors_as_faults(folder.progress) as guarded:

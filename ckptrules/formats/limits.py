@@ -10,8 +10,8 @@ LONGEST_NUMBER = 63  # bits
 MOST_SIDES = 64  # of an array: the limit of numpy and of torch
 
 
-class TooLongError(Exception):
-    """A file beyond the limits of what is read; the message is one fact. Nobody knows whether it is whole."""
+class NotReadError(Exception):
+    """A file beyond the limits of what is read, so nobody knows whether it is whole; the message says why."""
 
 
 class Bounded:
@@ -21,7 +21,7 @@ class Bounded:
     the text of the error.
 
     Raises:
-        TooLongError: more bytes are read.
+        NotReadError: more bytes are read.
     """
 
     def __init__(self, file: BinaryIO, most: int, fact: str, progress: Callable[[int], object]) -> None:
@@ -34,7 +34,7 @@ class Bounded:
         data = self._file.read(self._left + 1 if count < 0 else min(count, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
-            raise TooLongError(self._fact)
+            raise NotReadError(self._fact)
         return data
 
 

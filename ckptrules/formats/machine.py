@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ckptrules.formats.content import UnsoundError
-from ckptrules.formats.limits import LONGEST_NUMBER, TooLongError, is_count
+from ckptrules.formats.limits import LONGEST_NUMBER, NotReadError, is_count
 
 LONGEST_KEY = 1000  # characters
 HIGHEST_MEMO = 3_000_000  # the memo is numbered from 0, one by one; in the largest real pickles, to some 100,000
@@ -146,7 +146,7 @@ class Machine:
         if len(text) > LONGEST_KEY + 1:
             raise UnsoundError("damaged", "its pickle names what has a name of more than 1000 characters")
         if text not in self.names and len(self.names) == MOST_NAMES:
-            raise TooLongError(f"a pickle that names more than {MOST_NAMES} things is not read")
+            raise NotReadError(f"a pickle that names more than {MOST_NAMES} things is not read")
         return self.names.setdefault(text, Name(text))
 
     def stack_global(self, _: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
-from ckptrules.formats.limits import MOST_SIDES, REPORT_EVERY, TooLongError, is_count
+from ckptrules.formats.limits import MOST_SIDES, REPORT_EVERY, NotReadError, is_count
 
 MOST_VALUES = 2_000_000  # a checkpoint with 10,000 tensors has some 50,000
 ARRAYS = (1, 3)  # the extensions of Flax: an array, and a number of numpy
@@ -64,7 +64,7 @@ def check_msgpack(file: BinaryIO, size: int, progress: Progress, *_: object) -> 
         if not left:
             return check_size("msgpack", size, end, exact=True)
         file.seek(end)
-    raise TooLongError(f"msgpack of more than {MOST_VALUES // 10**6} million values is not read")
+    raise NotReadError(f"msgpack of more than {MOST_VALUES // 10**6} million values is not read")
 
 
 def _begin(file: BinaryIO) -> Head:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
-from ckptrules.formats.limits import LONGEST_NUMBER, MOST_SIDES, TooLongError, is_count
+from ckptrules.formats.limits import LONGEST_NUMBER, MOST_SIDES, NotReadError, is_count
 from ckptrules.formats.pickled import Limited, content_of, read_pickle
 
 MAGIC = b"\x93NUMPY"
@@ -26,7 +26,7 @@ def check_numpy(file: BinaryIO, size: int, progress: Progress, *_: object) -> Fi
     width = 4 if file.read(8)[6:7] > b"\x01" else 2
     length = int.from_bytes(file.read(width), "little")
     if length > LONGEST_HEADER:
-        raise TooLongError(f"a numpy header of more than {LONGEST_HEADER} bytes is not read")
+        raise NotReadError(f"a numpy header of more than {LONGEST_HEADER} bytes is not read")
     text = file.read(length)
     if len(text) < length:
         raise UnsoundError("truncated", "is cut off inside its header")

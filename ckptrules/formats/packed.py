@@ -6,8 +6,8 @@ import gzip
 import sys
 from typing import Any, BinaryIO
 
-from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError, not_read
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError
+from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
 
 
@@ -24,7 +24,7 @@ def check_zstd(file: BinaryIO, size: int, progress: Progress, *_: object) -> Fil
         else:
             from backports import zstd
     except ImportError:
-        raise not_read("to unpack it needs 'ckptrules[archive]'") from None
+        raise NotReadError("to unpack it needs 'ckptrules[archive]'") from None
     return _unpack("zstd", zstd.ZstdFile(file), file, size, progress)
 
 
@@ -37,7 +37,7 @@ def _unpack(kind: str, content: Any, file: BinaryIO, size: int, progress: Progre
                 progress(file.tell() - reported)
                 reported = file.tell()
                 if unpacked > UNPACKS_ALWAYS + UNPACKS_TO * size:
-                    raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
+                    raise NotReadError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
         except EOFError:
             raise UnsoundError("truncated", "is cut off: it does not unpack to its end") from None
     return FileContent(kind)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.content import FileContent, Progress, UnsoundError
-from ckptrules.formats.limits import REPORT_EVERY, TooLongError, is_count
+from ckptrules.formats.limits import REPORT_EVERY, NotReadError, is_count
 from ckptrules.formats.machine import Machine, TensorData, entries_of
 
 LONGEST_PICKLE = 32 * 2**20  # bytes, without values that are skipped; a checkpoint with 10,000 tensors has 2 MB
@@ -62,7 +62,7 @@ class Limited:
     opcodes and before every mebibyte of a long value.
 
     Raises:
-        TooLongError: a limit is reached.
+        NotReadError: a limit is reached.
         UnsoundError: a line is too long.
     """
 
@@ -78,7 +78,7 @@ class Limited:
             self._unreported = 0
         self._opcodes += 1
         if self._opcodes > MOST_OPCODES:
-            raise TooLongError(f"a pickle of more than {MOST_OPCODES // 10**6} million opcodes is not read")
+            raise NotReadError(f"a pickle of more than {MOST_OPCODES // 10**6} million opcodes is not read")
         return self.read(1)
 
     def read(self, count: int) -> bytes:
@@ -86,7 +86,7 @@ class Limited:
         if count > LONGEST_VALUE:
             self._skip(count)
         if not 0 <= count <= self._left:
-            raise TooLongError(f"a pickle of more than {LONGEST_PICKLE >> 20} MB is not read")
+            raise NotReadError(f"a pickle of more than {LONGEST_PICKLE >> 20} MB is not read")
         self._left -= count
         self._unreported += count
         return self._file.read(count)
@@ -136,7 +136,7 @@ def is_cut_off(file: BinaryIO) -> bool:
             pass
     except (UnsoundError, ValueError, IndexError, KeyError, EOFError):
         return not file.read(1)
-    except TooLongError:
+    except NotReadError:
         pass
     return False
 
@@ -146,7 +146,7 @@ def read_pickle(file: Limited) -> Contents:
 
     Raises:
         UnsoundError: it is damaged, cut off, or uses opcodes that no checkpoint needs.
-        TooLongError: a limit is reached.
+        NotReadError: a limit is reached.
     """
     machine = Machine()
     try:
@@ -163,7 +163,7 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
     """Yield the name and the argument of each opcode, up to the end of a pickle; None for a long argument.
 
     Raises:
-        TooLongError: a limit is reached, or arrays of joblib stand between the opcodes.
+        NotReadError: a limit is reached, or arrays of joblib stand between the opcodes.
     """
     name = ""
     while name != "STOP":
@@ -174,7 +174,7 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
         except _SkippedError:
             argument = None
         if isinstance(argument, str) and argument.startswith(OF_JOBLIB):
-            raise TooLongError("the arrays that joblib writes between the opcodes of a pickle are not read")
+            raise NotReadError("the arrays that joblib writes between the opcodes of a pickle are not read")
         yield name, argument
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, not_read
-from ckptrules.formats.limits import TooLongError, is_count
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size
+from ckptrules.formats.limits import NotReadError, is_count
 
 LONGEST_HEADER = 64 << 10  # bytes; that of Gaussians has 62 properties in 1.5 KB
 BINARY = ("binary_little_endian", "binary_big_endian")
@@ -28,17 +28,17 @@ def check_ply(file: BinaryIO, size: int, _: Progress, *__: object) -> FileConten
     end = _END.search(begin)
     if end is None:
         if size > LONGEST_HEADER:
-            raise TooLongError(f"a PLY header of more than {LONGEST_HEADER} bytes is not read")
+            raise NotReadError(f"a PLY header of more than {LONGEST_HEADER} bytes is not read")
         raise UnsoundError("truncated", "is cut off inside its header")
     length, count = end.end(), 0
     for line in begin[: end.start()].decode("latin-1").splitlines()[1:]:
         match line.split():
             case ["format", kind, *_] if kind not in BINARY:
-                raise not_read("it is a PLY that is text")
+                raise NotReadError("it is a PLY that is text")
             case ["element", _, text] if is_count(count := int(text) if text.isdecimal() else -1):
                 pass
             case ["property", "list", *_]:
-                raise not_read("it is a PLY with lists")
+                raise NotReadError("it is a PLY with lists")
             case ["property", kind, _] if kind in WIDTHS:
                 length += count * WIDTHS[kind]
             case ["format" | "comment" | "obj_info", *_] | []:

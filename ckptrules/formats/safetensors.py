@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.formats.content import FileContent, Format, UnsoundError, check_size
-from ckptrules.formats.limits import MOST_SIDES, TooLongError, is_count
+from ckptrules.formats.limits import MOST_SIDES, NotReadError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
@@ -29,7 +29,7 @@ def check_safetensors(file: BinaryIO, size: int, *_: object) -> FileContent:
     if length + 8 > size:
         raise UnsoundError("truncated", "is cut off inside its header")
     if length > LONGEST_JSON:
-        raise TooLongError(f"a header of more than {LONGEST_JSON >> 20} MB is not read")
+        raise NotReadError(f"a header of more than {LONGEST_JSON >> 20} MB is not read")
     try:
         header: dict[str, dict[str, object]] = dict(parse(file.read(length), names_once=True))  # type: ignore[call-overload] # raises if it is no mapping
         places = sorted(_place(entry) for name, entry in header.items() if name != "__metadata__")

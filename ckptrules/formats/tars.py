@@ -7,10 +7,10 @@ import tarfile
 from typing import BinaryIO
 
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
-from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part, not_read
+from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part
 from ckptrules.formats.files import HEAD, check_file
 from ckptrules.formats.folders import WHOLE_FILES
-from ckptrules.formats.limits import Bounded, TooLongError
+from ckptrules.formats.limits import Bounded, NotReadError
 
 LONGEST_HEADERS = 16 * 2**20  # bytes, all together; a member has 512, and takes 1 KB in memory: 30,000 files
 END = 2 * tarfile.BLOCKSIZE  # bytes, all zero
@@ -27,7 +27,7 @@ def check_tar(file: BinaryIO, size: int, progress: Progress, quick: bool) -> Fil
         if content:
             with faults_of_part(name), content:
                 if is_tar(content.read(HEAD)):
-                    raise not_read("a tar file in a tar file is not read")
+                    raise NotReadError("a tar file in a tar file is not read")
                 content.seek(0)
                 contents.append(check_file(content, member.size, progress, quick=quick))  # type: ignore[arg-type] # has what is used
     found = combine("tar", contents)
@@ -49,7 +49,7 @@ def _read_headers(
         tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload] # noqa: SIM115 - has what is used; opens nothing
         for member in tar:
             if member.issparse():
-                raise TooLongError("a tar file with holes is not read")
+                raise NotReadError("a tar file with holes is not read")
             content = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if member.isreg() else 0
             end, last = member.offset_data + content, member.name.removeprefix("./")  # as NeMo calls them
             members += [(last, member)] * member.isreg()

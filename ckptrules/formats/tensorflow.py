@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, check_size, errors_as_faults
 from ckptrules.formats.files import HEAD, open_file
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 
 LONGEST = 8 * 2**20  # bytes; a tensor takes some 100 of an index
 MOST_BLOCKS = 10_000  # of 256 KB or less each
@@ -78,7 +78,7 @@ def check_beside_index(directory: int, path: str, size: int, progress: Progress)
 
 def _whole(file: BinaryIO, size: int) -> bytes:
     if size > LONGEST:
-        raise TooLongError(f"an index, or a graph, of more than {LONGEST >> 20} MB is not read")
+        raise NotReadError(f"an index, or a graph, of more than {LONGEST >> 20} MB is not read")
     return file.read(size)
 
 
@@ -112,7 +112,7 @@ def _ends(messages: Iterator[Mapping[int, int]]) -> tuple[int, Mapping[int, int]
     for read, entry in enumerate(messages):
         shard, end = entry.get(3, 0), entry.get(4, 0) + entry.get(5, 0)
         if read == MOST_TENSORS:
-            raise TooLongError(f"an index of more than {MOST_TENSORS} tensors is not read")
+            raise NotReadError(f"an index of more than {MOST_TENSORS} tensors is not read")
         if shard >= count:
             raise UnsoundError("damaged", "its index speaks of data that cannot be")
         ends[shard] = max(ends.get(shard, 0), end)
@@ -122,7 +122,7 @@ def _ends(messages: Iterator[Mapping[int, int]]) -> tuple[int, Mapping[int, int]
 def _values(data: bytes, start: int, length: int) -> Iterator[bytes]:
     """Yield the values in a block of a table, without their keys."""
     if data[start + length] != 0:
-        raise TooLongError("an index that is packed is not read")
+        raise NotReadError("an index that is packed is not read")
     end = start + length - 4
     end -= 4 * int.from_bytes(data[end : end + 4], "little")  # without the restart points
     at = start

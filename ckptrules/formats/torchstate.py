@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Recipe
 from ckptrules.formats.content import UnsoundError
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, state_of
 
@@ -33,7 +33,7 @@ def read_state(file: BinaryIO) -> Contents:
 
     Raises:
         UnsoundError: it is no torch zip file, or damaged.
-        TooLongError: its pickle is too long.
+        NotReadError: its pickle is too long.
     """
     try:
         archive = open_zip(file)
@@ -62,7 +62,7 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Recipe:
             raise NotRewritableError("its state is compressed, or too long to be read")
         new, changes = edit(archive.read(state), change)
         return Recipe(_parts(archive, state, new) if changes else (), changes)
-    except TooLongError:
+    except NotReadError:
         raise NotRewritableError("its state is compressed, or too long to be read") from None
     except _DAMAGED:
         raise NotRewritableError("is no zip file of torch, or damaged") from None
@@ -73,7 +73,7 @@ def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[
 
     Raises:
         NotRewritableError: the pickle is framed, as no checkpoint of torch is.
-        TooLongError: it has too many opcodes.
+        NotReadError: it has too many opcodes.
         ValueError: it is damaged.
     """
     changes: dict[str, str] = {}
@@ -81,7 +81,7 @@ def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[
     done = 0
     for number, (opcode, argument, at) in enumerate(pickletools.genops(io.BytesIO(data))):
         if number == MOST_OPCODES:
-            raise TooLongError
+            raise NotReadError
         if opcode.name == "FRAME":
             raise NotRewritableError("its state is framed (pickle protocol 4), which torch does not write")
         if opcode.name in _LENGTHS and at is not None and isinstance(argument, str):

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.limits import Bounded, TooLongError
+from ckptrules.formats.limits import Bounded, NotReadError
 
 LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
 UNPACKS_TO = 32  # times the bytes of the file; trained numbers hardly shrink
@@ -24,7 +24,7 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     """Open a zip file and read its directory. If no entry has a checksum, as torch can write it, none are compared.
 
     Raises:
-        TooLongError: the directory is too long.
+        NotReadError: the directory is too long.
         zipfile.BadZipFile: the directory is missing or damaged; or another one of `BROKEN_ZIP`.
     """
     fact = f"a directory of more than {LONGEST_DIRECTORY >> 20} MB is not read"
@@ -54,9 +54,9 @@ def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) ->
     """Refuse a zip file whose entries unpack to far more than its bytes. No entry gives more than it announces.
 
     Raises:
-        TooLongError: it is such a file, or is packed in a way that `zipfile` does not unpack piece by piece.
+        NotReadError: it is such a file, or is packed in a way that `zipfile` does not unpack piece by piece.
     """
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-        raise TooLongError("only what is stored or deflated is unpacked")
+        raise NotReadError("only what is stored or deflated is unpacked")
     if sum(entry.file_size for entry in entries) > UNPACKS_ALWAYS + UNPACKS_TO * archive.start_dir:
-        raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
+        raise NotReadError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")

@@ -148,7 +148,7 @@ def read_metrics(
     A sidecar that is longer than a mebibyte, or no JSON, is passed over.
     """
     from ckptrules.engine.facts import numbers
-    from ckptrules.formats.limits import TooLongError
+    from ckptrules.formats.limits import NotReadError
     from ckptrules.formats.plainjson import parse
 
     found = {}
@@ -156,7 +156,7 @@ def read_metrics(
         for owner, names in metric_files(sidecars).items():
             metrics: dict[str, str] = {}
             for name in names:
-                with contextlib.suppress(OSError, TooLongError, ValueError), open_file_in(directory, name) as file:
+                with contextlib.suppress(OSError, NotReadError, ValueError), open_file_in(directory, name) as file:
                     metrics |= numbers(parse(b"".join(chunks(file, CHUNK))))
             if metrics:
                 found[owner] = metrics

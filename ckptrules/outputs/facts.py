@@ -19,7 +19,7 @@ from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.sorting import name_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 from ckptrules.stopping import heed
 from ckptrules.storage import reading, streams
 
@@ -252,7 +252,7 @@ def documents(path: str, content: bytes, note: Note) -> Iterator[object]:
                 note(f"has more than {MOST_ROWS:,} rows: the rest is not read")
                 return
             yield document
-    except (TooLongError, ValueError, csv.Error) as error:
+    except (NotReadError, ValueError, csv.Error) as error:
         note(f"is not understood: {error}")
 
 

@@ -18,7 +18,7 @@ from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.content import UnsoundError
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.machine import entries_of
 from ckptrules.formats.torchstate import read_state
 from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, InsideSource
@@ -89,7 +89,7 @@ def _texts_in(outputs_dir: str, path: str, where: str) -> list[str] | str:
         if error.errno not in (*GONE, *NOT_TO_BE_HAD):
             raise
         return f"it cannot be read: {reading.why_of(error)}"
-    except (UnsoundError, TooLongError) as error:
+    except (UnsoundError, NotReadError) as error:
         return str(error)
     return [text for text in _below(state, where.split("/")) if isinstance(text, str) and text]
 

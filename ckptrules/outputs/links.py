@@ -161,7 +161,7 @@ class Links:
         The path in the file is of a training that ran anywhere. So the path, and each end of it, is tried from the
         folder of the adapter and from each folder above.
         """
-        from ckptrules.formats.limits import TooLongError  # imported here, as few trees have an adapter
+        from ckptrules.formats.limits import NotReadError  # imported here, as few trees have an adapter
         from ckptrules.formats.plainjson import parse
 
         path = f"{folder}/{name}".lstrip("/")
@@ -169,7 +169,7 @@ class Links:
             content = b"".join(streams.chunks(file, streams.CHUNK))
         try:
             config = parse(content)
-        except (TooLongError, ValueError):
+        except (NotReadError, ValueError):
             return []
         text = config.get(BASE) if isinstance(config, dict) else None
         if not isinstance(text, str) or "\0" in text:

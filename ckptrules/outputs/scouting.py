@@ -23,7 +23,7 @@ from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
-from ckptrules.formats.limits import TooLongError
+from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.find import has_manifest
@@ -116,7 +116,7 @@ def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> I
             open_file(inner, STATE_FILE) as file,
         ):
             state = parse(file.read(LONGEST_JSON + 1))
-    except (OSError, UnsoundError, TooLongError, ValueError):
+    except (OSError, UnsoundError, NotReadError, ValueError):
         return {}
     step = state.get("global_step") if isinstance(state, dict) else None
     return {"step": step if isinstance(step, int) else None}
