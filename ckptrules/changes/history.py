@@ -28,7 +28,7 @@ class Run(NamedTuple):
     id: str
     header: Mapping[str, Any]
     intents: tuple[tuple[RunRecord, Intent], ...]
-    done: frozenset[UnitRef]
+    done: Mapping[UnitRef, Unit]
     standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
     gone: frozenset[UnitRef]
     interrupted: bool
@@ -41,19 +41,9 @@ class Run(NamedTuple):
         return str(self.header.get("takes_back") or "")
 
     @property
-    def pairs(self) -> list[tuple[UnitRef, Unit]]:
-        """The units that were done, also those that were taken back later, with their places in the journals."""
-        return [
-            pair
-            for r, intent in self.intents
-            for pair in zip(unit_refs(r, intent), intent.units, strict=True)
-            if pair[0] in self.done
-        ]
-
-    @property
     def units(self) -> list[Unit]:
         """The units that were done, also those that were taken back later."""
-        return [unit for _, unit in self.pairs]
+        return list(self.done.values())
 
 
 class TakeBack(NamedTuple):
@@ -174,7 +164,7 @@ class _Replay:
             records[0].run,
             records[0].header,
             intents,
-            frozenset(self._units.keys() & own),
+            {ref: self._units[ref] for ref in own if ref in self._units},
             {ref: self._standing[ref] for ref in own if ref in self._standing},
             frozenset(self._gone.intersection(own)),
             any(record.interrupted for record in records),

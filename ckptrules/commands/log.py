@@ -106,8 +106,8 @@ def entry_of(run: Run) -> dict[str, Any]:
 
     Changes that were taken back are left out, unless all were.
     """
-    counted = {*run.standing, *run.gone, *run.barred} or run.done
-    units = [unit for ref, unit in run.pairs if ref in counted]
+    counted = {*run.standing, *run.gone, *run.barred} or run.done.keys()
+    units = [unit for ref, unit in run.done.items() if ref in counted]
     intents = [intent for record, intent in run.intents if not counted.isdisjoint(unit_refs(record, intent))]
     deleted = [unit for unit in units if unit.kind == "trash"]
     kept = {intent.directory: intent.kept for intent in intents}

@@ -232,7 +232,7 @@ def came_to(
         yield "There is nothing to take back."
         yield from waits
     if run and run.gone:
-        kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
+        kinds = [unit.kind for ref, unit in run.done.items() if ref in run.gone]
         states = sum(kind in ("fix", "unfix", "replace") for kind in kinds)
         one = "experiment" if run.header.get("command") == "archive" else "checkpoint"
         what = [count_of(len(kinds) - states, one)] * (len(kinds) > states)

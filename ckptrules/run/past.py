@@ -156,7 +156,7 @@ def state_of(run: Run) -> str:
     if run.intents and not run.done:
         return "nothing done"
     if run.takes_back and not run.barred:
-        is_freed = any(ACTIONS[unit.kind].in_trash for ref, unit in run.pairs if ref in run.gone)
+        is_freed = any(ACTIONS[unit.kind].in_trash for ref, unit in run.done.items() if ref in run.gone)
         done = f"took back {run.takes_back}{', trash freed' * is_freed}"
         return done if run.standing or run.gone else "taken back"
     if run.gone:

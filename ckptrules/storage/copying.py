@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading, streams
-from ckptrules.storage.metadata import PRIVATE, set_metadata, with_metadata
+from ckptrules.storage.metadata import set_metadata, with_metadata
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import NEW, new_file, skip, write
@@ -148,11 +148,5 @@ def _cloner() -> Callable[[int, int, str], None]:
 
 
 def _clone_by_ioctl(origin: int, directory: int, name: str) -> None:
-    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
-    try:
+    with new_file(directory, name) as copy:
         fcntl.ioctl(copy, FICLONE, origin)
-    except OSError:
-        os.unlink(name, dir_fd=directory)
-        raise
-    finally:
-        os.close(copy)

@@ -89,7 +89,7 @@ def test_what_was_not_finished_is_known_until_it_is(storage: Storage) -> None:
     assert record
     storage.append(f"{JOURNALS}/{name}", closing(text, record.intents[0], {0: "not begun"}).encode())
     assert journals.unfinished_journals(storage) == []
-    assert [(run.done, run.stopped) for run in runs(storage)] == [(frozenset(), True)]
+    assert [(run.done, run.stopped) for run in runs(storage)] == [({}, True)]
     assert [header["journal"] for header in journals.journal_headers(storage)] == [2]
 
 

@@ -135,9 +135,8 @@ def renaming_run(rows: list[tuple[str, str]]) -> Run:
     units = tuple(Unit("rename", 1, (Step("move", "d", Same(old), "d", Same(new)),)) for old, new in rows)
     intent = Intent(1, "d", "d", units)
     record = RunRecord("r", "1", {}, (intent,), ())
-    pairs = [(UnitRef("r", "1", 1, place), unit) for place, unit in enumerate(units)]
-    done = frozenset(ref for ref, _ in pairs)
-    return Run("r", {}, ((record, intent),), done, {ref: (ref, unit) for ref, unit in pairs}, frozenset(), False)  # noqa: FBT003
+    done = {UnitRef("r", "1", 1, place): unit for place, unit in enumerate(units)}
+    return Run("r", {}, ((record, intent),), done, {ref: (ref, unit) for ref, unit in done.items()}, frozenset(), False)  # noqa: FBT003
 
 
 CHAINS = {

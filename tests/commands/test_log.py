@@ -100,7 +100,7 @@ def test_of_two_who_add_to_a_log_at_once_none_writes_over_the_other(
     others: list[threading.Thread] = []
 
     def add(run: str) -> None:
-        done = Run(run, {}, (), frozenset(), {}, frozenset(), interrupted=False)
+        done = Run(run, {}, (), {}, {}, frozenset(), interrupted=False)
         write_entry(Options(out=str(log)), done, f"{run}\n")
 
     def write_slowly(path: str, text: str) -> None:

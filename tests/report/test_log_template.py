@@ -203,7 +203,7 @@ def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[str, str]) -> No
         record.run,
         header,
         ((record, intent),),
-        frozenset(unit_refs(record, intent)),
+        dict(zip(unit_refs(record, intent), intent.units, strict=True)),
         {},
         frozenset(),
         interrupted=False,
