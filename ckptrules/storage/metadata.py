@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import looking, reading
@@ -56,7 +57,7 @@ def set_metadata(copy: int, item: Item) -> tuple[str, ...]:
     _remove_lists(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
     others = [name for name in attributes if name not in LISTS]
     lost = [word(name) for name in others if not _set(copy, name, attributes[name])]  # while we may still write to it
-    lost += _set_owner(copy, item)
+    lost += _set_owner(item, partial(os.fchown, copy), lambda: os.fstat(copy))
     mode = without_list(item.mode, lists[ACCESS]) if ACCESS in lists else item.mode
     lost += _chmod(copy, for_another_group(mode) if GROUP in lost else mode)
     kept = GROUP not in lost  # a list gives rights to the owning group: no other group may get them
@@ -132,29 +133,21 @@ def _remove_lists(copy: int, names: Iterable[str]) -> None:
                 raise
 
 
-def _set_owner(copy: int, item: Item) -> list[str]:
+def set_link_owner(directory: int, name: str, item: Item) -> tuple[str, ...]:
+    """Set owner and group of a link; return what could not be set."""
+    chown = partial(os.chown, name, dir_fd=directory, follow_symlinks=False)
+    return tuple(_set_owner(item, chown, lambda: os.lstat(name, dir_fd=directory)))
+
+
+def _set_owner(item: Item, chown: Callable[[int, int], None], look: Callable[[], os.stat_result]) -> list[str]:
     """Set owner and group, or at least the group; return what could not be set."""
     if UNKNOWN in (item.uid, item.gid):
         return []
-    try:
-        os.fchown(copy, item.uid, item.gid)
-    except OSError:
+    for uid in (item.uid, -1):
         with contextlib.suppress(OSError):
-            os.fchown(copy, -1, item.gid)
-        return _not_set(os.fstat(copy), item)
-    return []
-
-
-def set_link_owner(directory: int, name: str, item: Item) -> tuple[str, ...]:
-    """Set owner and group of a link; return what could not be set."""
-    if UNKNOWN in (item.uid, item.gid):
-        return ()
-    with contextlib.suppress(OSError):
-        os.chown(name, item.uid, item.gid, dir_fd=directory, follow_symlinks=False)
-    return tuple(_not_set(os.lstat(name, dir_fd=directory), item))
-
-
-def _not_set(there: os.stat_result, item: Item) -> list[str]:
+            chown(uid, item.gid)
+            break
+    there = look()
     return [OWNER] * (there.st_uid != item.uid) + [GROUP] * (there.st_gid != item.gid)
 
 
