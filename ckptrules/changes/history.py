@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.changes.record import Intent, RunRecord, unit_refs
+from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Unit
 from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
     id: str
     header: Mapping[str, Any]
-    intents: tuple[tuple[RunRecord, Intent], ...]
+    intents: tuple[Intent, ...]
     done: Mapping[UnitRef, Unit]
     standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
     gone: frozenset[UnitRef]
@@ -96,19 +96,19 @@ class _Replay:
         """Read the next journal."""
         self._purged.update(dict.fromkeys(record.purged, record.left))
         for intent in record.intents:
-            for place, ref in enumerate(unit_refs(record, intent)):
-                if place not in (intent.failed or {}):
-                    self._read_unit(record, intent, place, ref)
+            for ref in intent.refs:
+                if ref.place not in (intent.failed or {}):
+                    self._read_unit(intent, ref)
 
-    def _read_unit(self, record: RunRecord, intent: Intent, place: int, ref: UnitRef) -> None:
-        self._units[ref] = intent.units[place]
+    def _read_unit(self, intent: Intent, ref: UnitRef) -> None:
+        unit = self._units[ref] = intent.units[ref.place]
         self._stands[ref] = True
-        if not record.own and any(KINDS[step.kind].beyond_tree for step in intent.units[place].steps):
+        if not ref.own and any(KINDS[step.kind].beyond_tree for step in unit.steps):
             self._barred.add(ref)
-        if place in intent.freed:
+        if ref.place in intent.freed:
             self._freed.add(ref)
         if intent.takes_back:
-            back = self._takes_back[ref] = intent.takes_back[place]
+            back = self._takes_back[ref] = intent.takes_back[ref.place]
             if back in self._takes_back:
                 self._again[self._takes_back[back]] = ref
             self._set(back, stands=False)
@@ -158,8 +158,8 @@ class _Replay:
 
     def run(self, records: Sequence[RunRecord]) -> Run:
         """Return one run, after `end`."""
-        intents = tuple((record, intent) for record in records for intent in record.intents)
-        own = [ref for record, intent in intents for ref in unit_refs(record, intent)]
+        intents = tuple(intent for record in records for intent in record.intents)
+        own = [ref for intent in intents for ref in intent.refs]
         return Run(
             records[0].run,
             records[0].header,
@@ -169,7 +169,7 @@ class _Replay:
             frozenset(self._gone.intersection(own)),
             any(record.interrupted for record in records),
             frozenset(self._barred.intersection(own)),
-            any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
+            any(record.stopped for record in records) or any(map(_was_stopped, intents)),
         )
 
 
@@ -217,17 +217,17 @@ def standing(run: Run, meant: Collection[str] | None = None) -> list[TakeBack]:
     Changes within a folder that the run moved are listed with that folder, so that each result is independent.
     """
     rows = [
-        (record.own, intent, pairs)
-        for record, intent in reversed(run.intents)
+        (intent, pairs)
+        for intent in reversed(run.intents)
         if (meant is None or intent.experiment in meant)
-        and (pairs := [run.standing[ref] for ref in reversed([*unit_refs(record, intent)]) if ref in run.standing])
+        and (pairs := [run.standing[ref] for ref in reversed(intent.refs) if ref in run.standing])
     ]
-    moved = {path: intent for _, intent, _ in rows for path in _moved_folders(intent)}
+    moved = {path: intent for intent, _ in rows for path in _moved_folders(intent)}
     found: dict[tuple[bool, str], tuple[str, list[tuple[UnitRef, Unit]]]] = {}
-    for own, intent, pairs in rows:
+    for intent, pairs in rows:
         places = (*folders_above(intent.directory), intent.directory)
         home = next((moved[place] for place in places if place in moved), intent)
-        found.setdefault((own, home.directory), (home.experiment, []))[1].extend(pairs)
+        found.setdefault((intent.first.own, home.directory), (home.experiment, []))[1].extend(pairs)
     return sorted(
         TakeBack(experiment, directory, tuple(unit for _, unit in pairs), tuple(ref for ref, _ in pairs), own)
         for (own, directory), (experiment, pairs) in found.items()

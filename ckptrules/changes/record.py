@@ -18,12 +18,13 @@ _ENTRY_KINDS = get_args(EntryKind)
 class Intent(NamedTuple):
     """What was about to happen in one directory, and the outcome.
 
-    ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` maps the indices of the
-    units that were not done to the reasons; None if the run ended before its outcome. ``freed`` are the indices of
-    units whose space was freed at once. ``kept`` is the number of checkpoints that were to stay.
+    ``first`` is the place of its first unit, if it has any. ``takes_back`` are the units that an undo takes back, in
+    the order of ``units``. ``failed`` maps the indices of the units that were not done to the reasons; None if the run
+    ended before its outcome. ``freed`` are the indices of units whose space was freed at once. ``kept`` is the number
+    of checkpoints that were to stay.
     """
 
-    number: int
+    first: UnitRef
     experiment: str
     directory: str
     units: tuple[Unit, ...]
@@ -31,6 +32,12 @@ class Intent(NamedTuple):
     failed: Mapping[int, str] | None = None
     freed: tuple[int, ...] = ()
     kept: int = 0
+
+    @property
+    def refs(self) -> list[UnitRef]:
+        """The places of its units."""
+        run, process, intent, _, own = self.first
+        return [UnitRef(run, process, intent, place, own) for place in range(len(self.units))]
 
 
 class RunRecord(NamedTuple):
@@ -43,7 +50,6 @@ class RunRecord(NamedTuple):
     """
 
     run: str
-    process: str
     header: Mapping[str, Any]
     intents: tuple[Intent, ...]
     purged: tuple[str, ...]
@@ -56,7 +62,7 @@ class RunRecord(NamedTuple):
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
     """Return the lines that finish an unfinished journal."""
     start = "" if text.endswith("\n") else "\n" + TORN
-    return start + (outcome_of(intent.number, failed) + STOPPED if intent else "")
+    return start + (outcome_of(intent.first.intent, failed) + STOPPED if intent else "")
 
 
 def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
@@ -91,7 +97,7 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
             if header is None:
                 header = _checked_header(row)
             elif kind == "intent":
-                intents[row["intent"]] = _intent(row, run, own=own)
+                intents[row["intent"]] = _intent(row, UnitRef(run, process, int(row["intent"]), 0, own))
             elif kind == "outcome":
                 failed = {int(place): str(why) for place, why in row["failed"].items()}
                 freed = tuple(int(place) for place in row["freed"])
@@ -105,13 +111,7 @@ def read(file: str, text: str, *, own: bool = False) -> RunRecord | None:
             raise JournalError(file, number + 1, f"is damaged: {error}") from None
     if header is None:
         return None
-    return RunRecord(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
-
-
-def unit_refs(record: RunRecord, intent: Intent) -> Iterable[UnitRef]:
-    """Yield the references to the units of an intent."""
-    places = range(len(intent.units))
-    return (UnitRef(record.run, record.process, intent.number, place, record.own) for place in places)
+    return RunRecord(run, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
 
 
 def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,14 +120,15 @@ def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _intent(row: Mapping[str, Any], run: str, *, own: bool) -> Intent:
+def _intent(row: Mapping[str, Any], first: UnitRef) -> Intent:
     shared = row.get("shared") or [()] * len(row["units"])
     units = tuple(_unit(*unit)._replace(shared=_links(links)) for unit, links in zip(row["units"], shared, strict=True))
-    takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place), own) for r, p, i, place in row.get("takes_back", ()))
-    if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
+    back = row.get("takes_back", ())
+    takes_back = tuple(UnitRef(str(run), str(p), int(i), int(place), first.own) for run, p, i, place in back)
+    if takes_back and (len(takes_back) != len(units) or any(ref.run == first.run for ref in takes_back)):
         raise ValueError("'takes_back' does not fit the units")
     kept = int(row.get("kept", 0))
-    return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
+    return Intent(first, str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
 def _links(rows: Iterable[Iterable[int]]) -> tuple[HardLinks, ...]:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.record import unit_refs
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
@@ -108,7 +107,7 @@ def entry_of(run: Run) -> dict[str, Any]:
     """
     counted = {*run.standing, *run.gone, *run.barred} or run.done.keys()
     units = [unit for ref, unit in run.done.items() if ref in counted]
-    intents = [intent for record, intent in run.intents if not counted.isdisjoint(unit_refs(record, intent))]
+    intents = [intent for intent in run.intents if not counted.isdisjoint(intent.refs)]
     deleted = [unit for unit in units if unit.kind == "trash"]
     kept = {intent.directory: intent.kept for intent in intents}
     return {

@@ -136,10 +136,10 @@ def what_to_undo(session: Session, options: Options) -> tuple[Run | None, list[s
     run = chosen_run(runs, options.run, newest_known)
     if run is None:
         if options.experiments is not None or any(word.base == "undo" for word in session.line.words):
-            known = sorted({intent.experiment for one in runs for _, intent in one.intents})
+            known = sorted({intent.experiment for one in runs for intent in one.intents})
             refuse_unknown_experiments(session, "undo", options, known, "" if known else "no run has changed any")
         return None, session.selected("undo"), ()  # doit needs a task for each of these words
-    changed = sorted({intent.experiment for _, intent in run.intents})
+    changed = sorted({intent.experiment for intent in run.intents})
     listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
     selected = chosen_of(session, "undo", options, changed, listed)
     return run, selected, standing(run, frozenset(selected))

@@ -149,7 +149,7 @@ def was_given(option: Option, value: object) -> bool:
 def state_of(run: Run) -> str:
     """Return the state of a run in a few words, such as "done" or "taken back"."""
     if run.interrupted or run.stopped:
-        planned = sum(len(intent.units) for _, intent in run.intents)
+        planned = sum(len(intent.units) for intent in run.intents)
         count = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
         stop = ("interrupted" if run.interrupted else "stopped") + f": {count} done" * bool(planned)
         return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.changes.history import read_history, standing
+from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
@@ -69,9 +70,10 @@ def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
     intents: list[tuple[str, Step]], expected: dict[str, list[str]]
 ) -> None:
     rows = [
-        Intent(n, where, where, (Unit("rename", 1, (step,)),), failed={}) for n, (where, step) in enumerate(intents)
+        Intent(UnitRef(RUN, "1", n, 0), where, where, (Unit("rename", 1, (step,)),), failed={})
+        for n, (where, step) in enumerate(intents)
     ]
-    runs = read_history([RunRecord(RUN, "1", {}, tuple(rows), ())] if rows else [])
+    runs = read_history([RunRecord(RUN, {}, tuple(rows), ())] if rows else [])
     found = {
         back.directory: [step.directory for unit in back.units for step in unit.steps]
         for run in runs
@@ -84,8 +86,11 @@ def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
 def test_texts_stand_apart() -> None:
     """Only the user's own state has power over them."""
     records = [
-        RunRecord(RUN, "1", {}, (Intent(1, where, where, (Unit("rename", 1, (step,)),), failed={}),), (), own)
-        for own, (where, step) in ((False, rename("references")), (True, text("/x")))
+        RunRecord(RUN, {}, (Intent(first, where, where, (Unit("rename", 1, (step,)),), failed={}),), (), first.own)
+        for first, (where, step) in (
+            (UnitRef(RUN, "1", 1, 0), rename("references")),
+            (UnitRef(RUN, "1", 1, 0, own=True), text("/x")),
+        )
     ]
     (run,) = read_history(records)
     assert [(back.directory, back.own) for back in standing(run)] == [("references", False), ("references", True)]

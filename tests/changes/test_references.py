@@ -13,7 +13,7 @@ import pytest
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import UnitRef
-from ckptrules.changes.record import Intent, RunRecord
+from ckptrules.changes.record import Intent
 from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, find, renames, stays_valid
 from ckptrules.commands import refs
 from ckptrules.commands.refs import TextFile, diff, unsure_lines
@@ -133,10 +133,9 @@ class Same(str):
 
 def renaming_run(rows: list[tuple[str, str]]) -> Run:
     units = tuple(Unit("rename", 1, (Step("move", "d", Same(old), "d", Same(new)),)) for old, new in rows)
-    intent = Intent(1, "d", "d", units)
-    record = RunRecord("r", "1", {}, (intent,), ())
-    done = {UnitRef("r", "1", 1, place): unit for place, unit in enumerate(units)}
-    return Run("r", {}, ((record, intent),), done, {ref: (ref, unit) for ref, unit in done.items()}, frozenset(), False)  # noqa: FBT003
+    intent = Intent(UnitRef("r", "1", 1, 0), "d", "d", units)
+    done = dict(zip(intent.refs, units, strict=True))
+    return Run("r", {}, (intent,), done, {ref: (ref, unit) for ref, unit in done.items()}, frozenset(), False)  # noqa: FBT003
 
 
 CHAINS = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.record import Intent, RunRecord, unit_refs
+from ckptrules.changes.journal import UnitRef
+from ckptrules.changes.record import Intent
 from ckptrules.commands.log import code, entry_of, plain, threshold
 from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
@@ -197,13 +198,12 @@ def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[str, str]) -> No
     name, shown = row
     header: dict[str, Any] = dict.fromkeys(("command", "when", "who", "host"), name)
     header |= {"options": {"experiments": name}, "selected": [name], "policy": {"name": name, "lines": {name: name}}}
-    intent = Intent(1, name, "a", (Unit("rename", 1, ()),))
-    record = RunRecord("20260101T100000Z-1", "1", header, (intent,), ())
+    intent = Intent(UnitRef("20260101T100000Z-1", "1", 1, 0), name, "a", (Unit("rename", 1, ()),))
     run = Run(
-        record.run,
+        intent.first.run,
         header,
-        ((record, intent),),
-        dict(zip(unit_refs(record, intent), intent.units, strict=True)),
+        (intent,),
+        dict(zip(intent.refs, intent.units, strict=True)),
         {},
         frozenset(),
         interrupted=False,

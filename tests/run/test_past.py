@@ -12,7 +12,7 @@ from ckptrules.run.past import state_of
 @pytest.mark.parametrize("how", ["stopped", "interrupted"])
 def test_a_purge_that_ended_before_its_time_is_called_so(how: str) -> None:
     """It has no changes to be counted, and read "0 done"; after Ctrl-C it read "done"."""
-    record = RunRecord("20260101T000000Z-1", "1", {"command": "purge"}, (), ())
+    record = RunRecord("20260101T000000Z-1", {"command": "purge"}, (), ())
     (run,) = read_history([record])
     assert state_of(run) == "done"
     assert state_of(run._replace(stopped=how == "stopped", interrupted=how == "interrupted")) == how
