@@ -83,7 +83,7 @@ class Disk:
             place = os.path.join(self.root, os.path.dirname(path))
             file = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
             try:
-                if not os.fstat(file).st_size:  # its name is new
+                if durable and not os.fstat(file).st_size:  # its name is new
                     os.fsync(directory)
                 write(file, line)
                 if durable:
