@@ -183,10 +183,17 @@ def run_program(
 # --- every command that is printed is run once -----------------------------------------------------------------------
 
 NAMED = re.compile(r"(?<![\w'])'((?:doit|ckptrules)(?: [^'\n]*)?)'(?![\w'])|`((?:doit|ckptrules) [^`\n]*)`")
-NEEDS_NO_SHELL = re.compile(r"[\w\s'\",.:/=@%+-]*")  # what `shlex` reads as a shell does
+PLAIN = r"\w\s,.:/=@%+"
+NEEDS_NO_SHELL = re.compile(rf"""([{PLAIN}-]|'[^']*'|"[{PLAIN}'-]*")*""")  # what `shlex` reads as a shell does
 AGAIN = "names of backups change every second; run again"
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!/)|…|<")
 _tried: set[str] = set()
+
+
+def by_experiment(out: str) -> dict[str, str]:
+    """Return what a run printed about each experiment."""
+    blocks = out.partition("\nSummary")[0].split("Processing experiment: ")[1:]
+    return {name: lines for name, _, lines in (block.partition("\n") for block in blocks)}
 
 
 def named_commands(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from ckptrules.engine.entries import Entry
 from ckptrules.engine.lines.keep_best import shortened
 from ckptrules.engine.losses import losses
 from ckptrules.engine.ruleset import Location, Policy, Reason
-from tests.conftest import Project
+from tests.conftest import Project, by_experiment
 
 
 class Case(NamedTuple):
@@ -89,30 +89,36 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, name: str) -> None:
-    case = CASES[name]
-    if any(file.endswith(".pt") for file in case.names):
-        (project.folder / "rules" / "steps.yaml").write_text(STEPS)
-    if case.policy:
-        (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy}\n")
-    fill(project, "exp", case.names)
-    arguments = ("delete_old=1", *(["policy=mine"] if case.policy else []))
+@pytest.mark.parametrize("policy", sorted({case.policy for case in CASES.values()}))
+def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, policy: str) -> None:
+    cases = {name: case for name, case in CASES.items() if case.policy == policy}
+    arrange(project, cases, policy)
+    arguments = ("delete_old=1", *(["policy=mine"] if policy else []))
     for command in ("plan", "migrate"):
-        notes = [line for line in project.doit(command, *arguments).splitlines() if line.startswith("  * Note: ")]
-        assert len(notes) == len(case.notes), notes
-        assert all(any(note in line for line in notes) for note in case.notes), notes
+        told = by_experiment(project.doit(command, *arguments))
+        for name, case in cases.items():
+            notes = [line for line in told.get(name, "").splitlines() if line.startswith("  * Note: ")]
+            assert len(notes) == len(case.notes), (name, notes)
+            assert all(any(note in line for line in notes) for note in case.notes), (name, notes)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.notes])
-def test_by_which_metrics_the_best_goes_is_told_programs_as_well(project: Project, name: str) -> None:
-    case = CASES[name]
-    (project.folder / "rules" / "steps.yaml").write_text(STEPS)
-    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy or '{min_epoch: 10}'}\n")
-    fill(project, "exp", case.names)
+@pytest.mark.parametrize("policy", sorted({case.policy for case in CASES.values() if case.notes}))
+def test_by_which_metrics_the_best_goes_is_told_programs_as_well(project: Project, policy: str) -> None:
+    cases = {name: case for name, case in CASES.items() if case.policy == policy}
+    arrange(project, cases, policy or "{min_epoch: 10}")
     project.doit("plan", "delete_old=1", "policy=mine", "json=plan.json")
-    (one,) = json.loads((project.folder / "plan.json").read_text())["experiments"]
-    assert one["best_goes"] == re.findall(r"the best by (\w+) \(", " ".join(case.notes))
+    plans = {one["experiment"]: one for one in json.loads((project.folder / "plan.json").read_text())["experiments"]}
+    for name, case in cases.items():
+        assert plans[name]["best_goes"] == re.findall(r"the best by (\w+) \(", " ".join(case.notes)), name
+
+
+def arrange(project: Project, cases: dict[str, Case], policy: str) -> None:
+    """Make an experiment of each case."""
+    (project.folder / "rules" / "steps.yaml").write_text(STEPS)
+    if policy:
+        (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {policy}\n")
+    for name, case in cases.items():
+        fill(project, name, case.names)
 
 
 def test_without_delete_old_nothing_is_said(project: Project) -> None:

@@ -20,7 +20,7 @@ from ckptrules.formats.files import glance
 from ckptrules.formats.folders import glance_at_folder
 from ckptrules.formats.torchfile import MAGIC_NUMBER
 from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, WHOLE, hdf5, lightning, numpy, put, safetensors
-from tests.conftest import Project
+from tests.conftest import Project, by_experiment
 from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
 from tests.support.crash import run_in_turn
@@ -86,9 +86,13 @@ def fill(folder: Path, files: Files) -> Path:
 
 
 def plan_of(project: Project, *options: str, check: int = 0) -> dict[str, Any]:
+    return next(iter(plans_of(project, *options, check=check).values()))
+
+
+def plans_of(project: Project, *options: str, check: int = 0) -> dict[str, dict[str, Any]]:
     project.doit("plan", "delete_old=1", f"json={project.folder / 'p.json'}", *options, check=check)
-    found: dict[str, Any] = json.loads((project.folder / "p.json").read_text())["experiments"][0]
-    return found
+    plans = json.loads((project.folder / "p.json").read_text())["experiments"]
+    return {plan["experiment"]: plan for plan in plans}
 
 
 def goes(plan: dict[str, Any]) -> list[str]:
@@ -166,53 +170,57 @@ def test_what_a_folder_plainly_lacks_is_seen(tmp_path: Path, files: Files, chang
     assert text in str(fault.value)
 
 
-@pytest.mark.parametrize(("content", "text"), CUT_OFF.values(), ids=list(CUT_OFF))
-def test_the_newest_that_is_cut_off_makes_no_other_go(project: Project, content: bytes, text: str) -> None:
-    for name in NAMES[:2]:
-        put(project, name, lightning(10, 100))
-    put(project, NAMES[2], content)
-    plan = plan_of(project, "keep_last=1", check=1)
-    assert goes(plan) == NAMES[:1]
-    assert f"['{NAMES[2]}'] is broken, as a glance at it shows: it {text}"[:60] in said(plan)
-    assert text in said(plan)
+def test_the_newest_that_is_cut_off_makes_no_other_go(project: Project) -> None:
+    for experiment, (content, _) in CUT_OFF.items():
+        for name in NAMES[:2]:
+            put(project, name, lightning(10, 100), experiment)
+        put(project, NAMES[2], content, experiment)
+    plans = plans_of(project, "keep_last=1", check=1)
+    for experiment, (_, text) in CUT_OFF.items():
+        assert goes(plans[experiment]) == NAMES[:1]
+        assert f"['{NAMES[2]}'] is broken, as a glance at it shows: it {text}"[:60] in said(plans[experiment])
+        assert text in said(plans[experiment])
     for _ in range(2):
-        assert text in project.doit("migrate", "delete_old=1", "keep_last=1", check=1)
-        assert project.names("exp") == NAMES[1:]
-    put(project, NAMES[2], lightning(12, 120))
+        done = by_experiment(project.doit("migrate", "delete_old=1", "keep_last=1", check=1))
+        for experiment, (_, text) in CUT_OFF.items():
+            assert text in done[experiment]
+            assert project.names(experiment) == NAMES[1:]
+    for experiment in CUT_OFF:
+        put(project, NAMES[2], lightning(12, 120), experiment)
     project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert project.names("exp") == NAMES[2:]
+    assert [project.names(experiment) for experiment in CUT_OFF] == [NAMES[2:]] * len(CUT_OFF)
 
 
-@pytest.mark.parametrize(
-    ("ending", "whole", "content"),
-    [
-        (".safetensors", safetensors(), b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
-        (".safetensors", safetensors(), b'{"message": "Not found"}'),
-        (".safetensors", safetensors(), (2**50).to_bytes(8, "little") + b"{}"),
-        (".safetensors", safetensors(), safetensors()[:3]),
-        (".h5", hdf5(2), hdf5(2)[:4]),
-        (".h5", hdf5(2), hdf5(2)[:7]),
-        (".ckpt", lightning(10, 100), b"upstream connect error"),
-        (".pt", lightning(10, 100), b"PK"),
-    ],
-)
+UNKNOWN = [
+    (".safetensors", safetensors(), b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+    (".safetensors", safetensors(), b'{"message": "Not found"}'),
+    (".safetensors", safetensors(), (2**50).to_bytes(8, "little") + b"{}"),
+    (".safetensors", safetensors(), safetensors()[:3]),
+    (".h5", hdf5(2), hdf5(2)[:4]),
+    (".h5", hdf5(2), hdf5(2)[:7]),
+    (".ckpt", lightning(10, 100), b"upstream connect error"),
+    (".pt", lightning(10, 100), b"PK"),
+]
+
+
 @pytest.mark.parametrize("newest", ["epoch_3", "last", "folder"])
-def test_the_newest_in_no_known_format_makes_none_go_that_is_in_one(
-    project: Project, ending: str, whole: bytes, content: bytes, newest: str
-) -> None:
+def test_the_newest_in_no_known_format_makes_none_go_that_is_in_one(project: Project, newest: str) -> None:
     """An answer of a server, or a first block that is cut off, counted as the newest, as nobody knows its format."""
     policy = "min_epoch: 9" if newest == "last" else "keep_last: 1"
     words_alone(project, policy)
     inside = "/model" if newest == "folder" else ""
-    names = [f"{'epoch_3' if name == 'folder' else name}{inside}{ending}" for name in ("epoch_1", "epoch_2", newest)]
-    for name in names:
-        put(project, name, content if name == names[2] else whole)
-    plan = plan_of(project, check=1)
-    assert len(goes(plan)) == 1
-    where = f"its part 'model{ending}'" if inside else "it"
-    assert re.search(rf"shows: {where} is in no known format, and epoch_[12]{inside}{ending} is", said(plan))
-    put(project, names[2], whole)
-    assert len(goes(plan_of(project))) == 2
+    stems = [f"{stem}{inside}" for stem in ("epoch_1", "epoch_2", "epoch_3" if inside else newest)]
+    for number, (ending, whole, content) in enumerate(UNKNOWN):
+        for stem in stems:
+            put(project, f"{stem}{ending}", content if stem == stems[2] else whole, f"of {number}")
+    plans = plans_of(project, check=1)
+    for number, (ending, whole, _) in enumerate(UNKNOWN):
+        plan = plans[f"of {number}"]
+        assert len(goes(plan)) == 1
+        where = f"its part 'model{ending}'" if inside else "it"
+        assert re.search(rf"shows: {where} is in no known format, and epoch_[12]{inside}{ending} is", said(plan))
+        put(project, f"{stems[2]}{ending}", whole, f"of {number}")
+    assert [len(goes(plan)) for plan in plans_of(project).values()] == [2] * len(UNKNOWN)
 
 
 def test_a_format_that_nobody_knows_is_left_alone(project: Project) -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from ckptrules.outputs.links import Links
-from tests.conftest import Project
+from tests.conftest import Project, by_experiment
 
 HERE = "one/checkpoints"
 OLD, NEWER, NEWEST = (f"epoch={epoch}-step={epoch}.ckpt" for epoch in (1, 12, 13))
@@ -50,46 +50,50 @@ def test_a_link_in_a_backup_stays_as_it_was(project: Project) -> None:
     assert "damaged" not in project.doit("backups", "to=outputs", "verify=1")
 
 
-def keeping_one(project: Project) -> None:
+def keeping_one(project: Project, experiment: str = "one") -> None:
     (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
-    project.make({f"{HERE}/{name}": 50 for name in (OLD, NEWER, NEWEST)})
+    project.make({f"{experiment}/checkpoints/{name}": 50 for name in (OLD, NEWER, NEWEST)})
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "is_meant"),
-    [
-        ("best_checkpoint.txt", f"checkpoints/{OLD}\n", True),
-        ("best_f1.txt", f"checkpoints/{OLD}\n", True),
-        ("best_checkpoint", f"/another/machine/one/checkpoints/{OLD}", True),
-        ("best.json", json.dumps({"path": f"D:\\runs\\checkpoints\\{OLD}", "acc": 0.5}), True),
-        ("latest.txt", OLD, True),
-        ("best_metrics.json", '{"epoch": 1, "metric": "acc"}', True),
-        ("last_model.txt", "see ./epoch=1-step=1.ckpt", True),
-        ("resume.sh", f"python train.py --ckpt_path checkpoints/{OLD}\n", True),
-        ("best_model.ini", f"[best]\npath = checkpoints/{OLD}\n", True),
-        ("best_checkpoint.txt", f"others/{OLD}\n", False),
-        ("best_checkpoint.txt", f"/runs/two/others/{OLD}\n", False),
-        ("notes.txt", f"checkpoints/{OLD}\n", False),
-        ("best.log", f"checkpoints/{OLD}\n", False),
-    ],
-)
-def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(
-    project: Project, file: str, content: str, *, is_meant: bool
-) -> None:
-    """It was looked for beside the checkpoints only, and the best went."""
-    keeping_one(project)
-    tracker = project.outputs / "one" / file
-    tracker.write_text(content)
-    assert (
-        f"../{file} names {OLD}, which stays as it is: 'ignored: [{file}]' lets it name nothing"
-        in project.doit("plan", "delete_old=1")
-    ) == is_meant
+TRACKERS = [
+    ("best_checkpoint.txt", f"checkpoints/{OLD}\n", True),
+    ("best_f1.txt", f"checkpoints/{OLD}\n", True),
+    ("best_checkpoint", f"/another/machine/one/checkpoints/{OLD}", True),
+    ("best.json", json.dumps({"path": f"D:\\runs\\checkpoints\\{OLD}", "acc": 0.5}), True),
+    ("latest.txt", OLD, True),
+    ("best_metrics.json", '{"epoch": 1, "metric": "acc"}', True),
+    ("last_model.txt", "see ./epoch=1-step=1.ckpt", True),
+    ("resume.sh", f"python train.py --ckpt_path checkpoints/{OLD}\n", True),
+    ("best_model.ini", f"[best]\npath = checkpoints/{OLD}\n", True),
+    ("best_checkpoint.txt", f"others/{OLD}\n", False),
+    ("best_checkpoint.txt", f"/runs/two/others/{OLD}\n", False),
+    ("notes.txt", f"checkpoints/{OLD}\n", False),
+    ("best.log", f"checkpoints/{OLD}\n", False),
+]
+
+
+def test_a_tracker_in_the_folder_above_names_what_lies_in_this_one(project: Project) -> None:
+    """It was looked for beside the checkpoints only, and the best went. Each lies in an experiment of its own."""
+    trackers = {
+        f"{number}-{file}": (file, content, is_meant) for number, (file, content, is_meant) in enumerate(TRACKERS)
+    }
+    for experiment, (file, content, _) in trackers.items():
+        keeping_one(project, experiment)
+        (project.outputs / experiment / file).write_text(content.replace("/one/", f"/{experiment}/"))
+    expected = {experiment: is_meant for experiment, (*_, is_meant) in trackers.items()}
+    plans = by_experiment(project.doit("plan", "delete_old=1"))
+    assert {
+        experiment: f"../{file} names {OLD}, which stays as it is: 'ignored: [{file}]' lets it name nothing"
+        in plans[experiment]
+        for experiment, (file, *_) in trackers.items()
+    } == expected
+    for _ in range(2):
+        project.doit("migrate", "delete_old=1")
+        assert {experiment: OLD in project.names(experiment) for experiment in trackers} == expected
+    for experiment, (file, *_) in trackers.items():
+        (project.outputs / experiment / file).write_text("nothing\n")
     project.doit("migrate", "delete_old=1")
-    assert (OLD in project.names("one")) == is_meant
-    project.doit("migrate", "delete_old=1")
-    tracker.write_text("nothing\n")
-    project.doit("migrate", "delete_old=1")
-    assert OLD not in project.names("one")
+    assert [experiment for experiment in trackers if OLD in project.names(experiment)] == []
 
 
 @pytest.mark.parametrize(
@@ -156,38 +160,40 @@ def test_the_base_of_an_adapter_stays_under_its_name(project: Project, file: str
     assert OLD in project.names("one")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b"{",
-        b"\xff",
-        b"{}",
-        *(
-            json.dumps({"base_model_name_or_path": base}).encode()
-            for base in (
-                None,
-                "",
-                "/",
-                "gpt2",
-                "org/model",
-                "../..",
-                "..",
-                f"/elsewhere/{NEWER}",
-                "a\0b",
-                "x" * 5000,
-                5,
-            )
-        ),
-    ],
-)
-def test_an_adapter_whose_base_is_not_in_the_tree_holds_nothing(project: Project, content: bytes) -> None:
-    keeping_one(project)
-    project.make({"two/adapter_config.json": 1})
-    (project.outputs / "two/adapter_config.json").write_bytes(content)
+HOLD_NOTHING = [
+    b"",
+    b"[]",
+    b"{",
+    b"\xff",
+    b"{}",
+    *(
+        json.dumps({"base_model_name_or_path": base}).encode()
+        for base in (
+            None,
+            "",
+            "/",
+            "gpt2",
+            "org/model",
+            "../..",
+            "..",
+            f"/elsewhere/{NEWER}",
+            "a\0b",
+            "x" * 5000,
+            5,
+        )
+    ),
+]
+
+
+def test_an_adapter_whose_base_is_not_in_the_tree_holds_nothing(project: Project) -> None:
+    for number, content in enumerate(HOLD_NOTHING):
+        keeping_one(project, f"of {number}")
+        project.make({f"two {number}/adapter_config.json": 1})
+        (project.outputs / f"two {number}/adapter_config.json").write_bytes(content)
     project.doit("migrate", "delete_old=1")
-    assert set(project.names("one")).isdisjoint({OLD, NEWER})
+    assert [project.names(f"of {number}") for number in range(len(HOLD_NOTHING))] == [
+        ["epoch-13_step-000013.ckpt"]
+    ] * len(HOLD_NOTHING)
 
 
 def test_a_worker_is_sent_what_leads_into_its_directory(project: Project) -> None:

@@ -17,7 +17,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.outputs.pointers import read_pointers
 from ckptrules.rules.load import load_rules
 from tests.commands.test_verify import lightning, put
-from tests.conftest import Project
+from tests.conftest import Project, by_experiment
 from tests.outputs.test_glancing import NAMES, fill, rules_of_lightning
 from tests.support.torch_files import lightning_file, torch_zip
 
@@ -44,58 +44,60 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
     assert len(tried) < 1000
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "is_one"),
-    [
-        ("resume.txt", "{}\n", True),
-        ("best_model_path", "/another/place/{}", True),
-        ("CURRENT", "\ufeff./{}\r\n", True),
-        ("best_model.json", '{{"path": "/data/{}", "score": 0.9}}', True),
-        ("best-model.csv", "epoch,path\n10,{}\n", True),
-        ("last_good", "step: 100", True),
-        ("resume.sh", "python train.py --ckpt_path {}\n", True),
-        ("best_f1.json", '{{"path": "/data/{}", "f1": 0.9}}', True),
-        ("bestModel.json", '{{"path": "/data/{}"}}', True),
-        ("best_f1.json", '{{"path": "/data/{}", "of": "' + 16_000 * "x" + '"}}', True),
-        ("fold0_best.txt", "{}\n", True),
-        ("train_state.json", '{{"best_checkpoint": "/data/{}", "epoch": 12}}', True),
-        ("info.json", '{{"all": ["{0}"], "of": {{"latest_ckpt": {{"net": "{0}"}}}}}}', True),  # of second.pytorch
-        ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
-        ("summary.json", '{{"best_ckpt": "epoch=10-step=100", "of": "acc"}}', True),
-        ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
-        ("metrics.json", '{{"best_epoch": 10, "best_loss": 0.5, "epoch": 12}}', True),
-        ("summary.json", '{{"best_val_epoch": 10, "best_val_acc": 0.5}}', True),
-        ("summary.json", '{{"best": {{"epoch": 10, "acc": 0.5}}, "last": {{"epoch": 12}}}}', True),
-        ("summary.json", '{{"bestIter": 100}}', True),
-        ("summary.json", '{{"best_epoch": ' + 5000 * "1" + "}}", False),
-        ("summary.json", '{{"best": {{"step": 10}}, "all": {{"epoch": 10}}, "best_round": 10}}', False),
-        ("metrics.json", '{{"best_step": 10, "last_epoch": 10, "best": 10}}', False),
-        ("summary.json", '{{"best_score": 0.5, "best_score_epoch": 10, "of": "acc"}}', True),
-        ("summary.json", '{{"best_epoch_idx": 10, "max_epoch": 12}}', True),
-        ("best epoch.txt", "acc at epoch 10\n", True),
-        ("epoch3_best.txt", "{}\n", False),
-        ("best_3.txt", "{}\n", False),
-        ("elastic.txt", "at {}\n", False),
-        ("latest.log", "saved {}\n", False),
-        ("notes.txt", "the best is {}\n", False),
-        ("seed.txt", "10", False),
-        ("fold_1.txt", "{}\n", False),
-    ],
-)
-def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_else(
-    project: Project, file: str, content: str, *, is_one: bool
-) -> None:
+TEXTS = [
+    ("resume.txt", "{}\n", True),
+    ("best_model_path", "/another/place/{}", True),
+    ("CURRENT", "\ufeff./{}\r\n", True),
+    ("best_model.json", '{{"path": "/data/{}", "score": 0.9}}', True),
+    ("best-model.csv", "epoch,path\n10,{}\n", True),
+    ("last_good", "step: 100", True),
+    ("resume.sh", "python train.py --ckpt_path {}\n", True),
+    ("best_f1.json", '{{"path": "/data/{}", "f1": 0.9}}', True),
+    ("bestModel.json", '{{"path": "/data/{}"}}', True),
+    ("best_f1.json", '{{"path": "/data/{}", "of": "' + 16_000 * "x" + '"}}', True),
+    ("fold0_best.txt", "{}\n", True),
+    ("train_state.json", '{{"best_checkpoint": "/data/{}", "epoch": 12}}', True),
+    ("info.json", '{{"all": ["{0}"], "of": {{"latest_ckpt": {{"net": "{0}"}}}}}}', True),  # of second.pytorch
+    ("summary.yaml", "lr: 0.1\nbest_model: ./{}\n", True),
+    ("summary.json", '{{"best_ckpt": "epoch=10-step=100", "of": "acc"}}', True),
+    ("info.json", '{{"all": ["{}"], "best": 0.9}}', False),
+    ("metrics.json", '{{"best_epoch": 10, "best_loss": 0.5, "epoch": 12}}', True),
+    ("summary.json", '{{"best_val_epoch": 10, "best_val_acc": 0.5}}', True),
+    ("summary.json", '{{"best": {{"epoch": 10, "acc": 0.5}}, "last": {{"epoch": 12}}}}', True),
+    ("summary.json", '{{"bestIter": 100}}', True),
+    ("summary.json", '{{"best_epoch": ' + 5000 * "1" + "}}", False),
+    ("summary.json", '{{"best": {{"step": 10}}, "all": {{"epoch": 10}}, "best_round": 10}}', False),
+    ("metrics.json", '{{"best_step": 10, "last_epoch": 10, "best": 10}}', False),
+    ("summary.json", '{{"best_score": 0.5, "best_score_epoch": 10, "of": "acc"}}', True),
+    ("summary.json", '{{"best_epoch_idx": 10, "max_epoch": 12}}', True),
+    ("best epoch.txt", "acc at epoch 10\n", True),
+    ("epoch3_best.txt", "{}\n", False),
+    ("best_3.txt", "{}\n", False),
+    ("elastic.txt", "at {}\n", False),
+    ("latest.log", "saved {}\n", False),
+    ("notes.txt", "the best is {}\n", False),
+    ("seed.txt", "10", False),
+    ("fold_1.txt", "{}\n", False),
+]
+
+
+def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_else(project: Project) -> None:
+    """Each lies in an experiment of its own."""
     old = "epoch=10-step=100.ckpt"
-    for epoch in (10, 11, 12):
-        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
-    put(project, file, content.format(old).encode())
-    plan = project.doit("plan")
-    assert ("'pointers: [" in plan) == is_one
+    texts = {f"{number}-{file}": (file, content, is_one) for number, (file, content, is_one) in enumerate(TEXTS)}
+    for experiment, (file, content, _) in texts.items():
+        for epoch in (10, 11, 12):
+            put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch), experiment)
+        put(project, file, content.format(old).encode(), experiment)
+    expected = {experiment: is_one for experiment, (*_, is_one) in texts.items()}
+    plans = by_experiment(project.doit("plan"))
+    assert {experiment: "'pointers: [" in plan for experiment, plan in plans.items()} == expected
     project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert (old in project.names("exp")) == is_one
-    put(project, file, b"nothing\n")
+    assert {experiment: old in project.names(experiment) for experiment in texts} == expected
+    for experiment, (file, *_) in texts.items():
+        put(project, file, b"nothing\n", experiment)
     project.doit("migrate", "delete_old=1", "keep_last=1")
-    assert old not in project.names("exp")
+    assert [experiment for experiment in texts if old in project.names(experiment)] == []
 
 
 def test_the_number_of_the_best_may_be_of_an_unknown_unit_in_the_name(project: Project) -> None:

@@ -190,6 +190,7 @@ def test_any_encoding_will_do(tmp_path: Path, words: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
 @pytest.mark.parametrize("words", ["", "--version", "help plan", "init", "completion bash", "doit help plan"])
 def test_an_output_that_cannot_be_written_is_told_in_one_sentence(project: Project, words: str) -> None:
@@ -201,6 +202,7 @@ def test_an_output_that_cannot_be_written_is_told_in_one_sentence(project: Proje
     assert done.returncode == 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", ["init", "demo", "plan"])
 def test_a_folder_that_was_removed_is_told_in_one_sentence(tmp_path: Path, words: str) -> None:
     command = f'mkdir gone && cd gone && rmdir ../gone && "{sys.executable}" -m ckptrules {words}'
