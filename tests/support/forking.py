@@ -127,15 +127,17 @@ class Server:
         """Run a program: its exit code, stdout with stderr in it, and nothing; or both, where they are kept ``apart``."""
         os.umask(umask := os.umask(0))
         place = memory()
-        with tempfile.NamedTemporaryFile(dir=place) as out, tempfile.NamedTemporaryFile(dir=place) as err:
-            stderr = err.name if apart else out.name
+        with (
+            tempfile.NamedTemporaryFile(dir=place) as out,
+            tempfile.NamedTemporaryFile(dir=place) if apart else contextlib.nullcontext(out) as err,
+        ):
             words, theirs = list(map(packed, arguments)), {packed(k): packed(v) for k, v in environment.items()}
-            order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, stderr, watch)
+            order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, err.name, watch)
             assert self.python.stdin
             assert self.python.stdout
             print(json.dumps(order._asdict()), file=self.python.stdin, flush=True)
             code = int(self.python.stdout.readline())
-            printed, told = (Path(file.name).read_bytes().decode(errors="surrogateescape") for file in (out, err))
+            printed, told = (file.read().decode(errors="surrogateescape") for file in (out, err))
             return code, printed, told
 
     def close(self) -> None:
@@ -271,8 +273,7 @@ def begin(order: Order) -> None:
     signal.alarm(SECONDS)
     folder, arguments = unpacked(order.folder), list(map(unpacked, order.arguments))
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update({unpacked(name): unpacked(value) for name, value in order.environment.items()})
+    take(order.environment)
     os.umask(order.umask)
     time.tzset()
     if order.host:
@@ -288,6 +289,16 @@ def begin(order: Order) -> None:
         os.close(opened)
     sys.path[0] = folder
     sys.argv[1:] = arguments
+
+
+def take(environment: Mapping[str, str]) -> None:
+    """Let the environment be another one; what is the same in both is most of it."""
+    wanted = {name.encode("latin-1"): value.encode("latin-1") for name, value in environment.items()}
+    for name in os.environb.keys() - wanted:
+        del os.environb[name]
+    for name, value in wanted.items():
+        if os.environb.get(name) != value:
+            os.environb[name] = value
 
 
 @contextlib.contextmanager
