@@ -7,10 +7,8 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import ckptrules
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 PACKAGE, TESTS = Path(ckptrules.__file__).parent, Path(__file__).parent
 ROOMS: dict[str, str] = {
@@ -172,7 +170,7 @@ def test_only_the_storage_changes_the_disk(file: str) -> None:
     assert list(changes(parse(file))) == []
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("code", "found"),
     [
         ("os.rename(a, b)", True),

@@ -15,6 +15,7 @@ from ckptrules.changes.clock import LastRun, Now
 from ckptrules.engine.measures import NS
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.tables import every_row
 from tests.support.undisturbed import trained
 
 DAY = 86_400
@@ -120,7 +121,7 @@ CLOCKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CLOCKS)
+@every_row("case", CLOCKS)
 def test_when_a_clock_is_believed(case: str) -> None:
     last, now, fact = CLOCKS[case]
     assert clock.leap(last, now).startswith(fact)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ckptrules.changes.history import read_history, standing
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.record import Intent, RunRecord
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
+from tests.support.tables import every_row
 
 RUN = "20260101T000000Z-1"
 WHOLE = Identity("directory", 0, 0)
@@ -65,7 +64,7 @@ CASES: dict[str, tuple[list[tuple[str, Step]], dict[str, list[str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("intents", "expected"), CASES.values(), ids=list(CASES))
+@every_row(("intents", "expected"), CASES.values(), ids=list(CASES))
 def test_what_lies_in_a_folder_that_was_moved_is_taken_back_with_it(
     intents: list[tuple[str, Step]], expected: dict[str, list[str]]
 ) -> None:

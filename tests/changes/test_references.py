@@ -20,6 +20,7 @@ from ckptrules.commands.refs import TextFile, diff, unsure_lines
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
 from ckptrules.report.style import Style
+from tests.support.tables import every_row
 
 ONE = {"old.ckpt": (Spot("one/checkpoints", "new.ckpt"),)}
 
@@ -189,7 +190,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("directories", "text", "leads_to"), WAYS.values(), ids=list(WAYS))
+@every_row(("directories", "text", "leads_to"), WAYS.values(), ids=list(WAYS))
 def test_a_path_leads_where_it_led(directories: tuple[str, ...], text: str, leads_to: str | None) -> None:
     found = find(text, OldNames({"old": tuple(Spot(one, f"new of {one}") for one in directories)}))
     if leads_to is not None:

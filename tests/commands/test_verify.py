@@ -31,6 +31,7 @@ from ckptrules.verify import portion
 from ckptrules.workers.workers import Workers
 from tests.conftest import Project
 from tests.support import crash, weights
+from tests.support.tables import every_row
 from tests.support.torch_files import in_torch, torch_zip
 
 GOOD = "epoch-03_step-000352.ckpt"
@@ -466,12 +467,12 @@ def checked(content: bytes, *, quick: bool = False) -> str:
         return f"{fault.id}: {fault}"
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@every_row("kind", WHOLE)
 def test_a_whole_file_is_known_by_its_first_bytes(kind: str) -> None:
     assert checked(WHOLE[kind]) == kind.strip()
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@every_row("kind", WHOLE)
 def test_a_file_cut_off_anywhere_is_found(kind: str) -> None:
     whole = WHOLE[kind]
     for length in [*range(1, 80), *range(80, len(whole), 7), len(whole) - 1]:
@@ -496,7 +497,7 @@ def test_quick_reads_the_pickle_but_not_the_tensors() -> None:
     assert checked(whole[:pickled] + b"X" + whole[pickled + 1 :], quick=True) == "damaged: is damaged in 'x/data.pkl'"
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@every_row("kind", WHOLE)
 def test_only_bytes_that_are_read_are_told(kind: str) -> None:
     """They count for ``max_rate`` and for the time that the next preview tells."""
     file, told = _Counting(WHOLE[kind]), list[int]()
@@ -572,7 +573,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("files", "change", "said"),
     [
         (DEEPSPEED, {}, "DeepSpeed"),

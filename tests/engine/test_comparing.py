@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.comparing import Compared, Inside, compare, first_middle_last, in_words, misleading
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.ruleset import Reason
+from tests.support.tables import every_row
 
 NONE: Inside = {"epoch": None, "step": None}
 IGNITE: Inside = {**NONE, "iterations": 8, "epochs": 2}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("rows", "compared"),
     [
         ([], Compared()),
@@ -32,7 +31,7 @@ def test_names_are_compared_where_both_tell_a_number(
     assert compare(rows) == compared
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("fields", "inside", "text"),
     [
         ({"epoch": "3"}, {"epoch": 3, "step": 40}, "epoch 3, step 40, as its name says"),
@@ -49,7 +48,7 @@ def test_what_stands_inside_is_said_in_words(fields: dict[str, str], inside: Ins
     assert in_words(fields, inside) == text
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("steps", "told"),
     [
         ({1: 1, 2: 2, 3: 3}, ""),

@@ -10,6 +10,7 @@ from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import with_line
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every_row
 
 RULES = load_rules({"rules/x.yaml": "{packs: [words], layout: ['*'], retention: {default: {keep_last: 1}}}"})
 PAIRS = [f"net{net}_epoch_{n}.pth" for n in (1, 2) for net in "GD"]
@@ -160,7 +161,7 @@ formats:
 """
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("rules", "form", "roles"),
     [
         (RULES, "epoch_{0}_{1}.pth", ("student", "teacher")),
@@ -209,7 +210,7 @@ def folders(*saves: str) -> Listing:
     return Listing("x", "x", (*files,))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("saves", "goes", "newest"),
     [
         ("task.ckpt optimizer.ckpt,task.ckpt optimizer.ckpt,task.ckpt", "", "cp-3"),

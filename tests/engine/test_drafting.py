@@ -9,7 +9,7 @@ import pytest
 from ckptrules.engine.drafting import Unread, draft, format_lines, joined, unread, why_none
 from ckptrules.engine.naming import claim
 from ckptrules.rules.load import load_rules
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "net-40.npz": (["net-1.npz", "net-20.npz"], r"net-(?P<number>\d+)\.npz", {"number": "40"}),
@@ -71,7 +71,7 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
     assert claim(name, rules).fields == fields
 
 
-@pytest.mark.parametrize(
+@every_row(
     "name",
     [
         "final weights",
@@ -212,7 +212,7 @@ KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the 
 }
 
 
-@pytest.mark.parametrize("names", KINDS)
+@every_row("names", KINDS)
 def test_kinds_of_names_share_a_draft_each(names: str) -> None:
     rows = [[(name.rstrip("/"), name.endswith("/")) for name in half.split()] for half in names.split("|")]
     kinds = [pair for pair in joined(one for half in rows for one in unread(half)) if pair[1]]

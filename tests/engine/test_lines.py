@@ -15,6 +15,7 @@ from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.ruleset import Best, Budget, Bytes, Every, Reason
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every_row
 
 
 def made(name: str, time: int = 0, **fields: object) -> Checkpoint:
@@ -26,7 +27,7 @@ def judged(key: str, value: Any, checkpoints: Sequence[Checkpoint]) -> Judged:
     return LINES[key].judge(value, checkpoints, Around(0, Others()))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("every", "steps", "kept"),
     [
         (Every(10_000, nearest=True), range(4999, 90_000, 5000), range(9999, 90_000, 10_000)),  # detectron2
@@ -100,7 +101,7 @@ def test_a_number_to_keep_every_so_many_of_is_written_as_in_a_rule_file(value: E
     assert str(value) == written
 
 
-@pytest.mark.parametrize("metric", ["val/loss", "top1, avg", "SNR [dB]", "it's", "a: b", "acc@1", "-x", "'x'"])
+@every_row("metric", ["val/loss", "top1, avg", "SNR [dB]", "it's", "a: b", "acc@1", "-x", "'x'"])
 def test_a_metric_is_written_so_that_a_rule_file_reads_it_again(metric: str) -> None:
     """What would save a checkpoint was told as `{metric: top1, avg, …}`, which no rule file may hold."""
     best = Best(metric, "max", 3, "it's a*")

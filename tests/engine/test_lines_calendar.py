@@ -17,7 +17,7 @@ from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Reason
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 BUCKETS = {
     "keep_hourly": "%Y %m %d %H",
@@ -127,7 +127,7 @@ def berlin(*texts: str) -> list[datetime]:
     return [datetime.fromisoformat(text) for text in texts]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("key", "count", "times", "stays"),
     [
         # A week belongs to the year that has its Thursday: 2020-12-31 to 2021-01-03 are one, in two years.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ckptrules.engine.metrics import mode_of
+from tests.support.tables import every_row
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("mode", "metrics"),
     [
         ("min", "loss val_loss valLoss train/loss eval-loss error err wer CER mae val_rmse perplexity ppl fid nll"),

@@ -11,7 +11,7 @@ from ckptrules.engine.packs import agreed_fields, with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Fault, Pack, RuleSet
 from ckptrules.rules.load import PACK, compile_pack, load_rules
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 USER = load_rules(
     {
@@ -159,7 +159,7 @@ formats: [{id: any, match: '[a-z]-(?P<epoch>\d+)', examples: {w-4: {epoch: 4}}}]
 """
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("name", "kind", "reason"),
     [
         ("x-12", "protected", "protected by 'x-1*'"),
@@ -201,7 +201,7 @@ def test_what_packs_say_otherwise_is_left_untouched_and_told(name: str, hint: st
     assert note.text.endswith("packs: [one] or packs: [two] decides")
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("rename", "picked", "name", "kind"),
     [
         ("two/epochs", ["two"], "epoch-3.pt", "legacy"),

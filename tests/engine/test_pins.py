@@ -7,13 +7,14 @@ import pytest
 from ckptrules.engine.entries import Directory, Entry, EntryKind
 from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import GONE, OTHER, Found, Pin, by_place, find_pinned, is_it, name_in
+from tests.support.tables import every_row
 
 PIN = Pin("exp/checkpoints/a.ckpt", 100, 7 * NS + 5, "Table 2")
 HERE = Directory("exp", "exp/checkpoints", part_folders=("mp_rank_*",))
 SAME, LARGER, LATER = (Entry("", "file", *row) for row in ((100, 7 * NS + 5), (101, 7 * NS + 5), (100, 7 * NS + 6)))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("there", "leads_to", "name", "fault"),
     [
         ({"a.ckpt": SAME}, "exp/checkpoints/b.ckpt", "a.ckpt", ""),
@@ -32,7 +33,7 @@ def test_what_is_pinned_is_known_by_what_it_is(there: dict[str, Entry], leads_to
     assert found == Found(PIN, HERE.directory, name, fault)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("kind", "pinned", "there", "same"),
     [
         ("file", 7 * NS + 5, 7 * NS + 5, True),

@@ -24,6 +24,7 @@ from ckptrules.engine.pointers import (
     stems,
     with_other_name,
 )
+from tests.support.tables import every_row
 
 SUM = "0" * 64
 
@@ -32,7 +33,7 @@ def said_in(content: bytes, names: Iterable[str], fields_of: FieldsOf) -> tuple[
     return Index(names, fields_of).mentioned(content)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("name", "part", "wanted"),
     [
         ("model.ckpt-2000.data-00000-of-00001", "", ["model.ckpt-2000"]),
@@ -53,7 +54,7 @@ def test_stems(name: str, part: str, wanted: list[str]) -> None:
     assert stems(name, part) == wanted
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("content", "named"),
     [
         ("epoch_12.pth", True),
@@ -99,7 +100,7 @@ def test_a_name_is_found_in_any_form_of_unicode(name: str, written: str) -> None
     assert with_other_name(written.encode(), name, "m_01.pt").decode().strip('"') == "m_01.pt"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("content", "wanted"),
     [
         ("300\n", {"iter_0000300": "300", "epoch_300_step_5.pt": "", "epoch_300.pt": "300", "n-300": "300"}),
@@ -183,7 +184,7 @@ def test_of_many_names_few_are_found() -> None:
 TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("said", "renames", "text", "follows"),
     [
         (TENSORFLOW, {"m-1.index": "n-01.index", "m-1.meta": "n-01.meta"}, "n-01", True),
@@ -206,7 +207,7 @@ def test_what_follows_a_rename(said: tuple[Mention, ...], renames: dict[str, str
     assert cannot_follow(by_name({"p": said}), renames, {"step": "7"}) == ("" if follows else "p")
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("line", "longer"),
     [
         (f"{SUM}  name.ckpt\n", True),

@@ -17,6 +17,7 @@ from ckptrules.engine.starting import (
     retention_text,
     rounded,
 )
+from tests.support.tables import every_row
 
 
 def seen(directory: str, *packs: str, sure: bool = True, numbers: tuple[Numbers, ...] = ()) -> Seen:
@@ -63,7 +64,7 @@ def test_each_directory_is_covered_by_its_narrowest_pattern(
     assert list(found) == list(layout)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("told", "metric"),
     [
         ([{"val_loss"}, {"val_loss", "train_loss"}], "val_loss"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every_row
 
 TEXT = r"""
 layout: ['*']
@@ -17,7 +16,7 @@ RULES = load_rules({"rules/x.yaml": TEXT})
 TORN = "vqvae_1@0 prior_1@2 vqvae_2@100 prior_2@103 vqvae_3@200 prior_3@201 vqvae_4@300"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("files", "torn", "goes"),
     [
         (TORN, "vqvae_4", "prior_1 vqvae_1"),

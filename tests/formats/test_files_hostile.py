@@ -43,7 +43,7 @@ from ckptrules.verify.portion import Depth, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash, weights
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 from tests.support.torch_files import in_torch, zipped
 
 MB = 2**20
@@ -115,7 +115,7 @@ LEGACY: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in LEGACY if "7 million" not in name])  # those are among HEAVY
+@every_row("name", [name for name in LEGACY if "7 million" not in name])  # those are among HEAVY
 def test_a_torch_file_of_old_that_lies_about_its_tensors_is_not_verified(name: str) -> None:
     assert checked(LEGACY[name]()) in ("damaged", "incomplete", "truncated", "not_read")
 

@@ -16,6 +16,7 @@ from ckptrules.formats.folders import check_folder
 from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors
 from tests.conftest import Project
 from tests.support import weights
+from tests.support.tables import every_row
 from tests.support.torch_files import torch_zip
 
 Files = Mapping[str, "bytes | str | Callable[[], bytes] | None"]  # what is large is made when it is needed
@@ -229,7 +230,7 @@ def said(folder: Path, files: Files) -> str:
     return f"{facts.kind} {facts.step}"
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@every_row("name", WHOLE)
 def test_what_frameworks_write_is_whole(name: str, tmp_path: Path) -> None:
     assert ":" not in said(tmp_path, WHOLE[name])
 

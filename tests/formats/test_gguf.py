@@ -10,13 +10,14 @@ import pytest
 
 from ckptrules.formats import gguf as formats_gguf
 from tests.commands.test_verify import checked
+from tests.support.tables import every_row
 from tests.support.weights import gguf
 
 U64 = struct.Struct("<Q").pack
 IN_LISTS = struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ", 9, 1) * 2
 
 
-@pytest.mark.parametrize(
+@every_row(
     "given",
     [
         {}, {"order": ">"}, {"version": 2}, {"tensors": (), "data": b"", "pairs": {}}, {"pairs": {}},
@@ -29,7 +30,7 @@ def test_gguf_that_is_whole_is(given: Mapping[str, Any]) -> None:
     assert checked(gguf(**given)) == "GGUF"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("given", "said"),
     [
         ({"data": bytes(317)}, "truncated: is cut off: it has 541 bytes and should have 542"),

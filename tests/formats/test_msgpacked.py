@@ -10,10 +10,11 @@ from ckptrules.formats import msgpacked
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
 from tests.commands.test_verify import checked
+from tests.support.tables import every_row
 from tests.support.weights import Array, packed
 
 
-@pytest.mark.parametrize(
+@every_row(
     "value",
     [
         {"a": {}}, {"w": Array((2, 3), "float32", bytes(24))}, {"w": Array((), "bool", bytes(1), 3)}, {"w": [None, 1.5, -1, -7]},
@@ -45,7 +46,7 @@ def test_each_value_has_the_bytes_that_the_format_says() -> None:
         assert checked(content[:-1]).startswith("truncated"), value
 
 
-@pytest.mark.parametrize(
+@every_row(
     "content",
     [
         packed({"w": Array((2, 3), "float32", bytes(20))}), packed({"w": Array((2, 3), "float32", bytes(28))}),

@@ -20,7 +20,7 @@ from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.machine import StandIn
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import Project
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 from tests.support.torch_files import in_torch
 
 MARKER = "ran"
@@ -62,14 +62,14 @@ def read(data: bytes) -> Any:
     return read_pickle(Limited(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "a name with dots"])
+@every_row("shape", [shape for shape in SHAPES if shape != "a name with dots"])
 def test_the_pickles_are_really_hostile(shape: str, tmp_path: Path) -> None:
     marker = tmp_path / MARKER
     pickle.loads(hostile(str(marker))[shape])
     assert marker.exists()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@every_row("shape", SHAPES)
 def test_a_hostile_pickle_never_runs_and_is_told_of(shape: str, tmp_path: Path) -> None:
     content = in_torch(hostile(str(tmp_path / MARKER))[shape])
     with pytest.raises(UnsoundError, match=r"would run '(posix|os|torch|builtins|__builtin__)\.") as caught:

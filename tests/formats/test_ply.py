@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.commands.test_verify import checked
+from tests.support.tables import every_row
 
 HEADER = """ply
 format binary_little_endian 1.0
@@ -31,7 +32,7 @@ def test_ply_that_is_whole_is(file: bytes) -> None:
     assert checked(file) == "PLY"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("file", "said"),
     [
         (ply(rows=22), "truncated: is cut off: it has 194 bytes and should have 195"),

@@ -11,6 +11,7 @@ from ckptrules.formats import tars
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, glance
 from tests.commands.test_verify import checked, lightning, numpy
+from tests.support.tables import every_row
 from tests.support.weights import tarred
 
 NEMO = {"model_config.yaml": b"target: nemo\n", "model_weights.ckpt": lightning(3, 352)}
@@ -66,7 +67,7 @@ def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "content",
     [
         _header("w", 2**60),

@@ -8,6 +8,7 @@ from ckptrules.formats import tensorflow
 from tests.commands.test_verify import checked, put, result
 from tests.conftest import Project
 from tests.support import weights
+from tests.support.tables import every_row
 from tests.support.weights import HEAD, block, message, table, tensor, varint
 
 
@@ -23,7 +24,7 @@ def test_the_checksum_is_that_of_castagnoli() -> None:
     assert weights.crc32c(bytes(32)) == 0x8A9136AA
 
 
-@pytest.mark.parametrize(
+@every_row(
     "content",
     [
         table(block([(b"", HEAD), (b"w", tensor(4, 0, 1))])),  # of a shard that is not there

@@ -25,6 +25,7 @@ from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
 from tests.support.crash import run_in_turn
 from tests.support.disturbing import Fault
+from tests.support.tables import every_row
 from tests.support.torch_files import torch_zip
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
@@ -108,7 +109,7 @@ def said(plan: dict[str, Any]) -> str:
     return "\n".join(f"{problem['names']} {problem['text']}" for problem in plan["problems"])
 
 
-@pytest.mark.parametrize("content", WHOLE.values(), ids=list(WHOLE))
+@every_row("content", WHOLE.values(), ids=list(WHOLE))
 def test_what_is_whole_passes(content: bytes) -> None:
     glance(io.BytesIO(content), len(content))
 
@@ -133,7 +134,7 @@ SOUND_PICKLES: Mapping[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", SOUND_PICKLES)
+@every_row("name", SOUND_PICKLES)
 def test_no_sound_pickle_is_called_cut_off(name: str) -> None:
     content = SOUND_PICKLES[name]()
     glance(io.BytesIO(content), len(content))
@@ -151,7 +152,7 @@ def test_a_pickle_that_is_cut_off_is_seen_by_few_reads(protocol: int) -> None:
     assert file.count < 300_000
 
 
-@pytest.mark.parametrize("files", WHOLE_FOLDERS.values(), ids=list(WHOLE_FOLDERS))
+@every_row("files", WHOLE_FOLDERS.values(), ids=list(WHOLE_FOLDERS))
 def test_a_folder_that_is_whole_passes(tmp_path: Path, files: Files) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     fill(tmp_path / "x", files)
@@ -160,7 +161,7 @@ def test_a_folder_that_is_whole_passes(tmp_path: Path, files: Files) -> None:
     os.close(directory)
 
 
-@pytest.mark.parametrize(("files", "change", "text"), CUT_FOLDERS.values(), ids=list(CUT_FOLDERS))
+@every_row(("files", "change", "text"), CUT_FOLDERS.values(), ids=list(CUT_FOLDERS))
 def test_what_a_folder_plainly_lacks_is_seen(tmp_path: Path, files: Files, change: Files, text: str) -> None:
     fill(tmp_path / "x", {**files, **change})
     directory = os.open(tmp_path, os.O_RDONLY)

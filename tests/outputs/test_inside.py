@@ -14,6 +14,7 @@ from ckptrules.engine.packs import with_packs
 from ckptrules.outputs import facts, inside
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
+from tests.support.tables import every_row
 from tests.support.torch_files import lightning_file, torch_zip
 
 HERE = "run/checkpoints"
@@ -81,7 +82,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@every_row("case", CASES.values(), ids=list(CASES))
 def test_what_the_newest_call_the_best_is_known(tmp_path: Path, case: Case) -> None:
     assert found(tmp_path, case) == (case.best, [case.note] if case.note else [])
 

@@ -12,6 +12,7 @@ from ckptrules.engine.ruleset import Fault, Pack
 from ckptrules.outputs import picking
 from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here, survey_by
 from ckptrules.rules.load import compile_pack, load_rules
+from tests.support.tables import every_row
 
 TEXTS = {
     "folders": r"""
@@ -76,7 +77,7 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@every_row("case", CASES)
 def test_evidence_picks(tmp_path: Path, case: str) -> None:
     paths, wanted = CASES[case]
     for path in paths:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ckptrules.outputs.scouting import look_into
+from tests.support.tables import every_row
 from tests.support.torch_files import torch_zip
 
 ENGINE = {"epoch_length": 4, "max_epochs": 6, "iteration": 8}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("content", "inside"),
     [
         ({"epoch": 3, "global_step": 40}, {"epoch": 3, "step": 40}),

@@ -15,6 +15,7 @@ from ckptrules.outputs import versioned
 from ckptrules.outputs.versioned import CHANGED, UNKNOWN, how_changed
 from tests.commands.test_refs import NEW, OLD, prepare, put
 from tests.conftest import Project
+from tests.support.tables import every_row
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 TEXT = f"load('one/checkpoints/{OLD}')\n"
@@ -173,7 +174,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", BROKEN.values(), ids=list(BROKEN))
+@every_row("damage", BROKEN.values(), ids=list(BROKEN))
 def test_an_index_that_is_not_understood_may_tell_of_changes(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     folder = repository(tmp_path / "work")
     damage(folder / ".git/index")

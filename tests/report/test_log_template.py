@@ -15,7 +15,7 @@ from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
 from ckptrules.rules.shipped import log_template
 from tests.conftest import Project
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 VALUES: dict[str, Any] = {"run": "7", "renamed": 3, "deleted": 1, "kept": 2, "experiments": ["b", "a", "c"]}
 HOSTILE = {
@@ -113,7 +113,7 @@ USEFUL = {
 }
 
 
-@pytest.mark.parametrize(("template", "entry"), USEFUL.items())
+@every_row(("template", "entry"), USEFUL.items())
 def test_what_an_entry_needs_a_template_may_do(template: str, entry: str) -> None:
     assert render(template, VALUES) == f"{entry}\n"
 
@@ -187,7 +187,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=list(NAMES))
+@every_row(("name", "shown"), NAMES.values(), ids=list(NAMES))
 def test_a_name_is_shown_as_it_is_and_is_no_markdown(name: str, shown: str) -> None:
     assert plain(name) == shown
 

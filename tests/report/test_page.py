@@ -16,7 +16,7 @@ from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.page.sections import sections
 from tests.support.json_files import faults
 from tests.support.page_data import GOES, HOSTILE, checkpoint, experiment, plan, sample
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 Data = dict[str, Any]
 
@@ -109,7 +109,7 @@ def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str
     assert page.count("<script") == draw(plan([experiment(0, 2)])).count("<script")
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("data", "sentence"),
     [
         (plan([stays()]), "Nothing would go: 3 checkpoints stay, 3 KB."),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import pytest
-
 from ckptrules.commands import catalog, history, trash, usage
 from ckptrules.report.style import columns, table
 from ckptrules.vault import report
+from tests.support.tables import every_row
 
 RUN = "20261126T184002Z-0123451234"
 NAME = "epoch_epoch_22_step_step_002024_20251009_015037.ckpt"
@@ -70,7 +69,7 @@ TABLES: Mapping[str, Shown] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "width", "left"), [
+@every_row(("name", "width", "left"), [
     ("history", 0, "run when who command renamed deleted size state"),
     ("history", 120, "run when command renamed deleted size state"),
     ("history", 80, "run command renamed deleted state"),

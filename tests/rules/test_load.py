@@ -16,7 +16,7 @@ from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
 from tests.conftest import ROOT, Project
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
 BAD_RULES = sorted((ROOT / "tests/cases/bad_rules").glob("*.yaml"))
@@ -64,7 +64,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERWISE)
+@every_row("case", OTHERWISE)
 def test_a_pattern_that_python_and_regex_read_otherwise_is_refused(case: str) -> None:
     pattern, fact = OTHERWISE[case]
     text = f"legacy:\n  - id: other\n    match: '{pattern}'\n    examples: {{x: y}}\n"

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
 import yaml
 
 from ckptrules.engine.lines import IN_POLICIES
@@ -18,7 +17,7 @@ from ckptrules.engine.shapes import Either, Keys, ListOf, MapOf, Shape
 from ckptrules.rules.load import SHAPE, load_rules
 from tests.conftest import ROOT
 from tests.engine.test_plan import RULES, Case, entries, lines, plan, read_cases
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 FILE = ROOT / "docs/rules.md"
 PAGE = FILE.read_text(encoding="utf-8")
@@ -50,7 +49,7 @@ def test_a_block_of_rules_holds(block: str) -> None:
     load_rules(rules_with(block))
 
 
-@pytest.mark.parametrize("case", list(plans()))
+@every_row("case", list(plans()))
 def test_a_plan_is_as_the_page_has_it(case: Case) -> None:
     assert lines(plan(case, entries(case))) == case.plan
 

@@ -15,6 +15,7 @@ from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.rules.pins import change_pins, from_yaml, read_pins, to_yaml
 from ckptrules.rules.shipped import rule_texts
+from tests.support.tables import every_row
 
 GOOD = "path: a/b, size: 1, time: 1.000000000"
 letters = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])  # no name, and no argument, holds others
@@ -33,7 +34,7 @@ def test_what_is_written_is_read_again(written: list[Pin]) -> None:
     assert [pin._replace(place=None) for pin in from_yaml(to_yaml(written), "pins.yaml")] == written
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("text", "fact"),
     [
         ("", "1:1: the file has no 'pins'"),

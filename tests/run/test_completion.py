@@ -17,7 +17,7 @@ from ckptrules.run.completion import SHELLS
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import WITHOUT_OPTIONS
 from ckptrules.run.options import OptionError
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def test_every_option_of_every_task_is_offered(task: str) -> None:
             assert values == ["@"] if one.is_path else [f"{one.name}={value}" for value in one.values]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("words", "some", "none"),
     [
         ("ckptrules|", "plan migrate init completion help list", "outputs_dir="),

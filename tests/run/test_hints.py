@@ -16,12 +16,13 @@ from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.run.declared import declared
 from ckptrules.run.hints import InForce, command, command_with, complete, in_force, quoted
 from tests.conftest import ROOT, Project, default, named_commands, run_copied, run_program
+from tests.support.tables import every_row
 
 OLD = "epoch=3-step=30.ckpt"
 YOUNG = "epoch=20-step=200.ckpt"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("typed", "text", "shown"),
     [
         ("doit migrate", "Free it with 'doit purge'.", "Free it with 'doit purge'."),

@@ -15,6 +15,7 @@ from ckptrules import stopping
 from ckptrules.run import progress
 from ckptrules.run.progress import Amount, Bar
 from ckptrules.stopping import StoppedError
+from tests.support.tables import every_row
 
 GB = 10**9
 
@@ -54,7 +55,7 @@ def bar(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Bar:
     return Bar(screen)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("amount", "done", "expected", "where"),
     [
         (Amount(), 0, 0, ""),

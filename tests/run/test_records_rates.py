@@ -15,11 +15,12 @@ from ckptrules.run.progress import Bar
 from ckptrules.run.records import UNKNOWN, expected_time, note_rate, rates, time_text
 from ckptrules.run.session import Session
 from tests.conftest import Project
+from tests.support.tables import every_row
 
 GB = 10**9
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("size", "max_rate", "last", "expected"),
     [
         (31 * GB, "2GB/s", None, "about 16s, at max_rate=2GB/s"),
@@ -61,7 +62,7 @@ def test_a_damaged_note_tells_nothing(tmp_path: Path, text: str, expected: dict[
     assert rates(str(tmp_path)) == expected
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("words", "moved", "seconds", "expected"),
     [
         ("verify", 4 * GB, 2, {"archive": 3, "verify": 2 * GB}),

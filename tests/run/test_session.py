@@ -16,6 +16,7 @@ from ckptrules.run.declared import TASKS
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session, once
 from tests.conftest import ROOT, Project, default, run_program
+from tests.support.tables import every_row
 
 TWO_CALLS = """
 import json, os, sys
@@ -213,7 +214,7 @@ def test_commands_of_doit_itself_give_no_traceback(project: Project, words: str,
     assert (done, text in out, "Traceback" in out) == (code, True, False), out
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != "demo"])
+@every_row("task", [task for task in TASKS if task != "demo"])
 def test_broken_rules_are_refused_with_their_place(tmp_path: Path, task: str) -> None:
     """Not by the default outputs_dir, which is not there: these rules said another until they broke."""
     (tmp_path / "rules").mkdir()

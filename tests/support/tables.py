@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Row = TypeVar("Row")
 AT_MOST = 10  # failures that are shown
@@ -39,6 +40,34 @@ def every_in_a_folder(rows: Mapping[str, Row]) -> Callable[[Callable[[Path, Row]
 
         test.__name__, test.__doc__, test.__module__ = holds.__name__, holds.__doc__, holds.__module__
         return test
+
+    return over
+
+
+def every_row(
+    names: str | Sequence[str], rows: Iterable[Any], ids: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Do as `every` for rows of several values, written as for ``parametrize``; ``tmp_path`` is a new folder for each row."""
+    listed, told = list(rows), list(ids)
+    values = [{names: row} if isinstance(names, str) else dict(zip(names, row, strict=True)) for row in listed]
+
+    def over(holds: Callable[..., None]) -> Callable[..., None]:
+        def statements(folder: Path | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
+            for number, row in enumerate(values):
+                place = {"tmp_path": folder / str(number)} if folder else {}
+                for path in place.values():
+                    path.mkdir()
+                yield told[number] if told else str(listed[number]), partial(holds, **row, **place)
+
+        def test() -> None:
+            _go_through(statements())
+
+        def test_in_folders(tmp_path: Path) -> None:
+            _go_through(statements(tmp_path))
+
+        made = test_in_folders if "tmp_path" in inspect.signature(holds).parameters else test
+        made.__name__, made.__doc__, made.__module__ = holds.__name__, holds.__doc__, holds.__module__
+        return made
 
     return over
 

@@ -14,6 +14,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import Progress
 from ckptrules.workers import pieces
 from ckptrules.workers.pieces import FILE, FILES, SMALL, Lost, Piece, Work, cut, do_piece, spread
+from tests.support.tables import every_row
 
 GB = 1 << 30
 
@@ -88,7 +89,7 @@ def sizes(cut: Iterator[Piece[File]]) -> list[int]:
     return [len(piece.files) for piece in cut]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("files", "workers", "expected"),
     [
         (some(*[10 * GB] * 500), 4, [1] * 500),

@@ -8,10 +8,10 @@ import socket
 import pytest
 
 from ckptrules.workers.where import FORMS, Cluster, is_private, read_executor, why_not
-from tests.support.tables import every
+from tests.support.tables import every, every_row
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("text", "cluster"),
     [
         ("none", None),
