@@ -83,7 +83,7 @@ def test_the_place_of_each_name_is_found_in_one_pass(piece: str) -> None:
         return unsure_lines([texts[len(text)]._replace(text=text)], Style()) if len(text) in texts else None
 
     if sum(not reference.new for reference in texts[len(piece) * 400].references) > 1:
-        assert is_linear(tell, piece)
+        assert letters(tell, piece * 800) <= 2.1 * letters(tell, piece * 400)  # an expression reads without being seen
 
 
 @pytest.mark.parametrize("piece", PIECES.values(), ids=list(PIECES))
