@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.judging import SKEW_NS, is_misdated
 from ckptrules.engine.lines.keep_best import as_float, shortened
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.metrics import metrics_of, mode_of
@@ -25,7 +26,12 @@ class Losses(NamedTuple):
 
 
 def losses(
-    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[Checkpoint], goes: Collection[str], of: str = ""
+    policy: Policy,
+    series: Sequence[Checkpoint],
+    protected: Sequence[Checkpoint],
+    goes: Collection[str],
+    of: str = "",
+    now_ns: int = 0,
 ) -> Losses:
     """Return what a person may miss of the deletions in one series.
 
@@ -36,6 +42,9 @@ def losses(
     words, metrics = _extremes_that_go(policy, [*series, *protected], goes)
     texts = (f"the {' and the '.join(several)}, {name}, goes" for name, several in words.items())
     notes = [Reason(text, policy.place) for text in texts]
+    if name := _last_that_goes([*series, *protected], goes, now_ns):
+        why = "a run that begins again counts from the start; keep_last: 1 keeps what it writes"
+        notes.append(Reason(f"{name}, written last, goes: {why}", policy.place))
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
         notes.append(Reason(f"{what} checkpoints{of} go", policy.place))
@@ -45,6 +54,14 @@ def losses(
         sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"
         notes.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
     return Losses(tuple(notes), tuple(metrics))
+
+
+def _last_that_goes(checkpoints: Iterable[Checkpoint], goes: Collection[str], now_ns: int) -> str:
+    """Return the deleted name that was written last, where that was more than a minute after all that stays."""
+    times = {one.entry.name: one.entry.mtime_ns for one in checkpoints if not is_misdated(one.entry.mtime_ns, now_ns)}
+    staying = max((time for name, time in times.items() if name not in goes), default=None)
+    last = max(times, key=lambda name: times[name], default="")
+    return last if staying is not None and times[last] > staying + SKEW_NS else ""
 
 
 def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:

@@ -280,7 +280,8 @@ def with_losses(job: Job, looks: Looks, plan: Plan, known: Evidence) -> Plan:
     missed = []
     for series, members in by_series.items():
         protected = [checkpoint for checkpoint in shields if counts_in(checkpoint, series, by_series, job.policy)]
-        missed.append(losses(job.policy, members, protected, deleted, called(series, by_series)))
+        name, now_ns = called(series, by_series), job.header["started_ns"]
+        missed.append(losses(job.policy, members, protected, deleted, name, now_ns))
     notes = [note for lost in missed for note in lost.notes]
     return plan._replace(
         notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)),

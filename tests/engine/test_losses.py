@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import NamedTuple
 
@@ -119,6 +120,27 @@ def arrange(project: Project, cases: dict[str, Case], policy: str) -> None:
         (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {policy}\n")
     for name, case in cases.items():
         fill(project, name, case.names)
+
+
+@pytest.mark.parametrize(
+    ("last", "policy", "is_told"),
+    [
+        (2, "{min_epoch: 10}", True),
+        (2, "{keep_best: {metric: hmean, mode: max, count: 1}}", True),
+        (2, "{keep_last: 1}", False),
+        (11, "{min_epoch: 10}", False),
+    ],
+)
+def test_that_what_was_written_last_goes_is_told(project: Project, last: int, policy: str, *, is_told: bool) -> None:
+    """A run that begins again counts from the start, and lost each checkpoint that it wrote, without a word."""
+    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {policy}\n")
+    for epoch in (1, 2, 10, 11):
+        name = f"exp/checkpoints/epoch-{epoch:02}_step-000001_hmean-0.{epoch:02}.ckpt"
+        project.make({name: 9})
+        time = 1_700_000_000 + (1000 if epoch == last else epoch)
+        os.utime(project.outputs / name, (time, time))
+    told = f"epoch-{last:02}_step-000001_hmean-0.{last:02}.ckpt, written last, goes: "
+    assert (told in project.doit("plan", "delete_old=1", "policy=mine")) == is_told
 
 
 def test_without_delete_old_nothing_is_said(project: Project) -> None:
