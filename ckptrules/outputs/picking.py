@@ -14,9 +14,11 @@ from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.ruleset import Pack, Reason, RuleSet, is_pattern, needed_inside
 from ckptrules.outputs.find import survey
+from ckptrules.storage.looking import WEIGHTS
 
 LAST_RESORT = "words"  # the pack that reads names which no other pack knows
 BY_NAME, BY_TARGET = "its names", "names of the target"  # the evidence if there is no mark
+NUMBERED: tuple[ClaimKind, ...] = ("target", "legacy", "format")  # kinds of claims of a rule that reads numbers
 KNOWN: tuple[ClaimKind, ...] = ("format", "protected", "ambiguous")  # kinds of claims that a pack makes
 LOOKED_AT = 20  # folders that are searched for one part of a mark: a real mark is in all of them
 SHOWN = 3  # marks that the evidence names
@@ -39,11 +41,25 @@ def pick_by(tree: Tree, rules: RuleSet, directory: str) -> list[Pack]:
     """
     picked = pick_in(tree, rules.packs, directory)
     more = [pack for pack in renamed_packs(rules) if pack.name not in {one.name for one in picked}]
-    names, own = tree.names_of_checkpoints(directory, rules.packs) if more else {}, Pack("", "", (), rules)
-    if not any(tree.kind(own, name, folder=folder) == "target" for name, folder in names.items()):
+    if picked and not more:
         return picked
-    every = [*picked, *more]
+    names, own = tree.names_of_checkpoints(directory, rules.packs), Pack("", "", (), rules)
+    kinds = {tree.kind(own, name, folder=folder) for name, folder in names.items()}
+    if not picked and kinds.isdisjoint(NUMBERED):
+        return _without_last_resort(_protecting(tree, rules.packs, names))
+    every = [*picked, *more] if "target" in kinds else picked
     return [one for one in every if one.name != LAST_RESORT or one.evidence not in (BY_NAME, BY_TARGET)] or every
+
+
+def _protecting(tree: Tree, packs: Sequence[Pack], names: Mapping[str, bool]) -> list[Pack]:
+    """Return the packs that protect a file of weights: of a training, nothing but ``last.ckpt`` may be left."""
+    weights = [name for name, folder in names.items() if not folder and name.endswith(WEIGHTS)]
+    protects = (pack for pack in packs if any(tree.kind(pack, name, folder=False) == "protected" for name in weights))
+    return [pack._replace(evidence=BY_NAME) for pack in protects]
+
+
+def _without_last_resort(packs: list[Pack]) -> list[Pack]:
+    return [pack for pack in packs if pack.name != LAST_RESORT] or packs
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +97,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     ]
     if by_name[1:]:
         by_name = [pack for pack in by_name if _has_one(tree, directory, names, pack)] or by_name
-    return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
+    return _without_last_resort(by_name)
 
 
 def _has_one(tree: Tree, directory: str, names: Mapping[str, bool], pack: Pack) -> bool:

@@ -370,6 +370,20 @@ def test_a_directory_in_which_there_is_no_checkpoint_is_verified(project: Projec
     assert [len(one["checkpoints"]) for one in found["experiments"]] == [0, 1]
 
 
+@pytest.mark.parametrize("pack", ["lightning", "words", "lightning, words"])
+def test_a_directory_in_which_only_the_last_is_left_is_known(project: Project, pack: str) -> None:
+    """No name told the pack any more, so that the last was in no known format, and in no catalog."""
+    (project.folder / "rules" / "naming.yaml").write_text(f"layout: ['*/checkpoints']\npacks: [{pack}]\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep: protected}}\n")
+    for name in ("epoch=3-step=352.ckpt", "last.ckpt"):
+        put(project, name, lightning(3, 352))
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == ["last.ckpt"]
+    assert problem_ids(result(project)) == []
+    assert "last.ckpt" in project.doit("catalog")
+    assert project.doit("plan", "delete_old=1").count("kept        1") == 1
+
+
 def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Project) -> None:
     put(project, GOOD, lightning(3, 352))
     put(project, GOOD.replace(".ckpt", ".metadata.json"), b"{}")
