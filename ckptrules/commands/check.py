@@ -21,9 +21,7 @@ from ckptrules.run.session import Session
 class Options(Common):
     """The options of `doit check`."""
 
-    finds_outputs = False
     needs_outputs = False
-    believes_state = False
 
 
 def prepare(session: Session, options: Options) -> Prepared:

@@ -74,9 +74,7 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
 class Options(Common):
     """The options of `doit demo`: the common ones, of which it needs none."""
 
-    finds_outputs = False
     needs_outputs = False
-    believes_state = False
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike

@@ -31,7 +31,8 @@ def refuse_state(session: Session) -> None:
     Raises:
         OptionError: with the place, and a hint.
     """
-    for options in filter(lambda options: options.believes_state, session.line.asked().values()):
+    every = session.line.asked().values()
+    for options in (one for one in every if one.needs_outputs and one.believes_state):
         path = options.outputs_dir
         try:
             _look_at_state(session, path)

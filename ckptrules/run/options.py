@@ -238,7 +238,7 @@ class Declared:
 class Common(Declared, offers=True, takes="outputs_dir rules_dir dry_run verbose"):
     """The options and the properties that all commands have, and options that a command may take."""
 
-    needs_outputs: ClassVar[bool] = True  # it works on outputs_dir, which the rules may give
+    needs_outputs: ClassVar[bool] = True  # it works on outputs_dir, which the rules may give; the next two need it
     finds_outputs: ClassVar[bool] = True  # it is refused where outputs_dir does not exist
     believes_state: ClassVar[bool] = True  # it is refused where others could have written the state folder
     reads_journals: ClassVar[bool] = False  # it is refused where others could have written the journals

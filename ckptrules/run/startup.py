@@ -162,7 +162,7 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_changed(session)
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
-    if options.finds_outputs:
+    if options.needs_outputs and options.finds_outputs:
         refuse_missing_outputs(options.outputs_dir)
     if line.command == "run":
         refuse_report_place(options)

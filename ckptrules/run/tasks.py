@@ -33,9 +33,7 @@ def one_task(
 
     If words select experiments, doit needs a task for each: the first does the work of all.
     """
-    line = session.line
-    asked_for = any(word.base == name for word in line.words)
-    if not (line.command == "run" and asked_for):
+    if session.line.command != "run":
         yield {"basename": name, "actions": []}
         return
     work, experiments = prepare(session, options)
