@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import stat
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -279,13 +277,19 @@ def _shown(sign: str, line: str, style: Style) -> str:
 
 def unsure_lines(texts: Iterable[TextFile], style: Style) -> list[str]:
     """Return a line for each reference that only a person can decide, with its place."""
-    lines, sign = [], style.paint(style.signs["skip"], "yellow")
+    lines = []
     for text in texts:
-        starts = [0, *(end.end() for end in re.finditer("\n", text.text))]
-        for reference in (one for one in text.references if not one.new):
-            number = bisect_right(starts, reference.start)
-            place = style.name(f"{text.path}:{number}:{reference.start - starts[number - 1] + 1}")
-            lines.append(f"{sign} Unsure: {place}: {style.name(reference.old)} ({style.name(reference.why)})")
+        number, begin, seen = 1, 0, 0  # number and start of the line, and the offset up to which lines were counted
+        for reference in text.references:
+            number += text.text.count("\n", seen, reference.start)
+            begin = max(begin, text.text.rfind("\n", seen, reference.start) + 1)
+            seen = reference.start
+            if not reference.new:
+                place = f"{text.path}:{number}:{reference.start - begin + 1}"
+                sign = style.paint(style.signs["skip"], "yellow")
+                lines.append(
+                    f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({style.name(reference.why)})"
+                )
     return lines
 
 
