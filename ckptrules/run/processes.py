@@ -9,7 +9,7 @@ from ckptrules.engine.measures import rate
 from ckptrules.run.declared import module_of
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session
-from ckptrules.workers.where import NONE, PROCESSES, read_executor, why_not
+from ckptrules.workers.where import NONE, read_executor, why_not
 from ckptrules.workers.workers import cores
 
 SHARE = 40  # directories; with fewer, another process takes longer to start than it saves
@@ -17,7 +17,7 @@ AT_ONCE = 32  # directories at the same time, if the number of workers is not kn
 
 
 def choose_workers(session: Session) -> None:
-    """Set the executor, folders and rate of the workers by the options; prepare processes if they are asked for.
+    """Set the executor, folders and rate of the workers by the options.
 
     Raises:
         OptionError: the executor cannot be used.
@@ -31,8 +31,6 @@ def choose_workers(session: Session) -> None:
     if max_rate := next((options.max_rate for _, options in asked if options.max_rate), None):
         workers.limit(rate(max_rate))
     workers.needed = tuple(module_of(task).__name__ for task, _ in _sharing(session))
-    if workers.needed and workers.executor == PROCESSES:
-        workers.prepare()
 
 
 def processes(session: Session) -> int:

@@ -103,17 +103,23 @@ class Pool(HereFirst[Executor]):
 
     def _start_processes(self) -> Executor:
         """Start the fork server, and at once as many processes as will be at work: none dies while one starts."""
-        start_server(self._needed)
+        forkserver.set_forkserver_preload([*PRELOADED, *self._needed])
         context = get_context("forkserver")
         run = context.RawArray("d", 2)
         stopping.share(run)
         held = [Connection(os.dup(lock)) for lock in self._locks]  # a `Connection` can be sent, a descriptor cannot
         values = (run, held, self._sender, frozenset(believing.NO_MODES), self._limiter)
         with quiet_resource_tracker():
+            resource_tracker.ensure_running()
             pool = ProcessPoolExecutor(MOST, context, _begin, values)
-            with _signals_blocked():
+            # Only the main process handles these; what starts now inherits that. Last, as the tracker unblocks them
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+            try:
+                forkserver.ensure_running()
                 first, *_ = [pool.submit(os.getpid) for _ in range(self.slots)]
                 first.result()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pool
 
 
@@ -123,19 +129,6 @@ def _submit(executor: Executor, work: Callable[..., Answer], *values: Any) -> Fu
         return executor.submit(work, *values)
     except OSError as error:
         raise BrokenExecutor(str(error)) from error
-
-
-def start_server(needed: Sequence[str]) -> None:
-    """Start the fork server, unless it runs. It imports these modules once for all processes.
-
-    Raises:
-        OSError: there is no room for its socket.
-    """
-    forkserver.set_forkserver_preload([*PRELOADED, *needed])
-    with quiet_resource_tracker():
-        resource_tracker.ensure_running()
-        with _signals_blocked():  # last, as the tracker unblocks them
-            forkserver.ensure_running()
 
 
 @contextlib.contextmanager
@@ -150,16 +143,6 @@ def quiet_resource_tracker() -> Iterator[None]:
             del os.environ["PYTHONWARNINGS"]
         else:
             os.environ["PYTHONWARNINGS"] = before
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block signals that only the main process handles; threads and processes that start now inherit that."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _pipe: Connection | None = None  # of a worker process: for its reports

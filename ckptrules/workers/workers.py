@@ -82,13 +82,6 @@ class Workers:
             return each(work, files, self.limited(progress), room=room)
         return spread(self._shared(), work, files, progress, room=room)
 
-    def prepare(self) -> None:
-        """Start the fork server, so that it imports modules while this process gets ready."""
-        from ckptrules.workers.pool import start_server
-
-        with contextlib.suppress(OSError):  # the start of the processes raises it again
-            start_server(self.needed)
-
     def begin(self) -> None:
         """Start the processes that the user asked for, while tasks are made."""
         self._shared()
