@@ -115,7 +115,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.whole)
 
     def place(item: pytest.Item) -> int:
-        is_long = item.nodeid.startswith(("tests/whole/", "tests/workers/"))
+        is_long = item.nodeid.startswith(("tests/whole/", "tests/workers/")) or re.search("killed|crash", item.name)
         return 0 if not item.get_closest_marker("whole") else 1 if is_long else 2
 
     items.sort(key=place)

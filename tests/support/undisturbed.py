@@ -179,7 +179,9 @@ def on_disk(folder: Path, began: int) -> str:
             elif name == "doit.db":
                 what = NUMBERS.sub("N", remembered(path))
             elif is_file and place.endswith(("/.ckptrules", "/journal")):
-                what = NUMBERS.sub("N", Path(path).read_text())
+                what = NUMBERS.sub("N", Path(path).read_text()).rstrip(
+                    " "
+                )  # a lock is filled up: its process may be 999
             elif is_file:
                 what = content_hash(path)
             is_old = is_file and status.st_mtime_ns < began
