@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import shlex
 import shutil
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from ckptrules.run.completion import SHELLS
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import WITHOUT_OPTIONS
 from ckptrules.run.options import OptionError
-from tests.support.tables import every, every_row
+from tests.support.tables import every_row
 
 
 @functools.cache
@@ -28,22 +30,27 @@ def script(shell: str) -> str:
 
 
 def offered(text: str, *words: str) -> list[str]:
-    said = subprocess.run(
-        ["bash", "-c", f'{text}\n_ckptrules_words "$@"', "bash", *words], capture_output=True, check=True
-    )
+    return all_offered(text, [words])[0]
+
+
+def all_offered(text: str, lines: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Return what bash offers for each line of words; one bash is asked for all."""
+    asked = "".join(f"_ckptrules_words {shlex.join(words)}\nprintf '\\0'\n" for words in lines)
+    said = subprocess.run(["bash", "-c", f"{text}\n{asked}"], capture_output=True, check=True)
     assert said.stderr == b""
-    return said.stdout.decode().split()
+    return [words.split() for words in said.stdout.decode().split("\0")[:-1]]
 
 
-@every([*TASKS])
-def test_every_option_of_every_task_is_offered(task: str) -> None:
-    options = [] if task in WITHOUT_OPTIONS else declared(task).known().values()
-    text = script("bash")
-    assert offered(text, "ckptrules", task, "") == [f"{one.name}={'1' * one.is_flag}" for one in options]
-    for one in options:
-        if one.values or one.is_path:
-            values = offered(text, "ckptrules", task, f"{one.name}=")
-            assert values == ["@"] if one.is_path else [f"{one.name}={value}" for value in one.values]
+def test_every_option_of_every_task_is_offered() -> None:
+    expected = dict[tuple[str, str], list[str]]()
+    for task in TASKS:
+        options = [] if task in WITHOUT_OPTIONS else declared(task).known().values()
+        expected[task, ""] = [f"{one.name}={'1' * one.is_flag}" for one in options]
+        for one in options:
+            if one.values or one.is_path:
+                expected[task, f"{one.name}="] = ["@"] if one.is_path else [f"{one.name}={word}" for word in one.values]
+    found = all_offered(script("bash"), [("ckptrules", *words) for words in expected])
+    assert dict(zip(expected, found, strict=True)) == expected
 
 
 @every_row(
