@@ -155,6 +155,7 @@ def _remarks(case: Case, entry: Entry, rivals: Sequence[Entry]) -> str:
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
         *([linked[entry.name].text] if entry.name in linked else []),
+        *([case.busy[entry.name].text] if entry.name in case.busy else []),
         *(["not verified"] * (evidence.verified is not None and entry.name not in evidence.verified)),
     ]
     return ", ".join(remarks)

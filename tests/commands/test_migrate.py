@@ -126,6 +126,16 @@ def test_nothing_is_hinted_that_would_not_end_a_conflict(project: Project, text:
     assert "      hint: compare them, keep the better one, delete or rename the other\n" in out
 
 
+@pytest.mark.parametrize("way", ["report", "keep_newest"])
+def test_a_conflict_tells_that_the_newest_is_not_finished(project: Project, way: str) -> None:
+    """It said `newer`, and not why `on_conflict=keep_newest` did nothing."""
+    put(project, f"{OLD}.ckpt", "a", 2000)
+    put(project, f"{NEW}.ckpt", "b", 1000)
+    put(project, f"{OLD}-unfinished", "", 2000)
+    out = project.doit("migrate", f"on_conflict={way}", check=1)
+    assert f"newer, is not finished, as {OLD}-unfinished says\n" in out
+
+
 @pytest.mark.parametrize(
     ("way", "left"), [("keep_newest", "old, short"), ("keep_largest", "new, but longer"), ("skip", "")]
 )
