@@ -71,19 +71,25 @@ def is_marked(folders: Folders, here: Spot, there: Spot, marks: str) -> bool:
     """Return whether two files have these marks.
 
     A file is recognised by inode, size and time. With another inode, as in a copy of the tree, it is recognised by
-    size, time and edges.
+    size, time and edges. Marks in earlier journals have no edges: there the two files must differ in size or time.
     """
-    pairs = zip((here, there), marks.split(" "), strict=True)
-    return all(_has_mark(folders.descriptor(spot.directory), spot.name, seen) for spot, seen in pairs)
+    one, other = (text.split(".") for text in marks.split(" "))
+    alike = one[1:3] == other[1:3]
+    return all(
+        _has_mark(folders.descriptor(spot.directory), spot.name, seen, alike=alike)
+        for spot, seen in ((here, one), (there, other))
+    )
 
 
-def _has_mark(directory: int, name: str, seen: str) -> bool:
+def _has_mark(directory: int, name: str, seen: list[str], *, alike: bool) -> bool:
     status = os.lstat(name, dir_fd=directory)
-    inode, size, mtime_ns, *edges = seen.split(".")
+    inode, size, mtime_ns, *edges = seen
     if (str(status.st_size), str(status.st_mtime_ns)) != (size, mtime_ns):
         return False
     if str(status.st_ino) == inode:
         return True
+    if not edges:
+        return not alike
     with reading.open_file_in(directory, name) as file:
         return [_edges(file, status.st_size)] == edges
 
