@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -13,9 +14,10 @@ from ckptrules.storage import reading, streams
 from ckptrules.storage.metadata import set_metadata, with_metadata
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
-from ckptrules.storage.writing import NEW, new_file, skip, write
+from ckptrules.storage.writing import new_file, write
 
 FICLONE = 0x40049409  # linux/fs.h
+PIECE = 8 << 20  # bytes that the system copies at once: so few that its cache still has them to be hashed
 
 
 def copy_file(
@@ -57,7 +59,7 @@ def copy_file(
         before = os.fstat(origin)
         item = item if as_item else with_metadata(item, origin)
         is_clone = how == "clone" and clone(origin, directory, name)
-        with new_file(directory, name, flags=os.O_RDONLY if is_clone else NEW) as copy:
+        with new_file(directory, name, flags=os.O_RDONLY if is_clone else os.O_RDWR | os.O_CREAT | os.O_EXCL) as copy:
             digest = Checksum(item.checksum)
             if is_clone:
                 size = streams.digest_part(copy, 0, os.fstat(copy).st_size, digest, progress)
@@ -67,6 +69,9 @@ def copy_file(
             os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
             changed = _is_changed(before, origin)
+            if changed and not is_clone:  # the bytes that were hashed may be newer than those that were copied
+                size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
+                streams.digest_part(copy, 0, size, digest, lambda _: progress(0))
     copied = item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed)
     return copied, "clone" if is_clone else "copy", lost
 
@@ -92,16 +97,44 @@ def _is_changed(before: os.stat_result, file: int) -> bool:
 def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: Progress) -> int:
     """Copy up to ``size`` bytes of an open file to an empty one, with the holes, and hash them; return how many.
 
-    Bytes are hashed as they were read: so the checksum shows a copy that the system has spoilt.
+    The bytes of the original are hashed: so the checksum shows a copy that the system has spoilt.
     """
     done = 0
-    for chunk, is_hole in streams.pieces(origin, 0, size):
-        skip(copy, len(chunk)) if is_hole else write(copy, chunk)
-        digest.update(chunk)
-        done += len(chunk)
-        progress(len(chunk))
-    os.ftruncate(copy, done)
+    for first, behind, is_hole in streams.extents(origin, 0, size):
+        for at in range(first, behind, PIECE):
+            end = min(at + PIECE, behind)
+            copied = end if is_hole else _let_system_copy(origin, copy, at, end)
+            done += streams.digest_part(origin, at, copied, digest, progress)
+            if done == copied < end:
+                done += _copy_through_memory(origin, copy, copied, end, digest, progress)
+            if done < end:  # the file was truncated meanwhile
+                return done
+    if os.fstat(copy).st_size < done:
+        os.ftruncate(copy, done)
     return done
+
+
+def _let_system_copy(origin: int, copy: int, at: int, end: int) -> int:
+    """Let the system copy a part of an open file to the same place of another; return up to where.
+
+    After an error, the caller goes on by reading and writing, which shows whether one of the files is at fault.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no such call
+        while at < end and (count := os.copy_file_range(origin, copy, end - at, at, at)):
+            at += count
+    return at
+
+
+def _copy_through_memory(origin: int, copy: int, at: int, end: int, digest: Checksum, progress: Progress) -> int:
+    """Copy a part of an open file to the same place of another by reading, and hash it; return how many bytes."""
+    size = 0
+    os.lseek(copy, at, os.SEEK_SET)
+    for chunk, _ in streams.pieces(origin, at, end):
+        write(copy, chunk)
+        digest.update(chunk)
+        size += len(chunk)
+        progress(len(chunk))
+    return size
 
 
 def can_clone(root: str, path: str, probe: str) -> bool:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
+from ckptrules.storage.copying import PIECE
 from ckptrules.storage.metadata import PRIVATE, copy_metadata, set_link_owner, set_metadata
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
@@ -21,7 +22,7 @@ SYNCS = 4  # files that are synced at once, while another one is written
 
 @contextlib.contextmanager
 def syncing() -> Iterator[Callable[[int], None]]:
-    """Give a function that lets a thread sync an open file; the end of the block waits for all.
+    """Give a function that syncs an open file; large ones in threads, for which the end of the block waits.
 
     A file is synced through the descriptor that has written it: only that one is sure to get the error.
 
@@ -31,6 +32,9 @@ def syncing() -> Iterator[Callable[[int], None]]:
     begun: deque[Future[None]] = deque()
 
     def sync(file: int) -> None:
+        if os.fstat(file).st_size < PIECE:
+            os.fsync(file)
+            return
         begun.append(pool.submit(_sync, os.dup(file)))
         if len(begun) > SYNCS:
             begun.popleft().result()

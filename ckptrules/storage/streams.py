@@ -92,18 +92,35 @@ def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
 
     The part ends before the byte ``end``, or where the file ends. SourceError if it cannot be read.
     """
-    has_holes = holes_of(os.fstat(file))
+    for first, behind, is_hole in extents(file, start, end):
+        if is_hole:
+            yield from ((_ZEROS[: behind - at], True) for at in range(first, behind, CHUNK))
+            continue
+        at = os.lseek(file, first, os.SEEK_SET)
+        for chunk in chunks(file, behind - first):
+            at += len(chunk)
+            yield chunk, False
+        if at < behind:  # the file was truncated meanwhile
+            return
+
+
+def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the data and holes of a part of an open file, in order: start, end, and whether it is a hole.
+
+    Where the file is truncated meanwhile, missing bytes may be yielded as data.
+    """
+    if not holes_of(os.fstat(file)):
+        yield start, end, False
+        return
     while start < end:
-        data, hole = _extent(file, start, end) if has_holes else (start, end)
+        data, hole = _extent(file, start, end)
+        if start < data:
+            yield start, data, True
+        if data < hole:
+            yield data, hole, False
         if hole == start:  # the file was truncated meanwhile
             return
-        yield from ((_ZEROS[: data - at], True) for at in range(start, data, CHUNK))
-        start = os.lseek(file, data, os.SEEK_SET)
-        for chunk in chunks(file, hole - data):
-            start += len(chunk)
-            yield chunk, False
-        if start < hole:  # likewise
-            return
+        start = hole
 
 
 def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Progress) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ckptrules.storage import moving
 
 CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
-READING = "access fstat fstatvfs getxattr listdir listxattr lstat pread read readlink scandir stat statvfs".split()
+READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lstat pread read readlink scandir sendfile stat statvfs".split()
 ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
 STATE = re.compile(r"(^|/)\.?ckptrules(/(?!(\w+/)*(refs|trash)/)|$)")

@@ -464,7 +464,8 @@ def test_what_is_refused_for_the_room_was_never_written_beyond_it(
 def test_an_error_of_the_disk_in_a_thread_is_heard_of(
     project: Project, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """Files are seen on the disk while others are written."""
+    """Large files are seen on the disk while others are written."""
+    monkeypatch.setattr(making, "PIECE", 10)
     project.make({f"e/checkpoints/{number}.ckpt": 100 for number in range(20)})
     (project.folder / "archive").mkdir()
     project.doit("archive", "experiments=e", "archive_dir=archive", "format=gz")

@@ -16,7 +16,7 @@ import pytest
 
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, reading, unfinished
+from ckptrules.storage import reading, unfinished
 from ckptrules.vault import backups
 from ckptrules.vault.backing_up import make_backup
 from ckptrules.vault.backups import find_backups, hidden_path
@@ -117,7 +117,7 @@ def failing_at(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]
 
         return call
 
-    for name in STEPS:
+    for name in (*STEPS, "copy_file_range"):
         patch.setattr(os, name, watched(getattr(os, name)))
     return count
 
@@ -169,14 +169,18 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
 ) -> None:
     filled(project, FILES)
     broken = {os.stat(project.outputs / f"a/checkpoints/{number:02}.ckpt").st_ino for number in (3, 7)}
-    really = os.read
+    read, copy = os.read, os.copy_file_range
 
-    def read(file: int, count: int) -> bytes:
-        if os.fstat(file).st_ino in broken:
-            raise OSError(errno.EIO, "Input/output error")
-        return really(file, count)
+    def failing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(file: int, *args: Any) -> Any:
+            if os.fstat(file).st_ino in broken:
+                raise OSError(errno.EIO, "Input/output error")
+            return function(file, *args)
 
-    monkeypatch.setattr(os, "read", read)
+        return call
+
+    monkeypatch.setattr(os, "read", failing(read))
+    monkeypatch.setattr(os, "copy_file_range", failing(copy))
     manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), here)
     assert [(problem.names, problem.text) for problem in problems] == [
         ((f"a/checkpoints/{number}.ckpt",), "cannot be read: Input/output error; left out") for number in ("03", "07")
@@ -221,11 +225,33 @@ def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Projec
         unfinished.remove_backup(hidden_path(str(made)), hidden_path(str(made)))
 
 
+SYSTEMS: dict[str, Callable[..., Callable[..., int]]] = {
+    "copies some bytes at a time": lambda really: lambda a, b, count, *at: really(a, b, min(count, 300), *at),
+    "copies nothing": lambda _: lambda *_: 0,
+    "cannot": lambda _: lambda *_: fail(),
+    "gives up": lambda really: lambda a, b, count, at, to: 0 if at else really(a, b, min(count, 300), at, to),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_copy_is_whole_whatever_the_system_copies(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    filled(project, FILES)
+    monkeypatch.setattr(os, "copy_file_range", SYSTEMS[system](os.copy_file_range))
+    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), here)
+    assert (contents(tmp_path / "made"), problems) == (contents(project.outputs), [])
+    assert check(tmp_path / "made", manifest) == ()
+
+
 def test_a_copy_that_the_system_has_spoilt_is_found(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(project, FILES)
 
-    monkeypatch.setattr(copying, "write", lambda copy, chunk: os.write(copy, bytes(len(chunk))))
+    def spoils(origin: int, copy: int, count: int, at: int, to: int) -> int:
+        return os.pwrite(copy, bytes(len(os.pread(origin, count, at))), to)
+
+    monkeypatch.setattr(os, "copy_file_range", spoils)
     manifest, _ = make_backup(order(project, tmp_path / "made", "copy"), here)
     assert len(check(tmp_path / "made", manifest)) == FILES
