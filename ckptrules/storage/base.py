@@ -20,6 +20,9 @@ class Changed(OSError):  # noqa: N818 - named like FileExistsError and FileNotFo
     def __init__(self, path: str, fact: str = CHANGED) -> None:
         super().__init__(errno.ESTALE, fact, path)
 
+    def __reduce__(self) -> tuple[type[Changed], tuple[str, str]]:
+        return Changed, (self.filename, self.strerror or "")
+
 
 class HalfWayError(OSError):
     """A change of several system calls was begun, and can neither go on nor back now: the next run finishes it."""

@@ -42,7 +42,11 @@ class StateError(OSError):
         before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
         state = os.path.join(before, STATE)
         self.is_open = fact == OPEN
+        self._made_of = path, fact, hint
         self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
+
+    def __reduce__(self) -> tuple[type[StateError], tuple[str, str, str]]:
+        return StateError, self._made_of
 
 
 def open_inner(directory: int, name: str, path: str = "") -> int:  # noqa: ARG001 - other openers need the path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,9 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from ckptrules.stopping import StoppedError
-from ckptrules.storage.reading import Progress
+from ckptrules.storage.base import Changed, HalfWayError
+from ckptrules.storage.reading import Progress, SourceError, StateError
+from ckptrules.vault.tar import ArchiveError
 from ckptrules.workers import pieces
 from ckptrules.workers.pieces import FILE, FILES, SMALL, Lost, Piece, Work, cut, do_piece, spread
 from tests.support.tables import every_row
@@ -203,3 +207,18 @@ def test_a_worker_that_hears_of_the_wish_to_stop_ends_its_piece() -> None:
 
     with pytest.raises(StoppedError):
         do_piece(name_of, some(1, 2), stop)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SourceError(errno.EIO, "Input/output error", "a.ckpt"),
+        StateError("outputs/.ckptrules/work", "is a link", "{path}"),
+        Changed("a.ckpt"),
+        HalfWayError(errno.EIO, "Input/output error", "a.ckpt"),
+        ArchiveError("is cut off"),
+    ],
+)
+def test_an_error_that_a_worker_returns_is_the_same_here(error: Exception) -> None:
+    here = pickle.loads(pickle.dumps(error))
+    assert (type(here), str(here), vars(here)) == (type(error), str(error), vars(error))
