@@ -37,10 +37,11 @@ with ThreadPoolExecutor() as pool:
 """
 FORGET = """
 import os, sys
-for folder, _, names in os.walk(sys.argv[1]):
-    for name in names:
-        with open(os.path.join(folder, name), "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+for top in sys.argv[1:]:
+    for folder, _, names in os.walk(top):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 """
 DOIT = f"{sys.executable} -m doit"
 READ = "cat outputs/exp/checkpoints/* > /dev/null"
@@ -66,8 +67,8 @@ def pairs() -> Mapping[str, Pair]:
     half = f"{DOIT} verify outputs_dir=half{{}} executor=none"
     archive = f"{DOIT} archive experiments=exp archive_dir=packed keep_source=1"
     hash_name = "`b3sum`" if b3 else "BLAKE3 of the mapped files, a thread a core"
-    two_at_once = f"{half.format(0)} & {half.format(1)} & wait -n; wait -n"
-    forget = f"{sys.executable} forget.py outputs"  # the halves and the backup are hard links to the same files
+    two_at_once = f"{half.format(0)} & {half.format(1)}; wait $!"
+    forget = f"{sys.executable} forget.py outputs outputs_backup_*"  # the halves are hard links to the same files
     reading = {
         f"backups verify=1 / {hash_name}": Pair(f"{DOIT} backups verify=1", hashing, backed_up, 1.2),
         "backups verify=1 / `cat`": Pair(f"{DOIT} backups verify=1", READ, backed_up),
