@@ -6,7 +6,6 @@ import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
@@ -101,9 +100,12 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
 
 def _has_one(tree: Tree, directory: str, names: Mapping[str, bool], pack: Pack) -> bool:
-    """Return whether one of some checkpoints of a pack is a file, or a folder with what its format needs."""
+    """Return whether a checkpoint of a pack is a file, or a folder with what its format needs.
+
+    All may be looked at: by another pack, those that lack it would count.
+    """
     known = (name for name, folder in names.items() if tree.kind(pack, name, folder=folder) == "format")
-    return any(is_one(tree, f"{directory}/{name}".lstrip("/"), pack) for name in islice(known, LOOKED_AT))
+    return any(is_one(tree, f"{directory}/{name}".lstrip("/"), pack) for name in known)
 
 
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:

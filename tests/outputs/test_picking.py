@@ -70,10 +70,6 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     "digits alone, and nothing inside that their format asks for": (["x/2024/run/a.pt", "x/100000/model.pt"], {}),
     "digits alone, and something inside": (["x/2024/a.pt", "x/100000/state/_METADATA"], {"digits": "its names"}),
     "a file of digits": (["x/100000"], {}),
-    "of two that know a folder, the one that finds what it needs in it": (
-        ["x/9/model.pt", "x/9/_METADATA", "x/2024/a.pt", "x/epoch_3.h5/a.pt"],
-        {"digits": "its names"},
-    ),
 }
 
 
@@ -84,6 +80,23 @@ def test_evidence_picks(tmp_path: Path, case: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     assert {pack.name: pack.evidence for pack in pick_in(Tree(str(tmp_path)), packs(), "x")} == wanted
+
+
+@pytest.mark.parametrize(("last", "picked"), [("model.bin", ["needs", "plain"]), ("a.pt", ["plain"])])
+def test_a_pack_judges_if_the_last_of_many_folders_has_what_its_format_needs(
+    tmp_path: Path, last: str, picked: list[str]
+) -> None:
+    """If the other pack judged alone, the folders without it would count."""
+    step = "id: f, match: 'step_(?P<step>[0-9]+)', folder: true, examples: {step_5: {step: 5}}"
+    more = {"needs": ", complete: {any: [model.bin]}", "plain": ""}
+    both = [compile_pack(name, f"pack: {name}\nformats: [{{{step}{text}}}]", []) for name, text in more.items()]
+    names = [f"step_{number}" for number in range(2 * picking.LOOKED_AT)]
+    for name in names:
+        (tmp_path / "x" / name).mkdir(parents=True)
+        (tmp_path / "x" / name / (last if name == names[-1] else "a.pt")).touch()
+    tree = Tree(str(tmp_path))
+    tree.listed["x"] = dict.fromkeys(names, True)  # a disk lists them in any order
+    assert [pack.name for pack in pick_in(tree, both, "x")] == picked
 
 
 @pytest.mark.parametrize(
