@@ -70,6 +70,10 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     "digits alone, and nothing inside that their format asks for": (["x/2024/run/a.pt", "x/100000/model.pt"], {}),
     "digits alone, and something inside": (["x/2024/a.pt", "x/100000/state/_METADATA"], {"digits": "its names"}),
     "a file of digits": (["x/100000"], {}),
+    "digits alone, and something inside one of two": (
+        ["x/9/model.pt", "x/9/_METADATA", "x/2024/a.pt", "x/epoch_3.h5/a.pt"],
+        {"digits": "its names"},
+    ),
 }
 
 
