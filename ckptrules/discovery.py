@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 from ckptrules.engine.checkpoints import NUMBERS, Checkpoint, Claim, Evidence, numbers_told
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
-from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.measures import NS
-from ckptrules.engine.metrics import mode_of
-from ckptrules.engine.naming import CHECKPOINTS, named, reader
+from ckptrules.engine.names.metrics import mode_of
+from ckptrules.engine.names.naming import CHECKPOINTS, named, reader
+from ckptrules.engine.names.sorting import HOLDING, Sorted, sort_entries, unsound
 from ckptrules.engine.pins import Pin, is_it, name_in
+from ckptrules.engine.policy.lines.keep_best import as_float
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
-from ckptrules.engine.wholeness import markers_in, unwhole, why_unfinished
+from ckptrules.engine.whole.wholeness import markers_in, unwhole, why_unfinished
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ckptrules.engine.naming import claim, fits, named, stem_of
+from ckptrules.engine.names.naming import claim, fits, named, stem_of
+from ckptrules.engine.names.templates import TemplateError, render
 from ckptrules.engine.ruleset import Rule
-from ckptrules.engine.templates import TemplateError, render
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.storage import writing

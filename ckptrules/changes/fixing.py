@@ -15,10 +15,10 @@ from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.units import refused
 from ckptrules.engine.actions import Action, Plan, Problem, Recipe, Skipped, Step, Unit
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.naming import named
+from ckptrules.engine.names.naming import named
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME, trash_folder, trash_name
-from ckptrules.engine.wholeness import markers_in, why_unfinished
+from ckptrules.engine.whole.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite

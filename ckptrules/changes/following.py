@@ -15,9 +15,9 @@ from ckptrules.changes.undoing import moved_path
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
-from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, OutsideLink, Spot, folders_above, lies_in
-from ckptrules.engine.naming import reader, stem_of
+from ckptrules.engine.names.companions import Sidecar
+from ckptrules.engine.names.naming import reader, stem_of
 from ckptrules.engine.pointers import Texts, by_name, cannot_follow
 from ckptrules.engine.rows import relink_actions, repoint_actions
 from ckptrules.engine.ruleset import Reason, RuleSet

@@ -10,9 +10,9 @@ from ckptrules.commands import fix_state
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.holding import link_targets
-from ckptrules.engine.naming import named
+from ckptrules.engine.names.naming import named
+from ckptrules.engine.names.sorting import is_left_link
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.sorting import is_left_link
 from ckptrules.outputs.pointers import read_pointers
 from ckptrules.run import working
 from ckptrules.run.jobs import Job

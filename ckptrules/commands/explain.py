@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Action, Plan
 from ckptrules.engine.checkpoints import Claim, numbers_told
-from ckptrules.engine.comparing import first_middle_last, in_words
-from ckptrules.engine.drafting import draft
 from ckptrules.engine.entries import EntryKind, Listing, in_part_folder
-from ckptrules.engine.metrics import mode_of
-from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.names.comparing import first_middle_last, in_words
+from ckptrules.engine.names.drafting import draft
+from ckptrules.engine.names.metrics import mode_of
+from ckptrules.engine.names.naming import SlowRuleError, claim
+from ckptrules.engine.names.sorting import HOLDING
 from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.spelling import closest
 from ckptrules.outputs.scouting import look_into
 from ckptrules.report.checkpoints import line_as_data, reason_as_data

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from ckptrules.engine.checkpoints import Claim, numbers_told
-from ckptrules.engine.comparing import Compared
-from ckptrules.engine.lookalikes import layout_for
-from ckptrules.engine.naming import SlowRuleError, own_claim
-from ckptrules.engine.packs import claim_of_packs
+from ckptrules.engine.names.comparing import Compared
+from ckptrules.engine.names.lookalikes import layout_for
+from ckptrules.engine.names.naming import SlowRuleError, own_claim
+from ckptrules.engine.names.packs import claim_of_packs
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import LAST_RESORT, Tree

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
+from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.engine.pins import Pin
-from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.spelling import closest
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, few

@@ -8,10 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Kept, OnConflict, Problem
-from ckptrules.engine.case import Case, Cleared
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.judging import is_misdated, misdated_of
+from ckptrules.engine.names.case import Case, Cleared
+from ckptrules.engine.policy.judging import is_misdated, misdated_of
 from ckptrules.engine.ruleset import Reason
 
 Choose = Callable[[OnConflict], Checkpoint | None]  # the winner under a value of ``on_conflict``; None if uncertain

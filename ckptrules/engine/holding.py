@@ -6,17 +6,17 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Problem
-from ckptrules.engine.case import Case
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.companions import Pairs
-from ckptrules.engine.cut_short import apart
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
+from ckptrules.engine.names.case import Case
+from ckptrules.engine.names.companions import Pairs
+from ckptrules.engine.names.sorting import Sorted
+from ckptrules.engine.names.words import ENDING, KEYS
 from ckptrules.engine.pointers import Texts, cannot_follow
+from ckptrules.engine.policy.series import judge
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.series import judge
-from ckptrules.engine.sorting import Sorted
-from ckptrules.engine.wholeness import BROKEN
-from ckptrules.engine.words import ENDING, KEYS
+from ckptrules.engine.whole.cut_short import apart
+from ckptrules.engine.whole.wholeness import BROKEN
 
 _BESIDE = frozenset("ema gda optim optims optimizer opt scheduler sched scaler".split())  # of any model, gpt_1.pth, too
 _IN_FRONT = re.compile(r"^[A-Za-z]+[-_.]?(?=\d)")  # model_1.pth, beside optimizer_1.pth

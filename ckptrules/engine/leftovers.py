@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.actions import Action, Skipped
-from ckptrules.engine.case import Case
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
-from ckptrules.engine.judging import SKEW_NS, is_misdated
 from ckptrules.engine.measures import NS, human_time
-from ckptrules.engine.naming import first_pattern, fits, stems_of
+from ckptrules.engine.names.case import Case
+from ckptrules.engine.names.naming import first_pattern, fits, stems_of
+from ckptrules.engine.names.sorting import HOLDING
+from ckptrules.engine.policy.judging import SKEW_NS, is_misdated
 from ckptrules.engine.ruleset import Leftover, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING
 
 
 def sweep(case: Case) -> dict[str, Action | Skipped]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.measures import NS, human_time
-from ckptrules.engine.naming import fits
+from ckptrules.engine.names.naming import fits
 from ckptrules.engine.ruleset import Reason, RuleSet
 
 OVER = 3600  # seconds after its newest file after which a training counts as over

@@ -6,23 +6,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine import holding, rows
 from ckptrules.engine.actions import Action, OnConflict, Plan, Problem, Skipped
-from ckptrules.engine.case import Case, Cleared
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.companions import by_name_only, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import sweep
-from ckptrules.engine.lines.keep_best import metric_of
 from ckptrules.engine.living import live_run
-from ckptrules.engine.naming import reader
-from ckptrules.engine.packs import is_undecided
+from ckptrules.engine.names.case import Case, Cleared
+from ckptrules.engine.names.companions import by_name_only, line_for, new_names, take_along, too_long
+from ckptrules.engine.names.naming import reader
+from ckptrules.engine.names.packs import is_undecided
+from ckptrules.engine.names.sorting import all_names, by_heads, sort_entries, stray_logs, with_metrics
 from ckptrules.engine.pointers import by_name
-from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
+from ckptrules.engine.policy.lines.keep_best import metric_of
+from ckptrules.engine.policy.retention import NOTHING, Verdict, keep_one_of_each
+from ckptrules.engine.policy.series import fields_that_differ, judge, runs_of_one
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
-from ckptrules.engine.series import fields_that_differ, judge, runs_of_one
-from ckptrules.engine.sorting import all_names, by_heads, sort_entries, stray_logs, with_metrics
-from ckptrules.engine.wholeness import complete_lines, unwhole, witnesses
+from ckptrules.engine.whole.wholeness import complete_lines, unwhole, witnesses
 
 
 def make_plan(

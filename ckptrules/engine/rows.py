@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Action, Kept
-from ckptrules.engine.case import Case, Cleared
 from ckptrules.engine.checkpoints import Checkpoint, Mention
 from ckptrules.engine.entries import Entry, OutsideLink
-from ckptrules.engine.naming import reader
+from ckptrules.engine.names.case import Case, Cleared
+from ckptrules.engine.names.naming import reader
+from ckptrules.engine.names.sorting import is_left_link, name_of
 from ckptrules.engine.pointers import by_name, repoints
-from ckptrules.engine.retention import Verdict
+from ckptrules.engine.policy.retention import Verdict
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import is_left_link, name_of
 
 
 def relink_actions(

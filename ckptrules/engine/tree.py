@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from ckptrules.engine.actions import OnConflict, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
 from ckptrules.engine.entries import Listing, Spot
-from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated, yes
-from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
-from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
+from ckptrules.engine.names.sorting import by_heads, sort_entries, with_metrics
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import by_tree
+from ckptrules.engine.policy.judging import Judged, Opinion, Others, is_misdated, yes
+from ckptrules.engine.policy.lines.keep_best import best_of, goodness, metric_of
+from ckptrules.engine.policy.lines.max_total_size import fitting
+from ckptrules.engine.policy.retention import by_tree
 from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
-from ckptrules.engine.sorting import by_heads, sort_entries, with_metrics
 
 Rank = tuple[float | int | str, ...]  # the higher stays
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Plan
-from ckptrules.engine.judging import Judged
+from ckptrules.engine.policy.judging import Judged
 from ckptrules.engine.ruleset import Pattern, Policy, PolicyLine, RuleSet
 
 COUNTS = (1, 2, 3, 5)  # values of keep_last to compare

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.entries import LEADS_NOWHERE
-from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
+from ckptrules.engine.whole.counted import why_ranks_lack
+from ckptrules.engine.whole.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
 from ckptrules.formats.content import (
     FileContent,

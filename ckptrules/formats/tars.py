@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 from typing import BinaryIO
 
-from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
+from ckptrules.engine.whole.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats.content import FileContent, Format, Progress, UnsoundError, combine, faults_of_part
 from ckptrules.formats.files import HEAD, check_file
 from ckptrules.formats.folders import WHOLE_FILES

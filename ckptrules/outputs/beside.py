@@ -7,11 +7,11 @@ import re
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, numbers_told
-from ckptrules.engine.cut_short import names_roles
 from ckptrules.engine.entries import Directory, Entry
-from ckptrules.engine.sorting import HOLDING, sort_entries
-from ckptrules.engine.wholeness import unwhole
-from ckptrules.engine.words import ENDING
+from ckptrules.engine.names.sorting import HOLDING, sort_entries
+from ckptrules.engine.names.words import ENDING
+from ckptrules.engine.whole.cut_short import names_roles
+from ckptrules.engine.whole.wholeness import unwhole
 from ckptrules.outputs.evidence import Looks, look_inside
 from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use

@@ -12,12 +12,12 @@ from functools import cached_property
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
-from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.naming import reader
+from ckptrules.engine.names.companions import Sidecar
+from ckptrules.engine.names.naming import reader
+from ckptrules.engine.names.sorting import Sorted, name_of, sort_entries
 from ckptrules.engine.ruleset import Reason, RuleSet, needed_inside
-from ckptrules.engine.sorting import Sorted, name_of, sort_entries
-from ckptrules.engine.wholeness import fitted
+from ckptrules.engine.whole.wholeness import fitted
 from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links

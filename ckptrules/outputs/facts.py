@@ -14,9 +14,9 @@ from typing import NamedTuple
 from ckptrules.engine.checkpoints import Evidence, order_of, series_by
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import FileFacts, Names, facts_in, joined
-from ckptrules.engine.naming import reader
+from ckptrules.engine.names.naming import reader
+from ckptrules.engine.names.sorting import name_of
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
-from ckptrules.engine.sorting import name_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.limits import NotReadError

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.wholeness import as_sentence
+from ckptrules.engine.whole.wholeness import as_sentence
 from ckptrules.stopping import heed
 from ckptrules.storage.reading import why_of
 

@@ -14,7 +14,7 @@ from functools import cache
 from ckptrules.engine.checkpoints import order_of, series_by
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.facts import Names
-from ckptrules.engine.naming import named
+from ckptrules.engine.names.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.content import UnsoundError

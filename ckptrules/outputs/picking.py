@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
-from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
-from ckptrules.engine.packs import with_packs
+from ckptrules.engine.names.naming import SlowRuleError, claim, is_claimed, own_claim
+from ckptrules.engine.names.packs import with_packs
 from ckptrules.engine.ruleset import Pack, Reason, RuleSet, is_pattern, needed_inside
 from ckptrules.outputs.find import survey
 from ckptrules.storage.looking import WEIGHTS

@@ -10,12 +10,12 @@ from functools import cached_property
 
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
-from ckptrules.engine.naming import reader
+from ckptrules.engine.names.naming import reader
+from ckptrules.engine.names.sorting import name_of
+from ckptrules.engine.names.words import KEYS
 from ckptrules.engine.pointers import LONGEST, Index, is_text, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, pattern_of
 from ckptrules.engine.shapes import in_line
-from ckptrules.engine.sorting import name_of
-from ckptrules.engine.words import KEYS
 from ckptrules.outputs.links import tracks
 from ckptrules.storage.looking import WEIGHTS
 from ckptrules.storage.reading import why_of

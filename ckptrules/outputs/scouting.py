@@ -13,14 +13,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import order_of
-from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
 from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_folder
-from ckptrules.engine.lookalikes import looks_like
-from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
-from ckptrules.engine.packs import is_undecided, with_packs
+from ckptrules.engine.names.comparing import COUNTS, Compared, Inside, compare, first_middle_last
+from ckptrules.engine.names.lookalikes import looks_like
+from ckptrules.engine.names.naming import CHECKPOINTS, SlowRuleError, named, own_claim
+from ckptrules.engine.names.packs import is_undecided, with_packs
+from ckptrules.engine.names.sorting import sort_entries
+from ckptrules.engine.names.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.engine.ruleset import Pack, RuleSet
-from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.limits import NotReadError

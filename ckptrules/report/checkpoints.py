@@ -10,12 +10,20 @@ from typing import Any, Literal, NamedTuple
 from ckptrules.engine.actions import Kept, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, numbers_told
 from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
-from ckptrules.engine.lines.keep_best import as_float, metric_of
 from ckptrules.engine.measures import taken
-from ckptrules.engine.metrics import metrics_of, mode_of
-from ckptrules.engine.naming import CHECKPOINTS, reader
+from ckptrules.engine.names.metrics import metrics_of, mode_of
+from ckptrules.engine.names.naming import CHECKPOINTS, reader
+from ckptrules.engine.names.sorting import (
+    HOLDING,
+    Sorted,
+    by_heads,
+    is_protected_text,
+    name_of,
+    sort_entries,
+    with_metrics,
+)
+from ckptrules.engine.policy.lines.keep_best import as_float, metric_of
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, is_protected_text, name_of, sort_entries, with_metrics
 from ckptrules.report.text import SharedFiles, Tally
 
 LAST = ("last", "latest")  # words in protected names of the newest checkpoint

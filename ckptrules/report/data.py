@@ -9,8 +9,8 @@ from typing import Any
 from zlib import compress, decompress
 
 from ckptrules.engine.actions import Action, Plan, Skipped
-from ckptrules.engine.drafting import drafts
 from ckptrules.engine.entries import Entry
+from ckptrules.engine.names.drafting import drafts
 from ckptrules.report.checkpoints import Details, line_as_data, reason_as_data
 
 SCHEMA_VERSION = 2

@@ -16,7 +16,7 @@ from ckptrules.engine.ruleset import Reason
 from ckptrules.report.style import Style, count_of, noun_of, summary_of, table, when
 
 if TYPE_CHECKING:
-    from ckptrules.engine.drafting import Unread
+    from ckptrules.engine.names.drafting import Unread
 
 LARGEST = 10  # lines of the list that shows the order of magnitude
 SKIPPED = 20  # names of one directory that are shown though no rule fits them

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.names.naming import SlowRuleError
 from ckptrules.engine.ruleset import Fault, Location, Pack, Rule, RuleError, RuleSet
 from ckptrules.engine.shapes import Either, Keys, ListOf, Number, Text
 from ckptrules.engine.state_folder import STATE

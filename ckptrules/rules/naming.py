@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.naming import BRANCH, READERS, captures
+from ckptrules.engine.names.naming import BRANCH, READERS, captures
+from ckptrules.engine.names.templates import TemplateError, needed_variables
+from ckptrules.engine.names.words import READS
 from ckptrules.engine.ruleset import Complete, Example, Fault, Location, Rule
 from ckptrules.engine.shapes import TRUTH, Choice, Keys, ListOf, MapOf, Shape, Text
 from ckptrules.engine.spelling import closest, one_of
-from ckptrules.engine.templates import TemplateError, needed_variables
-from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value
 
 TARGET_ID = "target"

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine import measures
 from ckptrules.engine.entries import Entry, EntryKind
-from ckptrules.engine.lines import IN_POLICIES, LINES
-from ckptrules.engine.lines.budget import OLDEST
 from ckptrules.engine.measures import NS
-from ckptrules.engine.naming import captures
+from ckptrules.engine.names.naming import captures
+from ckptrules.engine.policy.lines import IN_POLICIES, LINES
+from ckptrules.engine.policy.lines.budget import OLDEST
 from ckptrules.engine.ruleset import (
     Assignment,
     Budget,

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ckptrules.engine.actions import Action, Kept, Plan
 from ckptrules.engine.checkpoints import Claim, Evidence
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.naming import CHECKPOINTS, claim, fits, same_text, target_name
+from ckptrules.engine.names.naming import CHECKPOINTS, claim, fits, same_text, target_name
+from ckptrules.engine.names.templates import TemplateError
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import by_tree
+from ckptrules.engine.policy.retention import by_tree
 from ckptrules.engine.ruleset import Example, Fault, Location, Policy, PolicyExample, Rule, RuleSet, needed_inside
 from ckptrules.engine.spelling import closest
-from ckptrules.engine.templates import TemplateError
 from ckptrules.engine.tree import of_one
 from ckptrules.rules.policies import EXAMPLE_NOW_NS
 

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.comparing import misleading
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
-from ckptrules.engine.losses import is_blind, losses
+from ckptrules.engine.names.comparing import misleading
+from ckptrules.engine.names.sorting import Sorted, sort_entries, with_metrics
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import reads_files
+from ckptrules.engine.policy.losses import is_blind, losses
+from ckptrules.engine.policy.retention import reads_files
+from ckptrules.engine.policy.series import Series, called, counts_in, series_of
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.series import Series, called, counts_in, series_of
-from ckptrules.engine.sorting import Sorted, sort_entries, with_metrics
 from ckptrules.engine.state_folder import MANIFEST
-from ckptrules.engine.wholeness import unwhole
+from ckptrules.engine.whole.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.beside import newest_beside
 from ckptrules.outputs.evidence import (

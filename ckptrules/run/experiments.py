@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.measures import NS
-from ckptrules.engine.retention import by_tree, too_many
+from ckptrules.engine.policy.retention import by_tree, too_many
 from ckptrules.engine.ruleset import Fault, MaxDelete
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.links import Links

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from ckptrules.changes.moved import follower
 from ckptrules.engine.entries import Directory, Listing
-from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.names.naming import SlowRuleError, claim
+from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import find_holders
 from ckptrules.outputs.picking import Tree, holders_by, rules_here

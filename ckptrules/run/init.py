@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.lookalikes import as_line, looks_like
 from ckptrules.engine.measures import visible
-from ckptrules.engine.ruleset import Fault, RuleError, pattern_of
-from ckptrules.engine.spelling import one_of
-from ckptrules.engine.starting import (
+from ckptrules.engine.names.lookalikes import as_line, looks_like
+from ckptrules.engine.names.starting import (
     IGNORED,
     PROTOCOL,
     Decision,
@@ -23,6 +21,8 @@ from ckptrules.engine.starting import (
     preset_text,
     retention_text,
 )
+from ckptrules.engine.ruleset import Fault, RuleError, pattern_of
+from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import Tree, survey_by
 from ckptrules.outputs.scouting import DEEPEST, Scouted, see
 from ckptrules.report.style import Style

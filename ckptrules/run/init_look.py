@@ -6,10 +6,10 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.comparing import Compared
 from ckptrules.engine.measures import human_size
+from ckptrules.engine.names.comparing import Compared
+from ckptrules.engine.names.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.scouting import MOST_NAMES, Scouted
 from ckptrules.report.style import Style, count_of, table

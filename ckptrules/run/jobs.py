@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import __version__
 from ckptrules.engine.entries import Directory
-from ckptrules.engine.judging import Judged
-from ckptrules.engine.naming import is_ignored
+from ckptrules.engine.names.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
-from ckptrules.engine.retention import assignment, pick_policy, with_line
+from ckptrules.engine.policy.judging import Judged
+from ckptrules.engine.policy.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
 from ckptrules.engine.spelling import one_of
 from ckptrules.engine.state_folder import STATE
@@ -105,7 +105,7 @@ def uncovered(session: Session, base: str, options: Common) -> str:
     """
     if selects(session, base, options):
         return ""
-    from ckptrules.engine.lookalikes import PassedOver, looks_like, uncovered_text
+    from ckptrules.engine.names.lookalikes import PassedOver, looks_like, uncovered_text
 
     shown, outputs_dir, rules = session.style(options).name, options.outputs_dir, load(session, options)
     directories, _, passed_over = survey(session, options)

@@ -11,8 +11,8 @@ from ckptrules import __version__
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.facts import believed
 from ckptrules.engine.measures import NS
-from ckptrules.engine.naming import SlowRuleError
-from ckptrules.engine.retention import assignment, pick_policy
+from ckptrules.engine.names.naming import SlowRuleError
+from ckptrules.engine.policy.retention import assignment, pick_policy
 from ckptrules.report.checkpoints import Before, space_of
 from ckptrules.report.data import SCHEMA_VERSION
 from ckptrules.report.style import Style

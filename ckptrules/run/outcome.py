@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Directory
-from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.names.naming import SlowRuleError
 from ckptrules.report.style import Style
 from ckptrules.report.text import Outlook, SharedFiles, Tally
 from ckptrules.rules.load import SLOW_HINT

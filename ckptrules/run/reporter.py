@@ -30,7 +30,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
-    from ckptrules.engine.drafting import Unread
+    from ckptrules.engine.names.drafting import Unread
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # how many formats are drafted for names that no rule reads
@@ -265,7 +265,7 @@ def drafts_of(unread: Sequence[Unread], style: Style) -> Iterator[str]:
     """
     if not unread:
         return
-    from ckptrules.engine.drafting import format_lines, joined, numbers_of, why_none
+    from ckptrules.engine.names.drafting import format_lines, joined, numbers_of, why_none
 
     every = joined(unread)
     kinds = [pair for pair in every if pair[1]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing, in_part_folder
-from ckptrules.engine.retention import assignment, pick_policy
+from ckptrules.engine.policy.retention import assignment, pick_policy
 from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine
 from ckptrules.engine.what_if import (
     COUNTS,

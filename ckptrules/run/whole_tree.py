@@ -11,9 +11,9 @@ from typing import Any
 
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.facts import believed
-from ckptrules.engine.judging import Judged
-from ckptrules.engine.naming import SlowRuleError
-from ckptrules.engine.retention import by_tree
+from ckptrules.engine.names.naming import SlowRuleError
+from ckptrules.engine.policy.judging import Judged
+from ckptrules.engine.policy.retention import by_tree
 from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import OwnPlan, best_across, budget_note, part_of, share_out
 from ckptrules.outputs.glancing import Glances

@@ -281,7 +281,7 @@ def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
 
 def _line_hint(name: str) -> str:
     """Return the hint on a line of a policy that was typed as an option; empty for other words."""
-    from ckptrules.engine.lines import IN_POLICIES
+    from ckptrules.engine.policy.lines import IN_POLICIES
 
     is_line = name in IN_POLICIES or name == "keep_at_least"
     return f"it is a line of a policy: write it below 'retention' in a file of rules/, as {name}: …" * is_line

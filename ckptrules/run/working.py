@@ -12,7 +12,7 @@ from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
-from ckptrules.engine.retention import by_tree, holds_until, reads_files
+from ckptrules.engine.policy.retention import by_tree, holds_until, reads_files
 from ckptrules.outputs.listing import scan
 from ckptrules.report.text import experiment_block, outlook, shared_files, tally
 from ckptrules.run import pinning
@@ -23,7 +23,7 @@ from ckptrules.run.progress import stoppable
 from ckptrules.storage.state import Folders
 
 if TYPE_CHECKING:
-    from ckptrules.engine.drafting import Unread
+    from ckptrules.engine.names.drafting import Unread
     from ckptrules.report.checkpoints import Before
 
 
@@ -110,7 +110,7 @@ def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
     names = [row.name for row in plan.skipped if row.kind == "unrecognised"]
     if not names:
         return ()
-    from ckptrules.engine.drafting import unread  # not above: few plans need it
+    from ckptrules.engine.names.drafting import unread  # not above: few plans need it
 
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
     return unread((name, name in folders) for name in names)

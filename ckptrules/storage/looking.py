@@ -159,8 +159,8 @@ def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Insi
     Paths that it ``leaves`` are passed over.
     """
     # Not above: a run that looks into no folder does not need them.
-    from ckptrules.engine.counted import OF_EACH_SAVE, of_kinds, why_ranks_lack, why_too_few
-    from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
+    from ckptrules.engine.whole.counted import OF_EACH_SAVE, of_kinds, why_ranks_lack, why_too_few
+    from ckptrules.engine.whole.weights import NO_WEIGHTS, lacks_weights
 
     walk = _Walk(name)
     failed: list[OSError] = []

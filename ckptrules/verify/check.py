@@ -9,9 +9,9 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
+from ckptrules.engine.names.sorting import Sorted, sort_entries, stray_logs
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.sorting import Sorted, sort_entries, stray_logs
-from ckptrules.engine.wholeness import unfinished, unwhole
+from ckptrules.engine.whole.wholeness import unfinished, unwhole
 from ckptrules.formats.content import FileContent
 from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Checkpoint, Part
-from ckptrules.engine.companions import suffix_of
-from ckptrules.engine.comparing import compare
 from ckptrules.engine.entries import Listing
+from ckptrules.engine.names.companions import suffix_of
+from ckptrules.engine.names.comparing import compare
+from ckptrules.engine.names.sorting import Sorted
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.sorting import Sorted
 from ckptrules.formats.content import FileContent, combine
 from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import ReportRow

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import EntryKind, Listing
 from ckptrules.engine.state_folder import STATE
-from ckptrules.engine.wholeness import as_sentence
+from ckptrules.engine.whole.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import InnerFile, files_in
 from ckptrules.storage import reading

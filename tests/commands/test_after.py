@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine import naming
+from ckptrules.engine.names import naming
 from tests.conftest import Project
 from tests.rules.test_load_hostile import MANY, SLOW, SOON
 from tests.support import crash

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.packs import with_packs
+from ckptrules.engine.names.packs import with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.rules.load import load_rules

@@ -17,15 +17,15 @@ from ckptrules.engine.actions import Action, Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import NOT_READ, Entry, Listing, OutsideLink
 from ckptrules.engine.facts import FileFacts, facts_in, joined
-from ckptrules.engine.naming import named, reader
+from ckptrules.engine.names.naming import named, reader
+from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import Index
-from ckptrules.engine.retention import assignment, pick_policy, with_line
+from ckptrules.engine.policy.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, needed_inside
 from ckptrules.engine.shapes import Keys, ListOf, MapOf, Number, Text
-from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
-from ckptrules.engine.wholeness import fitted, unwhole
+from ckptrules.engine.whole.wholeness import fitted, unwhole
 from ckptrules.outputs.facts import documents, names_of
 from ckptrules.outputs.pointers import pointer_files
 from ckptrules.rules.shape import Value, read_yaml

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from ckptrules.engine.actions import Kept, Plan, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.judging import Around, Others
-from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS
-from ckptrules.engine.naming import claim, named
+from ckptrules.engine.names.naming import claim, named
+from ckptrules.engine.names.sorting import Sorted, is_left_link
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import apply_policy, with_line
+from ckptrules.engine.policy.judging import Around, Others
+from ckptrules.engine.policy.lines import LINES
+from ckptrules.engine.policy.retention import apply_policy, with_line
 from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
-from ckptrules.engine.sorting import Sorted, is_left_link
 from ckptrules.engine.what_if import lines_in_use, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptrules import stopping
-from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing
+from ckptrules.engine.names.companions import Sidecar
 from ckptrules.formats import pickled as formats_pickled
 from ckptrules.formats import torchstate, zips
 from ckptrules.formats.content import FileContent, UnsoundError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules.engine.entries import Directory
-from ckptrules.engine.packs import with_packs
+from ckptrules.engine.names.packs import with_packs
 from ckptrules.outputs import facts, inside
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules

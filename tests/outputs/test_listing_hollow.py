@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ckptrules.engine.entries import Directory, Listing
-from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import scan

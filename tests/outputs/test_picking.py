@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.naming import claim
+from ckptrules.engine.names.naming import claim
 from ckptrules.engine.ruleset import Fault, Pack
 from ckptrules.outputs import picking
 from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here, survey_by

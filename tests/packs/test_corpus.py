@@ -16,7 +16,7 @@ import pytest
 
 from ckptrules.commands.packs import verdict
 from ckptrules.engine.checkpoints import numbers_told
-from ckptrules.engine.naming import own_claim
+from ckptrules.engine.names.naming import own_claim
 from ckptrules.outputs.picking import LAST_RESORT
 from tests.conftest import ROOT
 from tests.packs.test_packs import PACKS

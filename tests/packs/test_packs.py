@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ckptrules.commands.packs import as_rules
 from ckptrules.engine.checkpoints import NUMBERS, Claim, numbers_told
-from ckptrules.engine.naming import fits, own_claim
-from ckptrules.engine.packs import agreed_fields
+from ckptrules.engine.names.naming import fits, own_claim
+from ckptrules.engine.names.packs import agreed_fields
 from ckptrules.engine.ruleset import Fault, Pack, Rule
 from ckptrules.outputs.find import survey
 from ckptrules.outputs.picking import Tree

@@ -11,7 +11,7 @@ import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.actions import Plan
-from ckptrules.engine.naming import claim
+from ckptrules.engine.names.naming import claim
 from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick_in, rules_here
 from ckptrules.outputs.scouting import see
@@ -47,7 +47,7 @@ def test_r1_what_a_pack_ignores_it_ignores_only_in_its_own_directories(tmp_path:
 
 
 def test_r2_of_two_packs_with_one_reading_the_cautions_of_both_hold(tmp_path: Path) -> None:
-    """More: engine/test_packs.py, engine/test_living.py."""
+    """More: engine/names/test_packs.py, engine/test_living.py."""
     make(tmp_path, "exp/epoch-{29,30}.pt")
     for packs in ("icefall, ultralytics", "ultralytics, icefall"):
         rules = load_rules({"rules/x.yaml": f"packs: [{packs}]"}, proved=True)
@@ -90,7 +90,7 @@ R3 = [
 def test_r3_of_two_readings_only_the_order_counts_and_the_plan_says_which_line_decides(
     tmp_path: Path, tree: Tree
 ) -> None:
-    """More: engine/test_packs.py; packs/test_packs.py has the table of all such names."""
+    """More: engine/names/test_packs.py; packs/test_packs.py has the table of all such names."""
     check(tmp_path, tree)
     assert any(
         "only the order counts: the packs ignite and rsl_rl and vits count it otherwise; "
@@ -119,7 +119,7 @@ def test_r3_what_no_reading_calls_whole_is_not(tmp_path: Path, inside: str) -> N
     ],
 )
 def test_r4_content_proves(tmp_path: Path, inside: tuple[int, ...], packs: tuple[str, ...], text: str) -> None:
-    """More: engine/test_comparing.py, cases/trees.yaml, commands/test_packs.py and test_explain.py."""
+    """More: engine/names/test_comparing.py, cases/trees.yaml, commands/test_packs.py and test_explain.py."""
     make(tmp_path, "svc/model_{2000,4000,6000}.pt")
     for step, said in zip(inside, (2000, 4000, 6000), strict=True):
         (tmp_path / f"svc/model_{said}.pt").write_bytes(sample_checkpoint(0, step, 1500))

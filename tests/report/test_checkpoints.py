@@ -11,9 +11,9 @@ import pytest
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
+from ckptrules.engine.names.sorting import Sorted, sort_entries
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.report.checkpoints import Before, Details, details_of, line_as_data
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine.drafting import unread
+from ckptrules.engine.names.drafting import unread
 from ckptrules.report.overview import overview
 from ckptrules.report.style import Style
 from ckptrules.report.text import Outlook, Tally, magnitude, trash_sentence

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import yaml
 
-from ckptrules.engine.lines import IN_POLICIES
+from ckptrules.engine.policy.lines import IN_POLICIES
 from ckptrules.engine.shapes import Either, Keys, ListOf, MapOf, Shape
 from ckptrules.rules.load import SHAPE, load_rules
 from tests.conftest import ROOT

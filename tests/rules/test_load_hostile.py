@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine import naming
+from ckptrules.engine.names import naming
 from tests.conftest import Project
 from tests.support import crash
 

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from ckptrules.engine.companions import by_name_only
+from ckptrules.engine.names.companions import by_name_only
 from ckptrules.engine.plan import left_behind
 from ckptrules.run import locking
 from ckptrules.run.command_line import command_line

@@ -11,8 +11,8 @@ import pytest
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.judging import Around, Others
-from ckptrules.engine.lines import LINES
+from ckptrules.engine.policy.judging import Around, Others
+from ckptrules.engine.policy.lines import LINES
 from ckptrules.engine.ruleset import Best, Budget, Bytes, Location, Reason
 from tests.conftest import Project
 

@@ -1,0 +1,1 @@
+"""Which checkpoints stay: policies, their lines, and what they are applied to."""

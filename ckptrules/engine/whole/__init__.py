@@ -1,0 +1,1 @@
+"""Which checkpoints are whole, and what the others lack."""
