@@ -281,7 +281,7 @@ def refuse_linked(options: Options, place: Packing) -> None:
     """
     links = Links(options.outputs_dir)
     for folder, entry in links.below(place.experiment):
-        link = f"{folder}/{entry.name}".lstrip("/")
+        link = os.path.join(folder, entry.name)
         raise ArchiveError(f"{link} leads into it: re-point or remove it, or say keep_source=1")
     for folder, why in links.unsearched.items():
         fact = f"{folder} could not be searched for links that lead into it: {why}"

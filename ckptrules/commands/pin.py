@@ -82,7 +82,7 @@ def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
             continue
         names = {name for one in kinds.every for name in one.names}
         for entry in (entry for entry in listing.entries if entry.name in names):
-            yield Pin(f"{found.directory}/{entry.name}".lstrip("/"), entry.size, entry.mtime_ns)
+            yield Pin(os.path.join(found.directory, entry.name), entry.size, entry.mtime_ns)
 
 
 def chosen(command: str, wanted: str | None, paths: Mapping[str, Pin], outputs_dir: str) -> list[str]:

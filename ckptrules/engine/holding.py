@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.entries import Entry, Listing, OutsideLink
+from ckptrules.engine.entries import Entry, Listing, OutsideLink, Spot
 from ckptrules.engine.names.case import Case
 from ckptrules.engine.names.companions import Pairs
 from ckptrules.engine.names.sorting import Sorted
@@ -40,7 +40,7 @@ def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
 
 def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
     """Map each name that a link of this directory or of another one points to, to the reason that says so."""
-    paths = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
+    paths = [*((link.name, link) for link in links), *((Spot(d, link.name).path, link) for d, link in elsewhere)]
     return {link.sibling: Reason(f"{path} points to it") for path, link in paths if link.sibling}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.entries import Directory, Entry
+from ckptrules.engine.entries import Directory, Entry, Spot
 from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Location, Reason
 
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     @property
     def path(self) -> str:
         """The path below ``outputs_dir``."""
-        return f"{self.directory}/{self.name}".lstrip("/")
+        return Spot(self.directory, self.name).path
 
 
 def by_place(pins: Iterable[Pin]) -> dict[str, list[Pin]]:

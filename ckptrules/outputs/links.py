@@ -123,7 +123,7 @@ class Links:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
+                self.unsearched[os.path.join(folder, name)] = why_of(error)
                 continue
             for real, link in _leads(folder, name, hops, is_link=is_link):
                 found[real].append(link)
@@ -164,7 +164,7 @@ class Links:
         from ckptrules.formats.limits import NotReadError  # imported here, as few trees have an adapter
         from ckptrules.formats.plainjson import parse
 
-        path = f"{folder}/{name}".lstrip("/")
+        path = os.path.join(folder, name)
         with reading.open_file(self.outputs_dir, path) as file:
             content = b"".join(streams.chunks(file, streams.CHUNK))
         try:

@@ -90,7 +90,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
         for pack in packs
         if any(
             tree.kind(pack, name, folder=folder) == "format"
-            and not _is_anybodys(tree, f"{directory}/{name}".lstrip("/"), pack.rules)
+            and not _is_anybodys(tree, os.path.join(directory, name), pack.rules)
             for name, folder in names.items()
         )
     ]
@@ -105,7 +105,7 @@ def _has_one(tree: Tree, directory: str, names: Mapping[str, bool], pack: Pack) 
     All may be looked at: by another pack, those that lack it would count.
     """
     known = (name for name, folder in names.items() if tree.kind(pack, name, folder=folder) == "format")
-    return any(is_one(tree, f"{directory}/{name}".lstrip("/"), pack) for name in known)
+    return any(is_one(tree, os.path.join(directory, name), pack) for name in known)
 
 
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:
@@ -205,8 +205,8 @@ class Tree:
         """Return the names in a checkpoint directory and its part folders, written as in a listing."""
         names = self.names(directory)
         folders = [name for name, folder in names.items() if folder and holds_parts(name, packs)][:LOOKED_AT]
-        start = f"{directory}/" if directory else ""
-        return names | {f"{one}/{name}": kind for one in folders for name, kind in self.names(start + one).items()}
+        inner = {folder: self.names(os.path.join(directory, folder)) for folder in folders}
+        return names | {f"{folder}/{name}": kind for folder, own in inner.items() for name, kind in own.items()}
 
     def has(self, directory: str, mark: str) -> bool:
         """Return whether a file fits a mark: a path from the directory, whose parts may be shell patterns."""
@@ -224,7 +224,7 @@ class Tree:
             return bool(fitting)
         names = self.names(path)
         inner = [name for name in fitting if names[name]][:LOOKED_AT]
-        return any(self.holds(f"{path}/{name}" if path else name, parts[1:]) for name in inner)
+        return any(self.holds(os.path.join(path, name), parts[1:]) for name in inner)
 
     def _matching(self, path: str, part: str) -> list[str]:
         """Return the names in a folder that fit one part of a mark."""

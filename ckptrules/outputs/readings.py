@@ -45,7 +45,7 @@ def read_by(
     if contents is None:
         return None
     wanted = None if names is None else sorted(names)
-    elsewhere = {f"{folder}/{link.name}".lstrip("/"): link.link_text for folder, link in links}
+    elsewhere = {os.path.join(folder, link.name): link.link_text for folder, link in links}
     if not (wanted is None or wanted or contents or elsewhere):
         return {}
     entries = [entry for entry in listing.entries if wanted is None or entry.name in set(wanted)]

@@ -67,7 +67,7 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
             for name, folder in names.items()
             if any(tree.kind(pack, name, folder=folder) == "format" for pack in picked)
         }
-        if not any(is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
+        if not any(is_one(tree, os.path.join(path, name), pack) for name in known for pack in picked):
             known = set()
         known = known or {name for name, folder in names.items() if not folder and is_best(tree, name, picked)}
         if known:
@@ -75,7 +75,7 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
             taken = name in known or holds_parts(name, picked)
             if not (taken or name.startswith(".") or has_manifest(os.path.join(tree.outputs_dir, path), name)):
-                pending.append((f"{path}/{name}" if path else name, depth + 1))
+                pending.append((os.path.join(path, name), depth + 1))
 
 
 def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
@@ -153,7 +153,7 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
     for sight in sights:
         with contextlib.suppress(OSError, SlowRuleError):  # such a directory is told as a stranger
             one, theirs = _protocol(tree, sight, own)
-            paths = [f"{sight.directory}/{name}".lstrip("/") for name in theirs]
+            paths = [os.path.join(sight.directory, name) for name in theirs]
             readers = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
             packs = readers or tuple(
                 pack for pack in sight.packs if any(is_best(tree, name, [pack]) for name in theirs)
@@ -250,7 +250,7 @@ def _strangers(
     here = {sight.directory: sight for sight in sights if sight.directory in seen}
     rules_of = {path: _rules_of(one, seen[path], own) for path, one in here.items()}
     units = {
-        f"{path}/{name}".lstrip("/")
+        os.path.join(path, name)
         for path, one in here.items()
         for name in one.names
         if PROTOCOL not in seen[path] or _is_known(rules_of[path], name, tree.names(path).get(name, False))
@@ -260,9 +260,9 @@ def _strangers(
         if any(part.startswith(".") for part in path.split("/")) or not units.isdisjoint(above):
             continue
         rules = rules_of[path] if path in here else [pack.rules for pack in pick_in(tree, judging, path)]
-        free = [name for name in sorted(names) if looks_like(name) and f"{path}/{name}".lstrip("/") not in units]
+        free = [name for name in sorted(names) if looks_like(name) and os.path.join(path, name) not in units]
         unknown = [name for name in free if not _is_known(rules, name, names[name])]
-        units.update(f"{path}/{name}".lstrip("/") for name in unknown)
+        units.update(os.path.join(path, name) for name in unknown)
         if unknown:
             size = sum(_size(tree.outputs_dir, path, name) for name in unknown)
             more = f" and {len(unknown) - 1} more" if unknown[1:] else ""

@@ -76,7 +76,7 @@ def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Rea
     newest = {checkpoint.series: checkpoint for checkpoint in by_age}
     found = {checkpoint.entry.name: Reason("it is the newest") for checkpoint in newest.values()}
     names = {entry.name for entry in listing.entries}
-    start = f"{listing.directory}/".lstrip("/")
+    start = os.path.join(listing.directory, "")
     for option, why in WHY.items():
         for path in paths_below(options.outputs_dir, getattr(options, option) or ""):
             name = path.removeprefix(start) if path.startswith(start) else ""
