@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from ckptrules.engine.measures import visible
 from ckptrules.engine.state_folder import STATE
 
 OPEN = "everybody may write to it, so it is not believed"
@@ -38,12 +39,12 @@ class StateError(OSError):
     def __init__(self, path: str, fact: str, hint: str) -> None:
         import shlex
 
-        super().__init__(errno.EPERM, f"{printable(path)}: {fact}")
+        super().__init__(errno.EPERM, f"{visible(path)}: {fact}")
         before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
         state = os.path.join(before, STATE)
         self.is_open = fact == OPEN
         self._made_of = path, fact, hint
-        self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
+        self.hint = hint.format(path=visible(shlex.quote(path)), state=visible(shlex.quote(state)))
 
     def __reduce__(self) -> tuple[type[StateError], tuple[str, str, str]]:
         return StateError, self._made_of
@@ -148,8 +149,3 @@ def open_folder(directory: int, name: str, path: str) -> int:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise StateError(path, os.strerror(errno.ENOTDIR), AWAY) from None
         raise
-
-
-def printable(text: str) -> str:
-    """Escape a text that others may have written, so that a terminal shows it and obeys no code in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

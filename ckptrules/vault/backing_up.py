@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item, lies_in
+from ckptrules.engine.measures import visible
 from ckptrules.engine.state_folder import MANIFEST
-from ckptrules.storage import copying, looking, making, metadata, reading, unfinished, writing
+from ckptrules.storage import copying, looking, making, metadata, unfinished, writing
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
@@ -164,7 +165,7 @@ def _place_all(
                 continue
             unfinished.place_copy(hidden, copied.path, item.path)
         except OSError as error:
-            raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
+            raise OSError(error.errno, f"{visible(item.path)}: {why_of(error)}") from None
         if copied.item.changed:
             problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
         on_lost(item.path, copied.lost)
