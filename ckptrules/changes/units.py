@@ -12,6 +12,7 @@ from ckptrules.changes.journal import HALF_DONE
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
+from ckptrules.engine.measures import count_of
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import metadata
 from ckptrules.storage.base import CHANGED, FULL
@@ -150,7 +151,7 @@ def _problems_of(plan: Plan, done: Transacted) -> list[Problem]:
     hint = "'doit purge' tries again; 'doit undo' brings it back if all of it is still there"
     problems += [Problem("refused", (every[n].name,), text.format(why), hint) for n, why in done.not_freed.items()]
     if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
-        text = f"stopped with {len(waiting)} change{'s' * (len(waiting) != 1)} to go"
+        text = f"stopped with {count_of(len(waiting), 'change')} to go"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
     if done.unrecorded:
         text = f"the journal cannot be written: {done.unrecorded}"

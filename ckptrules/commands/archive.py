@@ -17,11 +17,11 @@ from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
-from ckptrules.engine.measures import human_size, visible
+from ckptrules.engine.measures import count_of, human_size, visible
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
-from ckptrules.report.style import Style, count_of
+from ckptrules.report.style import Style
 from ckptrules.run import finding, records, refusing
 from ckptrules.run.options import ARCHIVE_DIR, Common, OneOf, OptionError, flag, option
 from ckptrules.run.outcome import Done, Prepared

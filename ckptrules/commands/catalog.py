@@ -13,10 +13,10 @@ from math import isfinite
 
 from ckptrules.discovery import Record, records_in
 from ckptrules.engine.actions import Problem
-from ckptrules.engine.measures import human_size, visible
+from ckptrules.engine.measures import count_of, human_size, visible
 from ckptrules.engine.names.metrics import mode_of
 from ckptrules.engine.policy.lines.keep_best import six_digits
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, jobs, pinning
 from ckptrules.run.options import Common, OneOf, a_file, option

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from ckptrules.engine.measures import count_of
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.engine.spelling import closest
-from ckptrules.report.style import INDENT, Style, count_of, with_texts
+from ckptrules.report.style import INDENT, Style, with_texts
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning

@@ -8,8 +8,9 @@ from functools import partial
 from ckptrules import stopping
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
+from ckptrules.engine.measures import noun_of
 from ckptrules.outputs.listing import scan
-from ckptrules.report.style import Style, noun_of, summary_of
+from ckptrules.report.style import Style, summary_of
 from ckptrules.report.text import Tally
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job

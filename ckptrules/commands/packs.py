@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from ckptrules.engine.checkpoints import Claim, numbers_told
+from ckptrules.engine.measures import count_of
 from ckptrules.engine.names.comparing import Compared
 from ckptrules.engine.names.lookalikes import layout_for
 from ckptrules.engine.names.naming import SlowRuleError, own_claim
@@ -18,7 +19,7 @@ from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.picking import LAST_RESORT, Tree
 from ckptrules.outputs.scouting import Sight, by_pack, scout
-from ckptrules.report.style import Style, count_of, table, with_texts
+from ckptrules.report.style import Style, table, with_texts
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
 from ckptrules.rules.shipped import RULES_DIR

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
-from ckptrules.engine.measures import human_size
+from ckptrules.engine.measures import count_of, human_size
 from ckptrules.engine.pins import Found
-from ckptrules.report.style import INDENT, Style, count_of, with_texts
+from ckptrules.report.style import INDENT, Style, with_texts
 from ckptrules.report.text import problem_lines
 from ckptrules.run import pinning
 from ckptrules.run.options import Common

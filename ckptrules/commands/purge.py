@@ -12,9 +12,9 @@ from functools import partial
 
 from ckptrules import stopping
 from ckptrules.commands.trash import stranger_notes
-from ckptrules.engine.measures import human_size, seconds
+from ckptrules.engine.measures import count_of, human_size, seconds
 from ckptrules.engine.state_folder import STATE
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style, table
 from ckptrules.run import records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, as_time, flag, option

@@ -15,8 +15,9 @@ from ckptrules.changes.references import OldNames, Reference, find, folder_befor
 from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
+from ckptrules.engine.measures import count_of
 from ckptrules.outputs.versioned import GitIndex, how_changed
-from ckptrules.report.style import Style, count_of
+from ckptrules.report.style import Style
 from ckptrules.run import records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, Common, OptionError, a_path, flag, option

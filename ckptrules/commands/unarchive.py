@@ -14,8 +14,8 @@ from ckptrules.changes.units import cannot
 from ckptrules.commands.archive import Results, change, in_batches
 from ckptrules.commands.backup import expected, lock
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.engine.measures import human_size, visible
-from ckptrules.report.style import Style, count_of
+from ckptrules.engine.measures import count_of, human_size, visible
+from ckptrules.report.style import Style
 from ckptrules.run.options import Common, OptionError, option, some_text
 from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session

@@ -24,13 +24,13 @@ from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, after, head_of, parts_of
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Directory, lies_in
-from ckptrules.engine.measures import visible
+from ckptrules.engine.measures import count_of, visible
 from ckptrules.engine.pins import Found
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.outputs.links import Links
 from ckptrules.report.data import plan_as_data
-from ckptrules.report.style import Style, count_of
+from ckptrules.report.style import Style
 from ckptrules.report.text import SharedFiles, Tally, experiment_block, tally
 from ckptrules.run import pinning, records
 from ckptrules.run.command_line import params_of

@@ -12,10 +12,10 @@ from pathlib import PurePath
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.measures import human_size, taken
+from ckptrules.engine.measures import count_of, human_size, taken
 from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.report.style import count_of, table
+from ckptrules.report.style import table
 from ckptrules.run import deciding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, OptionError, Planning
 from ckptrules.run.outcome import Done, Prepared

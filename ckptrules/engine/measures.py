@@ -1,4 +1,4 @@
-"""Read and write times and sizes (``7d``, ``200GB``), and add up bytes so that each file counts once. Pure."""
+"""Read times and sizes, write them and numbers of things for people, and add up bytes: each file counts once. Pure."""
 
 from __future__ import annotations
 
@@ -129,3 +129,13 @@ def human_size(size: int) -> str:
     while value >= ROUNDS_UP and UNITS[power + 1 :]:
         value, power = value / 1000, power + 1
     return f"{value:.3g} {UNITS[power]}" if power else f"{size} B"
+
+
+def noun_of(number: int, one: str, many: str = "") -> str:
+    """Return the singular or the plural of a noun: ``checkpoint`` for 1, ``checkpoints`` for 2."""
+    return one if number == 1 else many or one + "s"
+
+
+def count_of(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
+    return f"{number} {noun_of(number, one, many)}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from ckptrules.engine.measures import human_size
+from ckptrules.engine.measures import count_of, human_size
 from ckptrules.engine.names.drafting import drafted
 from ckptrules.report.page.verdict import ended, of_bytes
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style, table
 from ckptrules.report.text import Outlook, Tally
 
 HEADINGS = ("experiment", "goes", "to delete", "stays", "kept", "to rename", "needs you")

@@ -92,16 +92,6 @@ def few(texts: Sequence[str], most: int = 3) -> str:
     return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
 
 
-def noun_of(number: int, one: str, many: str = "") -> str:
-    """Return the singular or the plural of a noun: ``checkpoint`` for 1, ``checkpoints`` for 2."""
-    return one if number == 1 else many or one + "s"
-
-
-def count_of(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
-    return f"{number} {noun_of(number, one, many)}"
-
-
 def columns(text: str) -> int:
     """Count the columns of a text: a wide letter (Unicode, UAX #11) takes two, an accent none."""
     if text.isascii():

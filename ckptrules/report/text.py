@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Skipped, said_of
 from ckptrules.engine.entries import Entry, HardLinks
-from ckptrules.engine.measures import freed, human_size, still_there, taken
+from ckptrules.engine.measures import count_of, freed, human_size, noun_of, still_there, taken
 from ckptrules.engine.ruleset import Reason
-from ckptrules.report.style import Style, count_of, noun_of, summary_of, table, when
+from ckptrules.report.style import Style, summary_of, table, when
 
 if TYPE_CHECKING:
     from ckptrules.engine.names.drafting import Unread

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
-from ckptrules.engine.measures import NS
+from ckptrules.engine.measures import NS, count_of
 from ckptrules.engine.policy.retention import by_tree, too_many
 from ckptrules.engine.ruleset import Fault, MaxDelete
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.links import Links
-from ckptrules.report.style import Style, count_of
+from ckptrules.report.style import Style
 from ckptrules.report.text import Tally
 from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of

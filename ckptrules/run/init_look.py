@@ -6,13 +6,13 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.measures import human_size
+from ckptrules.engine.measures import count_of, human_size
 from ckptrules.engine.names.comparing import Compared
 from ckptrules.engine.names.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.scouting import MOST_NAMES, Scouted
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style, table
 from ckptrules.report.text import SharedFiles, Tally, by_file, shared_files, tally
 from ckptrules.rules.load import load_rules
 from ckptrules.run import deciding, finding, jobs, records

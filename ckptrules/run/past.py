@@ -13,11 +13,10 @@ from ckptrules.changes.journals import fault_of
 from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import read_runs
 from ckptrules.engine.actions import DELETES, Unit
-from ckptrules.engine.measures import NS, freed, visible
+from ckptrules.engine.measures import NS, count_of, freed, visible
 from ckptrules.engine.ruleset import RuleError, RuleSet
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.state_folder import old_text_name
-from ckptrules.report.style import count_of
 from ckptrules.run.declared import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, named, quoted

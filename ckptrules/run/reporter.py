@@ -17,7 +17,8 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.engine.actions import Plan
-from ckptrules.report.style import Style, count_of, printed
+from ckptrules.engine.measures import count_of
+from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import be_silent, escape_missing_letters

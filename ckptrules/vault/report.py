@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
-from ckptrules.engine.measures import human_size
-from ckptrules.report.style import Style, count_of, few, numbers, table
+from ckptrules.engine.measures import count_of, human_size
+from ckptrules.report.style import Style, few, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN
 from ckptrules.vault.backups import FoundBackup, is_hidden

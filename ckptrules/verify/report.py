@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import said_of
-from ckptrules.engine.measures import human_size
+from ckptrules.engine.measures import count_of, human_size, noun_of
 from ckptrules.formats.content import FileContent
-from ckptrules.report.style import Style, count_of, noun_of, summary_of, table
+from ckptrules.report.style import Style, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import CheckResult

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.engine.entries import in_part_folder
+from ckptrules.engine.measures import count_of
 from ckptrules.engine.names.lookalikes import looks_like
 from ckptrules.engine.names.metrics import mode_of
 from ckptrules.engine.names.words import BEGIN_ANEW, ENDING, ITEMS, KEYS, PIECES, SETTINGS
@@ -163,7 +164,7 @@ def format_lines(kinds: Iterable[tuple[Unread, Sequence[str]]]) -> list[str]:
     for one, (_, head, *rest) in kinds:
         id_ = head + f"_{len(ids) + 1}" * (head in ids)
         ids.add(id_)
-        lines += [f"{id_.ljust(COLUMN)} # {one.number} name{'s' * (one.number != 1)}", *rest]
+        lines += [f"{id_.ljust(COLUMN)} # {count_of(one.number, 'name')}", *rest]
     return lines
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS
+from ckptrules.engine.measures import count_of
 from ckptrules.engine.ruleset import is_pattern, pattern_of
 from ckptrules.engine.shapes import in_yaml
 
@@ -102,7 +103,7 @@ def _listed(title: str, folders: Sequence[PassedOver], outputs_dir: str) -> list
     """Return the title and lines that name the first folders; empty without folders."""
     lines = [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
     if more := folders[EXAMPLES:]:
-        lines.append(f"    and in {len(more)} other folder{'s' * (len(more) > 1)}: {sum(one.number for one in more)}")
+        lines.append(f"    and in {count_of(len(more), 'other folder')}: {sum(one.number for one in more)}")
     return [title, *lines] if lines else []
 
 

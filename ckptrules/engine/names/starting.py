@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import numbers_told
-from ckptrules.engine.measures import visible
+from ckptrules.engine.measures import count_of, visible
 from ckptrules.engine.names.comparing import Compared
 from ckptrules.engine.names.lookalikes import as_line, patterns_for
 from ckptrules.engine.names.metrics import NEGATED, mode_of
@@ -96,7 +96,7 @@ def naming_text(
     lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {in_yaml(outputs_dir)}", "layout:"]
     for pattern, several in by_pattern(known, prefix).items():
         count = sum(one.checkpoints for one in several)
-        where = f"{_count(len(several), 'folder')}, {_count(count, 'checkpoint')}"
+        where = f"{count_of(len(several), 'folder')}, {count_of(count, 'checkpoint')}"
         lines.append(_commented(f"  - {in_yaml(pattern)}", where))
     lines.append("packs:" if chosen else _commented("packs: []", "who wrote them? put one between the brackets"))
     at = len(lines)
@@ -237,10 +237,6 @@ def _starred(path: str) -> str:
 
 def _commented(line: str, comment: str) -> str:
     return f"{line.ljust(28)} # {comment}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ckptrules.engine.measures import NS, human_size, human_time
+from ckptrules.engine.measures import NS, count_of, human_size, human_time
 from ckptrules.engine.what_if import FLOOR
 from ckptrules.report.page.verdict import (
     Data,
@@ -18,7 +18,6 @@ from ckptrules.report.page.verdict import (
     verdict,
     words,
 )
-from ckptrules.report.style import count_of
 
 MOST_NEEDS = 100  # problems in the page itself
 MOST_OPEN = 8  # problems that are shown before a click on "more"

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ckptrules.engine.measures import human_size, visible_lines
-from ckptrules.report.style import count_of, few
+from ckptrules.engine.measures import count_of, human_size, visible_lines
+from ckptrules.report.style import few
 
 Data = Mapping[str, Any]
 Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it is emphasised
