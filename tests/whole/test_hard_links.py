@@ -83,6 +83,15 @@ def test_a_file_counts_once_in_plan_run_limit_trash_and_purge(project: Project, 
     assert len(trash_items(Disk(str(project.outputs)))) == len(case.goes)
 
 
+def test_the_floor_counts_a_file_once(project: Project) -> None:
+    """Both last and best of timm are names of the newest: with it they counted as three, and it was the only one left."""
+    make(project, [ckpt(1), ckpt(2), ckpt(3)], {LAST: ckpt(3), BEST: ckpt(3)})
+    (project.folder / "rules" / "mine.yaml").write_text("retention:\n  mine: {keep: protected, keep_at_least: 2}\n")
+    told = run(project, "plan", "delete_old=1", "policy=mine")
+    gone = [one["name"] for one in told["experiments"][0]["checkpoints"] if one["state"] == "goes"]
+    assert gone == [os.path.basename(ckpt(1))]
+
+
 def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Project) -> None:
     names = [f"e{n}/checkpoints/epoch-01_step-000001.ckpt" for n in range(3)]
     newer = [f"e{n}/checkpoints/epoch-02_step-000002.ckpt" for n in range(3)]

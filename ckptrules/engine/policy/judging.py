@@ -30,13 +30,14 @@ class Others(NamedTuple):
     """The checkpoints that stay in any case and are no candidates, for example protected ones.
 
     ``size`` is their total in bytes, ``shared`` are their files with several names. ``names`` are those that are whole
-    but have no rank, the newest first; the floor counts them. ``disputed`` are those that are whole and in conflict;
-    only the floor ranks them.
+    but have no rank, the newest first; the floor counts them, but no file twice: ``twins`` are other names of these.
+    ``disputed`` are those that are whole and in conflict; only the floor ranks them.
     """
 
     size: int = 0
     shared: tuple[HardLinks, ...] = ()
     names: tuple[str, ...] = ()
+    twins: frozenset[str] = frozenset()
     disputed: tuple[Checkpoint, ...] = ()
 
     def and_also(self, entries: Collection[Entry]) -> Others:

@@ -56,16 +56,21 @@ def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns:
     """Keep the newest by their numbers, so that ``count`` remain together with the others that have no rank.
 
     A checkpoint in conflict takes only its own rank: else an old one would cost the newest. Checkpoints that differ in
-    nothing but their names share the best of their ranks, since a rename must not change which of them stay.
+    nothing but their names share the best of their ranks, since a rename must not change which of them stay. One that
+    is the same file as a protected name is none more that remains.
     """
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
     ranked = [*checkpoints, *others.disputed]
     order = {c.entry.name: (*c.age_order[:-1], c.time) for c in ranked}
     best: dict[tuple[int | None, ...], int] = {}
-    for name, rank in sorted(both_ranks(ranked, now_ns)[0].items(), key=itemgetter(1)):
+    ranks = sorted(both_ranks(ranked, now_ns)[0].items(), key=itemgetter(1))
+    for name, rank in ranks:
         best.setdefault(order[name], rank)
+    needed = count - len(others.names)
+    untwinned = [rank for name, rank in ranks if name not in others.twins][: max(needed, 0)]
+    last = max([needed, *untwinned])
     names = [checkpoint.entry.name for checkpoint in checkpoints]
-    return {name: newest for name in names if best[order[name]] <= count - len(others.names)}
+    return {name: newest for name in names if best[order[name]] <= last}
 
 
 # --- a whole policy ---------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def judge(case: Case, policy: Policy, sound: Sequence[Checkpoint], lost: Collect
         shields = [one for one in case.found.protected if counts_in(one, series, every, policy)]
         disputed = [one for one in staying if series_of(one, policy) == series]
         ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
-        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, busy)
+        others = others_of([one for one in shields if one.entry.name not in ranked], candidates, disputed, busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
         verdict = apply_policy(policy, own, around, {**case.linked, **ranked})
@@ -97,13 +97,53 @@ def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool
     return bool(series[1]) and series_of(shield, None) == (*series[:3], series[-1])
 
 
-def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:
+def others_of(
+    shields: Sequence[Checkpoint],
+    candidates: Sequence[Checkpoint],
+    disputed: Sequence[Checkpoint],
+    busy: Collection[str],
+) -> Others:
     """Return what stays beside the candidates; what is busy takes room and does not count."""
-    whole = sorted((c.entry for c in shields if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
+    whole = sorted((c for c in shields if c.entry.name not in busy), key=lambda c: (c.entry.mtime_ns, c.entry.name))
+    remain = {_file_of(one): one.entry.name for one in that_remain(whole, candidates)}
     others = Others(
-        names=tuple(entry.name for entry in whole), disputed=tuple(c for c in disputed if c.entry.name not in busy)
+        names=tuple(reversed(remain.values())),
+        twins=frozenset(one.entry.name for one in candidates if _file_of(one) in remain),
+        disputed=tuple(c for c in disputed if c.entry.name not in busy),
     )
     return others.and_also([one.entry for one in (*shields, *disputed)])
+
+
+def _file_of(one: Checkpoint) -> tuple[int, int] | str:
+    """Return device and inode of a file with several names; else the name."""
+    return (
+        one.entry.shared[0][:2] if one.entry.kind == "file" and one.entry.shared and not one.parts else one.entry.name
+    )
+
+
+def that_remain(shields: Iterable[Checkpoint], candidates: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Return the protected checkpoints without a number that are whole, by one of their files each.
+
+    Files are of one checkpoint if their names differ only in what candidates have as parts: ``last-shard0.pt``. It is
+    whole if it has each part that all candidates have. A name without a part may hold all of them.
+    """
+    texts = [{part.text for part in one.parts} for one in candidates]
+    needed, known = set.intersection(*texts), sorted(set().union(*texts) - {""}, key=len, reverse=True)
+    find = re.compile("|".join(map(_whole_words, known)) or r"(?!)").search
+    found: dict[str, dict[str, Checkpoint]] = defaultdict(dict)
+    for one in shields:
+        part = find(one.entry.name)
+        found[one.entry.name.replace(part[0], "", 1) if part else one.entry.name][part[0] if part else ""] = one
+    return [
+        [*parts.values()][-1]
+        for parts in found.values()
+        if parts.keys() >= needed or (parts.keys() == {""} and "" not in needed)
+    ]
+
+
+def _whole_words(text: str) -> str:
+    """Return a pattern for a text that no letter or digit goes on from."""
+    return r"(?<![^\W_])" * text[0].isalnum() + re.escape(text) + r"(?![^\W_])" * text[-1].isalnum()
 
 
 def verified_only(verdict: Verdict, others: Others, series: Series, verified: frozenset[str] | None) -> Verdict:
