@@ -117,7 +117,7 @@ class Followers:
                 listing = read_directory(directory, Directory(home, home, part_folders=rules.part_folders))
                 looks = Looks(directory, listing, rules, self._links, 0)
                 pointers = {**self._best(looks), **looks.pointers[0]}
-                self.notes += [note for note in looks.pointers[1] if note.text.endswith(NO_POINTER)]
+                self.notes += [note for note in looks.pointers[1] if note.id == NO_POINTER]
                 _ = looks.foreign  # while the directory is open
                 return _around(looks, into_part_folders(self._links.into(home), listing), pointers)
         except OSError as error:

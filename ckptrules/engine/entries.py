@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
-NOT_READ = "what cannot be read"  # begins ``hollow`` of an entry that nobody can look into
 NO_CHECKPOINT_ENDINGS = tuple(
     ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
 )
@@ -64,11 +63,12 @@ class Entry(NamedTuple):
         dangling: whether a link leads nowhere.
         behind: the text of a link after that name (``/`` or ``/shard-0.pt``: a checkpoint may be a directory).
         known_by: the identity of a directory.
-        hollow: which weights inside a directory have 0 bytes or are a link to nowhere, or which folder is `NOT_READ`.
+        hollow: which weights inside a directory have 0 bytes or are a link to nowhere, or which folder nobody can read.
         torn: what is missing in a directory by the names in it (shards, ranks, weights), or vanished during the look.
         only_texts: whether a directory has only texts, pictures and the like in it.
         shared: its files that have several names.
         files: paths of weights, states and settings in a directory, as `of_kinds` has them: saves have the same.
+        unread: whether a folder in a directory cannot be read; ``hollow`` says which, and why.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Entry(NamedTuple):
     only_texts: bool = False
     shared: tuple[HardLinks, ...] = ()
     files: tuple[str, ...] = ()
+    unread: bool = False
 
 
 class Item(NamedTuple):

@@ -149,7 +149,7 @@ def broken_ones(case: Case, conflicts: Sequence[Problem]) -> Iterator[Problem]:
     in_conflict = {name for problem in conflicts for name in problem.names}
     for one in (*case.found.protected, *case.found.checkpoints):
         why = case.marked.get(one.entry.name)
-        if why and why.text.startswith(BROKEN) and one.entry.name not in in_conflict:
+        if why and why.id == BROKEN and one.entry.name not in in_conflict:
             hint = "if nothing writes it any more, bring back a whole one or remove it; it does not count"
             yield Problem("broken", one.names, why.text, hint)
 

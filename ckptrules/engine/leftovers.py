@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.actions import Action, Skipped
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
+from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.names.case import Case
 from ckptrules.engine.names.naming import first_pattern, fits, stems_of
@@ -86,7 +86,7 @@ def why_it_stays(entry: Entry, evidence: Evidence, held: Mapping[str, Reason]) -
         return f"but it names {mentions[0].name}"
     if entry.name in evidence.holding:
         return "but a directory of checkpoints is in it"
-    if entry.hollow.startswith(NOT_READ):
+    if entry.unread:
         return f"but it holds {entry.hollow}"
     return f"but {held[entry.name].text}" if entry.name in held else ""
 

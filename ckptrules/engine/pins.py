@@ -13,7 +13,6 @@ from ckptrules.engine.ruleset import Location, Reason
 
 GONE = "is not there"
 OTHER = "is another one now: its size or time differs"
-UNSEEN = "cannot be looked at: "
 
 
 class Pin(NamedTuple):

@@ -53,10 +53,11 @@ class RuleError(Exception):
 
 
 class Reason(NamedTuple):
-    """Why something is so, and the place of the rule that says it."""
+    """Why something is so, and the place of the rule that says it; an ``id`` where more than people must know."""
 
     text: str
     place: Location | None = None
+    id: str = ""
 
 
 def is_pattern(text: str) -> bool:

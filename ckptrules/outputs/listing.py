@@ -9,10 +9,10 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.entries import LEADS_NOWHERE, NOT_READ, Directory, Entry, Listing, OutsideLink
+from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
-from ckptrules.storage.looking import NO_FILE, hard_links, walk_folder
+from ckptrules.storage.looking import NO_FILE, hard_links, unread_text, walk_folder
 from ckptrules.storage.reading import open_below, open_inner
 
 GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)
@@ -135,9 +135,12 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     try:
         found = walk_folder(directory, name)
     except PermissionError as error:
-        return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
+        why = unread_text("", error)
+        return Entry(name, "directory", 0, status.st_mtime_ns, hollow=why, unread=True)
     size, mtime_ns = found.identity[1:]
-    entry = Entry(name, "directory", 0, status.st_mtime_ns, known_by=found.identity, hollow=found.hollow)
+    entry = Entry(
+        name, "directory", 0, status.st_mtime_ns, known_by=found.identity, hollow=found.hollow, unread=found.unread
+    )
     if not found.holds_something:
         return entry
     return entry._replace(

@@ -32,7 +32,7 @@ _BEST = re.compile(
     re.IGNORECASE,
 )
 _LETTER = re.compile(b"[A-Za-z]")
-NO_POINTER = " is no pointer, as it is no short text: left as it is"  # ends a note
+NO_POINTER = "no_pointer"  # id of a note
 ABOVE = "../"  # before the name of a tracker, once for each folder above the checkpoint directory
 
 
@@ -57,7 +57,8 @@ def read_pointers(
     for pointer, protects in pointers.items():
         content = _pointer_text(directory, pointer, is_link=pointer in links, protects=protects)
         if content is None:
-            notes += [Reason(pointer + NO_POINTER)] * (pointer not in links)  # and it protects nothing
+            text = f"{pointer} is no pointer, as it is no short text: left as it is"
+            notes += [Reason(text, id=NO_POINTER)] * (pointer not in links)  # and it protects nothing
         elif mentions := texts.mentioned(content, pointer, protects=protects):
             # The target of a link is not ours to change, and a text that grows too long would name nothing any more.
             can_follow = pointer not in links and is_text(content + b"\n#" + b"x" * (len(content) // 3))

@@ -11,7 +11,7 @@ from typing import Any
 from ckptrules.changes.moved import follower
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Directory, Entry, Listing, lies_in
-from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, is_it, name_in
+from ckptrules.engine.pins import GONE, OTHER, Found, Pin, by_place, find_pinned, is_it, name_in
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.listing import read_names, scan
 from ckptrules.rules.pins import change_pins, read_pins
@@ -81,7 +81,9 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
         try:
             yield find_pinned(pin, pin.directory, below, follow)
         except OSError as error:
-            yield Found(pin, pin.directory, pin.path.rpartition("/")[2], UNSEEN + reading.why_of(error))
+            yield Found(
+                pin, pin.directory, pin.path.rpartition("/")[2], f"cannot be looked at: {reading.why_of(error)}"
+            )
 
 
 def all_pinned(session: Session, options: Common) -> list[Found]:
@@ -172,7 +174,7 @@ def renew(rules_dir: str | None, outputs_dir: str) -> str:
     except (OSError, RuleError) as error:
         why = reading.why_of(error) if isinstance(error, OSError) else str(error)
     else:
-        why = next((f"{pinned.path} {pinned.fault}" for pinned in found if pinned.fault.startswith(UNSEEN)), "")
+        why = next((f"{pinned.path} {pinned.fault}" for pinned in found if pinned.fault not in ("", GONE, OTHER)), "")
     return f"{pins_file(rules_dir)} may have old names: {why}. What is pinned stays pinned." if why else ""
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from ckptrules.engine.entries import (
     LEADS_NOWHERE,
     NO_CHECKPOINT_ENDINGS,
-    NOT_READ,
     EntryKind,
     HardLinks,
     Identity,
@@ -150,6 +149,7 @@ class Inside(NamedTuple):
     only_texts: bool
     shared: tuple[HardLinks, ...]
     files: tuple[str, ...]
+    unread: bool
 
 
 def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Inside:
@@ -186,6 +186,7 @@ def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Insi
         only_texts=not hollow and all(path.endswith(NO_CHECKPOINT_ENDINGS) for path in walk.paths),
         shared=hard_links(walk.several),
         files=tuple(sorted(path for kind in of_kinds(saved).values() for path in kind)),
+        unread=bool(unread),
     )
 
 
@@ -246,8 +247,12 @@ def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
     paths = sorted(path.partition("/")[2] for path in folders)
     if not (errors and paths):
         return ""
-    where = f": {paths[0]}" if paths[0] else ""
-    return f"{NOT_READ}{where} ({os.strerror(errors[0].errno or 0)})"
+    return unread_text(paths[0], errors[0])
+
+
+def unread_text(path: str, error: OSError) -> str:
+    """Say that a folder in a checkpoint, or the checkpoint itself (``""``), cannot be read, and why."""
+    return f"what cannot be read{path and ': '}{path} ({os.strerror(error.errno or 0)})"
 
 
 def why_not_there(directory: int, link: str) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from ckptrules.engine.actions import Action, Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
-from ckptrules.engine.entries import NOT_READ, Entry, Listing, OutsideLink
+from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.facts import FileFacts, facts_in, joined
 from ckptrules.engine.names.naming import named, reader
 from ckptrules.engine.names.sorting import sort_entries
@@ -357,8 +357,8 @@ def gone(made: Plan) -> set[str]:
 def test_a_leftover_in_which_a_folder_cannot_be_read_has_no_age_and_stays() -> None:
     """What another user was saving there went to the trash by the age of the files that could be read."""
     rules = shared_rules({**RULES, "rules/mine.yaml": "leftovers: {match: 'tmp-*', after: 7d}"})
-    hollow = f"{NOT_READ} (Permission denied)"
-    listing = Listing("a", "a", (Entry("tmp-5", "directory", 10, 1, hollow=hollow),))
+    hollow = "what cannot be read (Permission denied)"
+    listing = Listing("a", "a", (Entry("tmp-5", "directory", 10, 1, hollow=hollow, unread=True),))
     made = make_plan(rules, listing, pick_policy(rules, None, "default"), evidence=Evidence(now_ns=10**18))
     said = [row.reason.text for row in made.skipped]
     assert (made.actions, said) == ((), [f"leftover, but it holds {hollow}"])

@@ -210,7 +210,7 @@ def test_what_nobody_can_look_into_is_told(
 
     monkeypatch.setattr(os, "open", deny)
     entry = next(iter(scan(os.fspath(tree), place).entries))
-    assert entry.hollow == hollow
+    assert (entry.hollow, entry.unread) == (hollow, hollow.startswith("what cannot be read"))
     rules = load_rules({"rules/mine.yaml": RULES})
     found = sort_entries(rules, Listing("exp", "exp", (entry,)))
     assert found.checkpoints == ()

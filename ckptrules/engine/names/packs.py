@@ -10,7 +10,7 @@ from typing import Any
 from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.ruleset import Complete, Pack, Reason, Rule, RuleSet
 
-PACKS_DIFFER = "the packs "  # begins the reason of an ambiguous name
+PACKS_DIFFER = "packs_differ"  # id of the reason of an ambiguous name
 JOINED = ("protected", "sidecars", "pointers", "facts", "unfinished", "leftovers", "formats")  # keys of rules and packs
 UNDECIDED = "undecided"  # the id of a rule that stands for the formats of several packs
 Claims = Sequence[tuple[Pack, Claim]]  # of the packs that know a name
@@ -103,7 +103,7 @@ def _strictness(claimed: Claim) -> tuple[bool, bool, bool, int]:
 def _undecided(what: str, claims: Claims) -> Reason:
     names = [pack.name for pack, _ in claims]
     lines = " or ".join(f"packs: [{name}]" for name in names)
-    return Reason(f"{PACKS_DIFFER}{' and '.join(names)} {what}; {lines} decides", claims[0][1].reason.place)
+    return Reason(f"the packs {' and '.join(names)} {what}; {lines} decides", claims[0][1].reason.place, PACKS_DIFFER)
 
 
 def with_packs(rules: RuleSet, picked: Sequence[Pack]) -> RuleSet:

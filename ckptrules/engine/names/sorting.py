@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, Named, Part
-from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, NOT_READ, Entry, Listing, in_part_folder
+from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS, Entry, Listing, in_part_folder
 from ckptrules.engine.names.companions import Sidecar, suffix_of
 from ckptrules.engine.names.naming import CHECKPOINTS, Reader, reader, stem_of
 from ckptrules.engine.names.packs import PACKS_DIFFER
@@ -291,7 +291,7 @@ def unsound(entry: Entry) -> Problem | None:
     """Return why an entry is no checkpoint although its name says so; None where nothing is wrong."""
     if entry.kind == "other":
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
-    if entry.hollow.startswith(NOT_READ):
+    if entry.unread:
         return Problem("not_read", (entry.name,), f"holds {entry.hollow}", "look at the owner and the mode: ls -la")
     if entry.hollow:
         hint = "a crash or a full disk leaves such files; remove the whole directory or move it away"
@@ -309,7 +309,7 @@ def ambiguous(entry: Entry, claim: Claim) -> Problem | None:
     if claim.kind != "ambiguous":
         return None
     hint = "let one file hold both rules, the narrower one first"
-    if claim.reason.text.startswith(PACKS_DIFFER):
+    if claim.reason.id == PACKS_DIFFER:
         hint = "list under 'packs' only the one that wrote it; 'doit packs' shows the evidence"
     return Problem("ambiguous", (entry.name,), claim.reason.text, hint)
 

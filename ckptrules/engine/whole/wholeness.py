@@ -16,8 +16,8 @@ from ckptrules.engine.whole.counted import families, why_too_few
 from ckptrules.engine.whole.cut_short import cut_short
 
 SHOWN = 3  # missing parts that a message names
-OTHERS_HAVE = "which others of its series have"  # the end of a reason that only other checkpoints give
-BROKEN = "is broken, "
+OTHERS_HAVE = "others_have"  # id of a reason that only other checkpoints give
+BROKEN = "broken"  # id of a reason that lies in the content
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
 """By the head of a checkpoint of parts: the format that judges it, the parts it has, and `families` of its series."""
 
@@ -138,7 +138,8 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     if rule.complete:
         return _why_not_complete(one, rule, rule.complete, texts, inside)
     if count is None and (lacks := sorted(needed - families(texts))):
-        return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
+        text = f"is not whole: it lacks {_listed(lacks)}, which others of its series have"
+        return Reason(text, rule.place, OTHERS_HAVE)
     return None
 
 
@@ -167,12 +168,12 @@ def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
     """Return what is wrong with the content of a checkpoint or of one part, and who found it; None where nothing is."""
     name = next((name for name in one.names if name in broken), None)
     where = f" ({name})" if one.parts else ""
-    return Reason(f"{BROKEN}{broken[name]}{where}") if name else None
+    return Reason(f"is broken, {broken[name]}{where}", id=BROKEN) if name else None
 
 
 def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:
     """Yield the ``complete`` lines that would decide, for formats where only other checkpoints show what is missing."""
-    torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
+    torn = {name for name, reason in marked.items() if reason.id == OTHERS_HAVE}
     needed_by: dict[str, tuple[Rule, set[str]]] = {}
     for name, (rule, _, needed) in parts_needed(found.every, rules).items():
         if name in torn:
@@ -187,7 +188,7 @@ def witnesses(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: 
 
     Without them, the torn one would count as whole.
     """
-    torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
+    torn = {name for name, reason in marked.items() if reason.id == OTHERS_HAVE}
     series = {one.entry.name: one.series for one in every}
     complete: dict[tuple[object, ...], list[str]] = defaultdict(list)
     reasons: dict[tuple[object, ...], Reason] = {}
