@@ -16,11 +16,21 @@ from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally
+from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
 from ckptrules.run.finding import SETTLE, find, load, shared_with, survey
 from ckptrules.run.hints import as_named
-from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothing_understood, uncovered
+from ckptrules.run.jobs import (
+    Job,
+    Packed,
+    Pairs,
+    by_default_rules,
+    is_up_to_date,
+    jobs_of,
+    nothing_understood,
+    uncovered,
+)
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun
@@ -186,13 +196,15 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
 def notes_after(
     session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any
 ) -> Iterator[str]:
-    """Yield notes on folders that no layout covers, and on folders that were not searched for links.
+    """Yield notes on folders that no layout covers, on rules that nobody here wrote, and on links that were not sought.
 
     `doit migrate` looks for the first only if it changed something or understood nothing: a run without work must not
     walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
         yield uncovered(session, base, job.options)
+    if isinstance(job.options, Migrating) and by_default_rules(job.rules) and (job.options.dry_run or total.changes):
+        yield f"No {RULES_DIR}/ is here, so the default rules decided.\n    hint: 'ckptrules init' writes rules to edit"
     yield from unsearched_notes(job.links, job.style)
 
 

@@ -123,10 +123,16 @@ def uncovered(session: Session, base: str, options: Common) -> str:
     return uncovered_text(folders, rules.layout, shown(os.path.abspath(outputs_dir)), naming_file(rules), more=more)
 
 
+def by_default_rules(rules: RuleSet) -> bool:
+    """Say whether these are the rules of the package, as there is no folder of rules."""
+    return any(file.startswith(f"{DEFAULT_RULES}/") for file in rules.files)
+
+
 def naming_file(rules: RuleSet) -> str:
     """Return the rule file in which formats are written; where there is none, the command that makes one."""
-    file = next((rule.place.file for rule in (*rules.targets, *rules.legacy, *rules.formats)), rules.files[0])
-    return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
+    if by_default_rules(rules):
+        return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)"
+    return next((rule.place.file for rule in (*rules.targets, *rules.legacy, *rules.formats)), rules.files[0])
 
 
 def nothing_understood(session: Session, options: Common) -> str:

@@ -156,6 +156,18 @@ def test_a_task_that_is_usual_needs_neither_outputs_nor_rules(project: Project, 
         assert out == "trained\n"
 
 
+def test_rules_that_nobody_here_wrote_are_named(project: Project) -> None:
+    """In a folder without rules, all below epoch 10 went, and not a word said by whose rules."""
+    project.make({f"exp/checkpoints/epoch_{epoch}_step_1.ckpt": 1 for epoch in (1, 11, 12)})
+    note = "No rules/ is here, so the default rules decided.\n    hint: 'ckptrules init' writes rules to edit\n"
+    assert note not in project.doit("plan", "delete_old=1")
+    shutil.rmtree(project.folder / "rules")
+    assert note in project.doit("plan", "delete_old=1")
+    assert note in project.doit("migrate", "delete_old=1")
+    assert project.doit("migrate", "delete_old=1") == "Nothing to do: 1 experiment is up to date.\n"
+    assert note not in project.doit("verify", check=1)
+
+
 @pytest.mark.parametrize("more", ["{'verbosity': 2}", "{**DOIT_CONFIG, 'default_tasks': ['train']}"])
 def test_settings_that_commands_need_are_not_changed_behind_them(project: Project, more: str) -> None:
     """A command would say nothing, whatever it finds, or another task would run in its place."""
