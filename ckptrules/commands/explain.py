@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.actions import DELETES, Action, Plan
 from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.entries import EntryKind, Listing, in_part_folder
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.comparing import first_middle_last, in_words
 from ckptrules.engine.names.drafting import draft
 from ckptrules.engine.names.metrics import mode_of
@@ -262,8 +263,7 @@ def _field_texts(fields: Mapping[str, str]) -> Iterator[str]:
 def _some_files(one: Explained) -> str:
     """Write the first files of a checkpoint, and how many it has."""
     names = [one.name, *one.parts]
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return f"{len(names)}: {', '.join(names[:FEW])}{more}"
+    return f"{len(names)}: {and_more(names, FEW)}"
 
 
 def _few_metrics(metrics: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from ckptrules.engine.entries import HardLinks
 
@@ -139,3 +139,8 @@ def noun_of(number: int, one: str, many: str = "") -> str:
 def count_of(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
     return f"{number} {noun_of(number, one, many)}"
+
+
+def and_more(names: Sequence[str], most: int = 1) -> str:
+    """Return the first ``most`` of several names, and how many there are beside: ``a, b and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -12,6 +12,7 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import sweep
 from ckptrules.engine.living import live_run
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.case import Case, Cleared
 from ckptrules.engine.names.companions import by_name_only, line_for, new_names, take_along, too_long
 from ckptrules.engine.names.naming import reader
@@ -255,8 +256,7 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
         if is_undecided(checkpoint.rule):
             alike.setdefault(checkpoint.named_by, []).append(checkpoint.entry.name)
     for reason, names in alike.items():
-        more = f" and {len(names) - 1} more" if names[1:] else ""
-        yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
+        yield Reason(f"of {and_more(names)} only the order counts: {reason.text}", reason.place)
 
 
 def forgotten_notes(stays: Sequence[Checkpoint], rules: RuleSet) -> Iterator[Reason]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.names.packs import with_packs
 from ckptrules.engine.ruleset import Pack, Reason, RuleSet, is_pattern, needed_inside
@@ -81,8 +82,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     for pack in packs:
         found = [mark for mark in pack.marks if tree.has(directory, mark)]
         if found and any(tree.kind(pack, name, folder=folder) in KNOWN for name, folder in names.items()):
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            marked.append(pack._replace(evidence=", ".join(found[:SHOWN]) + more))
+            marked.append(pack._replace(evidence=and_more(found, SHOWN)))
     if marked:
         return marked
     by_name = [

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.naming import reader
 from ckptrules.engine.names.sorting import name_of
 from ckptrules.engine.names.words import KEYS
@@ -169,9 +170,8 @@ def _says_more(file: str) -> bool:
 
 def _stays_note(file: str, named: Sequence[str]) -> Reason:
     """Return the note that the checkpoints in a tracker stay as they are, and the line that would change this."""
-    more = f" and {len(named) - 1} more" * (len(named) > 1)
     stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
-    return Reason(f"{file} names {named[0]}{more}, {stays}: {line_for(file)}")
+    return Reason(f"{file} names {and_more(named)}, {stays}: {line_for(file)}")
 
 
 def line_for(tracker: str) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_folder
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.comparing import COUNTS, Compared, Inside, compare, first_middle_last
 from ckptrules.engine.names.lookalikes import looks_like
 from ckptrules.engine.names.naming import CHECKPOINTS, SlowRuleError, named, own_claim
@@ -265,9 +266,8 @@ def _strangers(
         units.update(os.path.join(path, name) for name in unknown)
         if unknown:
             size = sum(_size(tree.outputs_dir, path, name) for name in unknown)
-            more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
             who = "rule here" if PROTOCOL in seen.get(path, ()) else "pack"
-            text = f"no {who} knows {unknown[0]}{more}"
+            text = f"no {who} knows {and_more(unknown)}"
             yield Seen(path, (), False, text, len(unknown), size)  # noqa: FBT003 - a value
 
 

@@ -6,7 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from ckptrules.engine.measures import count_of, human_size
+from ckptrules.engine.measures import and_more, count_of, human_size
 from ckptrules.engine.names.comparing import Compared
 from ckptrules.engine.names.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.engine.ruleset import RuleSet
@@ -77,8 +77,7 @@ def _kinds(found: Scouted, prefix: str) -> list[tuple[str, list[Seen]]]:
     rows = []
     for alike in kinds.values():
         first = alike[0]
-        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        rows.append((patterns[first] if first.sure else f"{first.directory or os.curdir}{more}", alike))
+        rows.append((patterns[first] if first.sure else and_more([one.directory or os.curdir for one in alike]), alike))
     return rows
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
 from ckptrules.engine.entries import Listing, in_part_folder
+from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.naming import Reader, reader, stems_of
 from ckptrules.engine.names.sorting import Sorted
 from ckptrules.engine.ruleset import Complete, Reason, Rule, RuleSet
@@ -212,6 +213,4 @@ def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
 
 
 def _listed(texts: Iterable[str]) -> str:
-    shown = [in_yaml(text) for text in texts]
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    return ", ".join(shown[:SHOWN]) + more
+    return and_more([in_yaml(text) for text in texts], SHOWN)
