@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +14,16 @@ from ckptrules.changes.undoing import moved_path
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
-from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, OutsideLink, Spot, folders_above, lies_in
+from ckptrules.engine.entries import (
+    LEADS_NOWHERE,
+    Directory,
+    Entry,
+    OutsideLink,
+    Spot,
+    folders_above,
+    is_part_folder,
+    lies_in,
+)
 from ckptrules.engine.names.companions import Sidecar
 from ckptrules.engine.names.naming import reader, stem_of
 from ckptrules.engine.pointers import Texts, by_name, cannot_follow
@@ -103,7 +111,7 @@ class Followers:
         """Return the checkpoint directory of what lies in a directory, which may be a part folder of it."""
         above, _, folder = directory.rpartition("/")
         rules = (self._rules, *(pack.rules for pack in self._rules.packs))
-        if not any(fnmatchcase(folder, pattern) for one in rules for pattern in one.part_folders):
+        if not any(is_part_folder(folder, one.part_folders) for one in rules):
             return directory
         around = self._around(above)
         return above if around and folder in around.looks.listing.part_folders else directory

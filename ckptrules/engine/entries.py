@@ -3,7 +3,8 @@
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
@@ -163,6 +164,11 @@ def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into its part folder, which may be empty, and the name in there."""
     folder, _, base = name.rpartition("/")
     return folder, base
+
+
+def is_part_folder(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether a folder of this name is a part folder by one of these shell patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def folders_above(path: str) -> list[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.entries import Directory, Entry, Spot
+from ckptrules.engine.entries import Directory, Entry, Spot, is_part_folder
 from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Location, Reason
 
@@ -70,7 +69,7 @@ def name_in(pin: Pin, found: Directory) -> str:
     name = pin.path.removeprefix(start)
     folder, _, _ = name.rpartition("/")
     lies_here = pin.path.startswith(start) and "/" not in folder
-    return name if lies_here and (not folder or any(fnmatchcase(folder, one) for one in found.part_folders)) else ""
+    return name if lies_here and (not folder or is_part_folder(folder, found.part_folders)) else ""
 
 
 def find_pinned(

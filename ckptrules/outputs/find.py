@@ -8,10 +8,10 @@ import re
 import stat
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase, translate
+from fnmatch import translate
 from itertools import islice
 
-from ckptrules.engine.entries import Directory, Stamp, folders_above
+from ckptrules.engine.entries import Directory, Stamp, folders_above, is_part_folder
 from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
@@ -48,7 +48,7 @@ def survey(
             if path not in stamps:
                 stamps[path], pattern_of[path] = stamp, pattern
     inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else {}
-    apart = [path for path in pattern_of if _is_part_folder(path, pattern_of, part_folders)]
+    apart = [path for path in pattern_of if _lies_inside(path, pattern_of, part_folders)]
     for path in {*apart, *inner}:
         del stamps[path]
     taken: set[str] = set()
@@ -85,10 +85,10 @@ def find_holders(
     return [found[one] for one in sorted(way, key=len, reverse=True) if one in found]
 
 
-def _is_part_folder(path: str, directories: Collection[str], part_folders: Iterable[str]) -> bool:
+def _lies_inside(path: str, directories: Collection[str], part_folders: Iterable[str]) -> bool:
     """Return whether a directory is a part folder of another one: alone, it would be pruned without the other parts."""
     outer, _, name = path.rpartition("/")
-    return outer in directories and any(fnmatchcase(name, pattern) for pattern in part_folders)
+    return outer in directories and is_part_folder(name, part_folders)
 
 
 def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:

@@ -7,9 +7,8 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from fnmatch import fnmatchcase
 
-from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, Listing, OutsideLink
+from ckptrules.engine.entries import LEADS_NOWHERE, Directory, Entry, Listing, OutsideLink, is_part_folder
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
 from ckptrules.storage.looking import NO_FILE, hard_links, unread_text, walk_folder
@@ -40,9 +39,7 @@ def read_directory(directory: int, found: Directory) -> Listing:
     entries = tuple(read_names(directory, os.listdir(directory)))
     if not found.part_folders:
         return Listing(found.experiment, found.directory, entries)
-    folders = {
-        e.name for e in entries if e.kind == "directory" and any(fnmatchcase(e.name, p) for p in found.part_folders)
-    }
+    folders = {e.name for e in entries if e.kind == "directory" and is_part_folder(e.name, found.part_folders)}
     inside = [entry for folder in sorted(folders) for entry in _read_part_folder(directory, folder)]
     others = [_into(entry, folders) for entry in entries if entry.name not in folders]
     return Listing(found.experiment, found.directory, (*others, *inside), tuple(sorted(folders)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind
-from ckptrules.engine.entries import Directory, in_part_folder
+from ckptrules.engine.entries import Directory, in_part_folder, is_part_folder
 from ckptrules.engine.measures import and_more
 from ckptrules.engine.names.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.names.packs import with_packs
@@ -154,7 +154,7 @@ def claim_by(rules: RuleSet, name: str, *, folder: bool) -> Claim:
 
 def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
     """Return whether a folder of this name is a part folder by any of the packs."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
+    return any(is_part_folder(name, pack.rules.part_folders) for pack in packs)
 
 
 def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:

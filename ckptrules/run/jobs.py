@@ -8,11 +8,10 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import __version__
-from ckptrules.engine.entries import Directory
+from ckptrules.engine.entries import Directory, is_part_folder
 from ckptrules.engine.names.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.policy.judging import Judged
@@ -115,8 +114,7 @@ def uncovered(session: Session, base: str, options: Common) -> str:
     def is_judged(path: str) -> bool:
         outer, name = os.path.split(path)
         own = rules_of(session, options, outer)
-        in_parts = any(fnmatchcase(name, pattern) for pattern in rules.part_folders)
-        return in_parts or is_holder(path) or is_ignored(name, own)
+        return is_part_folder(name, rules.part_folders) or is_holder(path) or is_ignored(name, own)
 
     alike, more = outputs_find.lookalikes(outputs_dir, covered, looks_like, is_judged)
     folders = [PassedOver(shown(path), count, shown(example), path in passed_over) for path, count, example in alike]
