@@ -47,13 +47,8 @@ class InnerFile(NamedTuple):
 
 def files_in(directory: int, name: str) -> tuple[InnerFile, ...]:
     """List the files of a checkpoint directory, sorted. Links are not followed and not listed."""
-    return tuple(
-        sorted(
-            InnerFile(path, status.st_ino, status.st_size, status.st_mtime_ns)
-            for path, status, _ in _walk(directory, name)
-            if stat.S_ISREG(status.st_mode)
-        )
-    )
+    found = _walk(directory, name)
+    return tuple(sorted(_file(path, status) for path, status, _ in found if stat.S_ISREG(status.st_mode)))
 
 
 def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]]:
@@ -61,6 +56,10 @@ def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]
     for folder, folders, files, inner in os.fwalk(name, dir_fd=directory, onerror=_raise):
         for one in (*folders, *files):
             yield os.path.join(folder, one)[len(name) + 1 :], os.lstat(one, dir_fd=inner), inner
+
+
+def _file(path: str, status: os.stat_result) -> InnerFile:
+    return InnerFile(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def check_folder(
@@ -149,9 +148,11 @@ def _first_model(folder: Folder) -> dict[str, FileContent]:
 
 def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[InnerFile, ...]]:
     """List the files and the links in a checkpoint directory, sorted."""
-    files, links = files_in(directory, name), list[str]()
+    files, links = list[InnerFile](), list[str]()
     for path, status, inner in _walk(directory, name):
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISREG(status.st_mode):
+            files.append(_file(path, status))
+        elif stat.S_ISLNK(status.st_mode):
             try:
                 os.stat(os.path.basename(path), dir_fd=inner)
             except OSError as error:
@@ -159,12 +160,13 @@ def _look(directory: int, name: str, progress: Progress) -> tuple[Folder, tuple[
                     raise
                 raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere") from None
             links.append(path)
+    files.sort()
     for file in files:
         if file.size == 0 and file.path.endswith(NEVER_EMPTY):
             raise UnsoundError("incomplete", f"has an empty part: '{file.path}'")
     layouts.check_numbered({*(file.path for file in files), *links})
     sizes = {file.path: file.size for file in files}
-    return Folder(directory, name, sizes, tuple(sorted(links)), progress), files
+    return Folder(directory, name, sizes, tuple(sorted(links)), progress), tuple(files)
 
 
 def _kind_of(folder: Folder, inside: Mapping[str, FileContent], *, quick: bool) -> str:
