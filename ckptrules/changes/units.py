@@ -166,8 +166,8 @@ def to_be_freed(plan: Plan) -> list[int]:
 
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:
-    """Return the names that a directory should have after a plan."""
-    moving = [action for action in plan.actions if action.kind in {"rename", "restore", "unsweep", *DELETES}]
+    """Return the names that a directory should have after a plan that renames and deletes."""
+    moving = [action for action in plan.actions if action.kind in {"rename", *DELETES}]
     gone = {name for action in moving for name in action.names}
     links = {name for a in moving if a.leaves_link for name in a.names[: a.parts + 1]}
     come = {to for action in moving for to in (action.to, *(to for _, to in action.with_it))}
