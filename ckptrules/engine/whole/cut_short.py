@@ -15,7 +15,8 @@ from ckptrules.engine.whole.counted import of_kinds
 from ckptrules.engine.whole.together import SAVES, Order, Run, Saves, joined
 
 LAST = 3  # saves that are compared
-NEAR = 2  # saves before, and after, with which an earlier one is compared
+NEAR = 2  # saves before, and after, with which an earlier one is compared,
+LOOKED = 4  # of so many
 ROLES = frozenset(
     "model net nets weights params state optimizer optim optims opt ema gda scheduler sched scaler g d e f netg netd "
     "nete gen dis disc generator discriminator enc dec encoder decoder actor critic policy value q qf vf target "
@@ -44,8 +45,9 @@ def cut_short(
     purpose is recognised as soon as it saves again. But nobody knows whether it is on purpose: the last save that has
     all its files and more stays in any case.
 
-    An earlier save is cut short if it lacks what the two whole saves before it, and the two after it, all have. Those
-    before it stay.
+    So is then the one before it, if that lacks a file in the same way. An earlier save is cut short if it lacks what
+    the two whole saves before it, and the two after it, all have. Whatever shows this stays, and the last saves that
+    show which runs are saved together: a second run must delete nothing more.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), have different
     endings, or lie in a folder. ``unwhole`` are the names of checkpoints that are not whole for another reason. They
@@ -62,12 +64,16 @@ def cut_short(
         trainings[_training(run), unit].setdefault(order, []).append(one)
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
-    for saves in joined(trainings):
+    for saves, as_one in joined(trainings):
         files = {order: _files(saves[order]) for order in sorted(saves)}
-        newest, before = _of_newest(saves, files, unwhole)
+        newest, shows = _of_newest(saves, files, unwhole)
+        for _ in range(LAST if newest else 0):  # what is then the newest may be cut short, too
+            more, before = _of_newest(saves, files, {*unwhole, *newest})
+            newest, shows = newest | more, before | shows
         others, around = _of_others(saves, files, {*unwhole, *newest} if newest else unwhole)
         short |= newest | others
-        showing |= before | around
+        shows |= around
+        showing |= (_names(saves, as_one, "it shows which files are saved together") if shows else {}) | shows
     return short, showing
 
 
@@ -104,9 +110,9 @@ def _of_newest(
         lost = dict.fromkeys(own.keys() - has.keys(), like_own[: LAST - 1])
     else:
         lost = _lost(has.keys(), files, all_whole)
+    runs = {_training(one.series[0]) for save in saves.values() for one in save}
+    count = SAVES if len(runs) > 1 else 1  # one alone would not show that these runs are saved together
     if not lost:
-        runs = {_training(one.series[0]) for save in saves.values() for one in save}
-        count = SAVES if len(runs) > 1 else 1  # one alone would not show that these runs are saved together
         more = [order for order in all_whole if files[order].keys() > has.keys()][:count]
         only = min((path for order in more for role, path in files[order].items() if role not in has), default="")
         return {}, _names(saves, more, f"nothing like {only} was saved since")
@@ -116,7 +122,7 @@ def _of_newest(
     why = f"{path}, saved with it, is not" if by_itself else like
     short = {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in whole[newest]}
     needed = lost.keys() | (has.keys() & {role for roles in files.values() for role in roles})
-    full = [order for order in all_whole if files[order].keys() >= needed][:1]
+    full = [order for order in all_whole if files[order].keys() >= needed][:count]
     return short, _names(saves, {*full, *chain(*lost.values())}, f"it shows what {min(short)} lacks")
 
 
@@ -131,17 +137,28 @@ def _of_others(
     for order, here in whole.items():
         if is_whole := after[-1:] == [order]:
             after.pop()
-        around = [files[one] for one in (*before[-NEAR:], *after[-NEAR:])] if before and after else [Files()]
-        common = {role for role in around[0] if all(role in one for one in around)}
-        lost = common.difference(files[order] if is_whole else _files(here))
+        has = files[order] if is_whole else _files(here)
+        near = _near(before, files, has.keys()), _near(after, files, has.keys())
+        around = [*chain(*near)] if all(near) else []
+        common = {role for role in files[around[0]] if all(role in files[one] for one in around)} if around else set()
+        lost = common.difference(has)
         if lost and lost != common:
-            path = min(files[before[-1]][role] for role in lost)
+            path = min(files[around[0]][role] for role in lost)
             why = f"nothing like {path} was saved with it, as in the saves before and after it"
             short |= {one.entry.name: Reason(f"is not whole: {why}", one.named_by.place) for one in here}
-            showing |= _names(saves, before[-NEAR:], f"it shows what {here[0].entry.name} lacks")
+            showing |= _names(saves, around, f"it shows what {here[0].entry.name} lacks")
         elif is_whole:
             before.append(order)
     return short, showing
+
+
+def _near(orders: Sequence[Order], files: Mapping[Order, Files], has: KeysView[Role]) -> list[Order]:
+    """Return the last saves, the nearest first, that show what one with these roles lacks, or that it may lack it.
+
+    One that has nothing in common with it, or less than it, shows neither: it may be cut short itself.
+    """
+    nearest = ((order, files[order].keys()) for order in reversed(orders[-LOOKED:]))
+    return [*islice((order for order, roles in nearest if roles >= has or (roles & has and roles - has)), NEAR)]
 
 
 def _lost(has: KeysView[Role], files: dict[Order, Files], all_whole: Collection[Order]) -> dict[Role, list[Order]]:

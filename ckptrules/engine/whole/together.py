@@ -18,24 +18,26 @@ APART = 10  # times as long as a save takes, at least, is the time to the next o
 NOW_AND_THEN = frozenset("best last latest final".split())  # what is saved beside others, but not each time
 
 
-def joined(runs: Mapping[Run, Saves]) -> list[dict[Order, list[Checkpoint]]]:
+def joined(runs: Mapping[Run, Saves]) -> list[tuple[dict[Order, list[Checkpoint]], set[Order]]]:
     """Return the saves of each training: of one run, or of all runs whose files are written together.
 
-    The files of two runs are written together if those with equal numbers were written one after the other, in a
-    small part of the time between two saves. Runs that train side by side keep no such time. In a copy in which all
-    times are equal, nothing shows it.
+    With each come the orders of the saves that show it. The files of two runs are written together if those with
+    equal numbers were written one after the other, in a small part of the time between two saves. Runs that train side
+    by side keep no such time. In a copy in which all times are equal, nothing shows it.
     """
     recent = {run: {order: saves[order] for order in nlargest(RECENT, saves)} for run, saves in runs.items()}
     into = {run: run for run in runs}
+    showing: dict[Run, set[Order]] = defaultdict(set)
     for one, other in _neighbours(recent):
         old, new = into[other], into[one]
-        if old != new and _are_together(recent[one], recent[other]):
+        if old != new and (together := _together(recent[one], recent[other])):
             into |= {run: new for run, to in into.items() if to == old}
+            showing[new] |= showing[old].union(together)
     trainings: dict[Run, dict[Order, list[Checkpoint]]] = {run: {} for run in into.values()}
     for run, saves in runs.items():
         for order, files in saves.items():
             trainings[into[run]].setdefault(order, []).extend(files)
-    return [*trainings.values()]
+    return [(saves, showing[run]) for run, saves in trainings.items()]
 
 
 def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
@@ -52,20 +54,20 @@ def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
     return [pair for pair, count in both_ways.items() if count >= SAVES]
 
 
-def _are_together(one: Saves, other: Saves) -> bool:
-    """Return whether enough of the last saves that two runs share took a small part of the time around them."""
+def _together(one: Saves, other: Saves) -> list[Order]:
+    """Return the last saves that two runs share if enough of them took a small part of the time around them."""
     spans = {order: _span([*one.get(order, ()), *other.get(order, ())]) for order in {*one, *other}}
     common = sorted(one.keys() & other.keys())[-SAVES - 1 :]  # the last one may have taken long, as on a full disk
     gaps = defaultdict[tuple[int, int], list[int]](list)
     for earlier, later in pairwise(sorted(spans.values())):
         gaps[earlier].append(later[0] - earlier[1])
         gaps[later].append(later[0] - earlier[1])
-    quick = [
-        (start, end)
-        for start, end in map(spans.__getitem__, common)
-        if APART * (end - start) < min(gaps[start, end], default=0)
-    ]
-    return len(quick) >= SAVES
+    quick = [order for order in common if _took(spans[order]) * APART < min(gaps[spans[order]], default=0)]
+    return quick[-SAVES:] if len(quick) >= SAVES else []
+
+
+def _took(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
 
 
 def _span(files: Iterable[Checkpoint]) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ckptrules.engine.checkpoints import Evidence
@@ -29,7 +31,7 @@ def test_an_earlier_pair_shows_what_the_newest_lacks_though_one_of_it_is_no_good
     )
     assert not made.going
     assert "netG_epoch_3.pth" in made.unwhole
-    assert "netG_epoch_2.pth" not in made.unwhole
+    assert ("netG_epoch_2.pth" in made.unwhole) == (name == "netD")  # no netD is whole, so what is beside it is not all
 
 
 @pytest.mark.parametrize("first", [0, -1])
@@ -344,7 +346,12 @@ def test_a_number_of_parts_that_no_name_has_is_not_asked_of_a_folder() -> None:
         ("GD G GD G", "", "G1 G2"),  # each second save has less
         ("GD GD G GD G GD", "", "G1 D1 G2 D2 G3 G4"),
         ("GD GD G G", "", "G1"),  # it saves less since the third: the last with both stays
-        ("GD GD G GD GD GD", "3", "G4 D4"),
+        ("GD GD G GD GD GD GD", "3", ""),  # what shows it stays, before it and after it
+        ("GD GD G GD GD GD GD GD", "3", "G6 D6"),
+        ("GD GD G GD D GD GD", "35", ""),  # what is torn shows of no other that it may lack something
+        ("GDE GDE GD GDE GE GDE GDE", "35", ""),
+        ("GDE GDE DE D", "34", ""),  # both of the newest two
+        ("GD GD GD G D", "", "G1 D1 G2 D2"),  # it may save them in turn: the last with both stays
         ("GD GD G GD GD D GD GD", "36", ""),
         ("GD GD G GD GD D", "36", ""),
         ("G G GD GD", "", "G1 G2"),  # it saves more since the third
@@ -365,3 +372,29 @@ def test_a_save_that_lacks_what_all_around_it_have_does_not_count(saves: str, to
         made = make_plan(RULES, listing, policy)
         assert made.going == gone & left.keys()
         assert {name[-5] for name in made.unwhole if sizes[name]} == {*torn}
+
+
+FORMS = ("net{part}_epoch_{n}.pth", "{part}_step_{n}00.pt", "epoch_{n}_{part}.ckpt", "{part}_{n}.pth")
+KINDS = ("model optim", "netG netD", "G D E opt", "vqvae prior", "actor critic1 critic2", "encoder decoder aux")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_run_deletes_nothing_more(seed: int) -> None:
+    """What showed that a save is torn, or which runs are saved together, went in the first run: the next one erred."""
+    draw = random.Random(seed)
+    runs = 0
+    for _ in range(150):
+        form, parts, share = draw.choice(FORMS), draw.choice(KINDS).split(), draw.choice([0.05, 0.2, 0.4])
+        entries = [
+            Entry(form.format(part=part, n=n), "file", int(draw.random() > 0.05), (n * 10_000 + k) * 10**9)
+            for n in range(1, draw.randint(3, 8))
+            for k, part in enumerate(parts)
+            if draw.random() > share
+        ]
+        policy = with_line(RULES.policies["default"], "keep_last", draw.choice([1, 2]), "min_epoch")
+        first = make_plan(RULES, Listing("x", "x", tuple(entries)), policy)
+        left = tuple(entry for entry in entries if entry.name not in first.going)
+        again = make_plan(RULES, Listing("x", "x", left), policy)
+        assert not again.going, (entries, first.going)
+        runs += bool(first.going)
+    assert runs > 10
