@@ -10,6 +10,7 @@ import sys
 from pathlib import PurePath
 
 from ckptrules.engine.spelling import nearest
+from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
 from ckptrules.run.command_line import program, refusal, say
 from ckptrules.run.declared import TASKS, declared
@@ -170,12 +171,14 @@ def refuse_missing_outputs(outputs_dir: str) -> None:
 
 
 def refuse_backup(options: Common) -> None:
-    """Refuse to change a backup: it would no longer hold what it was made of."""
+    """Refuse to change a backup, as it would no longer hold what it was made of, or our own state."""
     from ckptrules.outputs.find import is_backup  # not above: `doit list` does without
 
     place = PurePath(os.path.realpath(options.outputs_dir))
+    fact = "is in the state of ckptrules" if STATE in place.parts else ""
     if backup := next((one for one in (place, *place.parents) if is_backup(str(one.parent), one.name)), None):
         fact = "is a backup" if backup == place else f"lies in a backup, '{backup}'"
+    if fact:
         hint = "name the folder of the experiments with outputs_dir=PATH"
         raise OptionError(f"{fact}: nothing in it is changed", hint, f"outputs_dir '{options.outputs_dir}'")
 

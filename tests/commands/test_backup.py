@@ -181,6 +181,13 @@ def test_nothing_in_a_backup_is_renamed_or_deleted(tree: Project) -> None:
     assert snapshot(made) == before
 
 
+def test_nothing_is_brought_into_our_state(tree: Project) -> None:
+    (tree.outputs / STATE / "trash").mkdir(parents=True)
+    for words in (("migrate", "delete_old=1"), ("purge",), ("backup",)):
+        refused = tree.doit(*words, f"outputs_dir=outputs/{STATE}/trash", check=3)
+        assert f"outputs_dir 'outputs/{STATE}/trash': is in the state of ckptrules: nothing in it is changed" in refused
+
+
 def test_no_command_with_copies_writes_into_a_backup(tree: Project) -> None:
     """A restore replaced its files, a backup left a lock in it: it was damaged, and could not be dropped."""
     made = back_up(tree)
