@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
 
+from ckptrules.changes.doing import begins
 from ckptrules.changes.history import TakeBack
 from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.kinds.move import REPLACE, RESTORE
 from ckptrules.changes.undoing import moved_path
 from ckptrules.changes.units import follower_step, head_of, identity_of
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
@@ -29,6 +31,7 @@ from ckptrules.engine.names.naming import reader, stem_of
 from ckptrules.engine.pointers import Texts, by_name, cannot_follow
 from ckptrules.engine.rows import relink_actions, repoint_actions
 from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.state_folder import TRASH
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import Looks
 from ckptrules.outputs.links import Links
@@ -71,13 +74,14 @@ class Holder(NamedTuple):
 class Followers:
     """Adds to the units of an undo what follows their renames, and holds what may not go.
 
-    Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo. ``notes`` are on files that
-    may name something and are too long to follow.
+    Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo, ``leaving`` are the links
+    that it takes away anywhere (`links_that_leave`). ``notes`` are on files that may name something and are too long to
+    follow.
     """
 
-    def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str) -> None:
+    def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str, leaving: frozenset[str]) -> None:
         self._outputs_dir, self._links, self._run = outputs_dir, links, run
-        self._rules, self._tree = rules, Tree(outputs_dir)
+        self._rules, self._tree, self._leaving = rules, Tree(outputs_dir), leaving
         self.notes: list[Reason] = []
         self._moved: dict[str, str] = {}  # by the units before: paths of folders today, and those after
         self._home = cache(self._find_home)
@@ -99,7 +103,11 @@ class Followers:
             self._moved |= {step.here.path: step.there.path for step in moves if step.identity.kind == "directory"}
             rows.append(row)
         deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
-        while held := self._held(deletes, back.directory):  # what leads there may go as well, unless it is held
+        heads = [head_of(unit) for unit in back.units if unit.kind == REPLACE.name]
+        replaced = {head.here.path for head in heads if begins(folders, head)}
+        while held := self._held(
+            deletes, replaced, back.directory
+        ):  # what leads there may go as well, unless it is held
             for number, problem in held.items():
                 rows[number] = problem
                 del deletes[number]
@@ -197,18 +205,32 @@ class Followers:
 
     # --- deletions ----------------------------------------------------------------------------------------------------
 
-    def _held(self, units: Mapping[int, Unit], directory: str) -> dict[int, Problem]:
-        """Return a problem for each unit that would delete what something leads to that stays."""
+    def _held(self, units: Mapping[int, Unit], replaced: Collection[str], directory: str) -> dict[int, Problem]:
+        """Return a problem for each unit that would delete what something leads to that stays.
+
+        What was ``replaced`` gets its former content, which led elsewhere.
+        """
         steps = [step for unit in units.values() for step in _moves(unit)]
-        going = {step.here.path for step in steps}
+        going = {step.here.path for step in steps}.union(replaced)
         wholes = {step.here.path for step in steps if step.identity.size}  # not folders that must be empty by then
         found = {}
         for number, unit in units.items():
             holders = (holder for step in _moves(unit) for holder in self._holders_of(step, directory))
-            staying = (one for one in holders if one.path not in going and wholes.isdisjoint(folders_above(one.path)))
+            staying = (
+                one
+                for one in holders
+                if not (one.path in going or self._leaves(one.path, directory))
+                and wholes.isdisjoint(folders_above(one.path))
+            )
             if holder := next(staying, None):
                 found[number] = _stays(unit, holder._replace(path=_below(directory, holder.path)))
         return found
+
+    def _leaves(self, path: str, directory: str) -> bool:
+        """Say whether this undo takes away a link in another directory, to which nothing leads in turn."""
+        folder, _, name = path.rpartition("/")
+        is_elsewhere = path in self._leaving and not lies_in(folder, directory)
+        return is_elsewhere and not self._holders(self._home(folder)).get(name)
 
     def _holders_of(self, step: Step, directory: str) -> Iterator[Holder]:
         """Yield what leads to a name, or into the folder of that name."""
@@ -231,6 +253,20 @@ class Followers:
             for mention in (mention for mention in mentions if mention.protects):
                 holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
         return holders
+
+
+def links_that_leave(backs: Iterable[TakeBack]) -> frozenset[str]:
+    """Return the paths of the links that an undo of these units takes away or replaces."""
+    steps = (
+        step
+        for back in backs
+        for unit in back.units
+        if unit.kind in (RESTORE.name, REPLACE.name)
+        for step in unit.steps
+    )
+    return frozenset(
+        step.there.path for step in steps if step.identity.kind == "link" and not lies_in(step.to_directory, TRASH)
+    )
 
 
 def _moves(unit: Unit) -> list[Step]:

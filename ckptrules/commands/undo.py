@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import stopping
 from ckptrules.changes.doing import is_done
-from ckptrules.changes.following import NO_RULES, Followers
+from ckptrules.changes.following import NO_RULES, Followers, links_that_leave
 from ckptrules.changes.history import (
     Run,
     TakeBack,
@@ -77,7 +77,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     rest = len(run.standing) - sum(len(back.undoes) for back in backs) if run else 0
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     waits = list(what_waits(options.outputs_dir)) if options.run is None and not backs else []
-    job = undo_job(session, options, header)
+    job = undo_job(session, options, header)._replace(leaving=links_that_leave(backs))
     session.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -249,7 +249,10 @@ def came_to(
 
 
 class UndoJob(NamedTuple):
-    """The input that all tasks of one undo share; ``run`` is the id of the undo, not of the run that it takes back."""
+    """The input that all tasks of one undo share; ``run`` is the id of the undo, not of the run that it takes back.
+
+    ``leaving`` is as `links_that_leave`.
+    """
 
     options: Options
     own_state: str
@@ -260,6 +263,7 @@ class UndoJob(NamedTuple):
     pinned: Sequence[Found]
     rules: RuleSet
     links: Links
+    leaving: frozenset[str] = frozenset()
 
 
 def work_on(job: UndoJob, back: TakeBack) -> Done:
@@ -307,7 +311,7 @@ def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, l
 
 def with_followers(job: UndoJob, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem], Sequence[Reason]]:
     """Add what leads to the names by now; a directory in which nobody can see that is left as it is."""
-    followers = Followers(job.options.outputs_dir, job.rules, job.links, job.run)
+    followers = Followers(job.options.outputs_dir, job.rules, job.links, job.run, job.leaving)
     try:
         return *followers.add(folders, back), followers.notes
     except FAULTS as fault:

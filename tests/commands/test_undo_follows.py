@@ -240,6 +240,32 @@ def test_what_a_restore_brought_goes_again_with_what_leads_to_it(project: Projec
     assert project.names("one") == sorted(["epoch=1-step=1.ckpt", "mine.ckpt"])
 
 
+def test_what_a_restore_replaced_holds_nothing_as_it_goes_back(project: Project) -> None:
+    """The old last.ckpt and latest came back and held what came back with them, as did a link in another folder."""
+    links = {
+        f"{HERE}/last.ckpt": f"-> {OLD}",
+        "keep/x": f"-> ../{HERE}/{OLD}",
+        "keep/y": f"-> ../{HERE}/epoch=1-step=1.ckpt",
+        "far/z": "-> ../keep/y",
+    }
+    project.make({**TREE, **links})
+    (project.outputs / HERE / "latest").write_text(OLD)
+    (project.folder / "saved").mkdir()
+    backup = re.search(r"saved/outputs_backup_\d+_\d+", project.doit("backup", "to=saved"))
+    assert backup
+    project.doit("migrate")
+    for link in ("x", "y"):
+        (project.outputs / "keep" / link).unlink()
+    before = project.names("one")
+    project.doit("restore", f"backup={backup[0]}", "force=1")
+    out = project.doit("undo", check=1)  # far/z was there before, and goes through keep/y
+    assert "epoch=1-step=1.ckpt stays as it is: keep/y points to it" in out
+    assert "epoch=2-step=2.ckpt stays" not in out
+    assert project.names("one") == sorted([*before, "epoch=1-step=1.ckpt"])
+    assert os.readlink(project.outputs / HERE / "last.ckpt") == NEW
+    assert (project.outputs / HERE / "latest").read_text() == NEW
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as nobody")
 def test_a_folder_that_cannot_be_searched_for_links_is_told() -> None:
     with nobody.project() as project:
