@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, count
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import numbers_told
@@ -95,8 +96,8 @@ def naming_text(
     chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
     lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {in_yaml(outputs_dir)}", "layout:"]
     for pattern, several in by_pattern(known, prefix).items():
-        count = sum(one.checkpoints for one in several)
-        where = f"{count_of(len(several), 'folder')}, {count_of(count, 'checkpoint')}"
+        checkpoints = sum(one.checkpoints for one in several)
+        where = f"{count_of(len(several), 'folder')}, {count_of(checkpoints, 'checkpoint')}"
         lines.append(_commented(f"  - {in_yaml(pattern)}", where))
     lines.append("packs:" if chosen else _commented("packs: []", "who wrote them? put one between the brackets"))
     at = len(lines)
@@ -145,8 +146,9 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
         policies[policy_lines(metric, mode, members)].extend(members)
     default = max(policies, key=_keeps_most, default=PLAIN)  # new experiments have it, too
     text, matches = SCHEMA + RETENTION_HEAD + "retention:\n" + _policy("default", default), ""
-    for count, (lines, members) in enumerate(one for one in policies.items() if one[0] != default):
-        name = f"{members[0].packs[0]}_{count + 1}"
+    names: list[str] = []
+    for lines, members in (one for one in policies.items() if one[0] != default):
+        names.append(name := policy_name(lines, names))
         text += _policy(name, lines)
         fitting = experiments_of({experiment_of[one.directory] for one in members}, every_name)
         matches += "".join(f"  - {{match: {in_yaml(pattern)}, policy: {name}}}\n" for pattern in fitting)
@@ -174,6 +176,14 @@ def policy_lines(metric: str, mode: str, members: Sequence[Seen]) -> tuple[str, 
                 lines.append(f"keep_every_{unit}s: {{every: {rounded(max(values) // FOR_GOOD)}, nearest: true}}")
                 break
     return tuple(lines)
+
+
+def policy_name(lines: Iterable[str], taken: Collection[str]) -> str:
+    """Name a policy by what it keeps, as several frameworks may share it: ``newest``, ``best_val_loss``."""
+    metric = re.search(r"metric: '?([^',]*)", "\n".join(lines))
+    name = "best_" + re.sub(r"\W+", "_", metric[1], flags=re.ASCII).strip("_") if metric else "newest"
+    name += "_and_some" * any(line.startswith("keep_every") for line in lines)
+    return next(one for one in chain([name], (f"{name}_{number}" for number in count(2))) if one not in taken)
 
 
 def best_by(one: Seen) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from ckptrules.engine.names.starting import (
     experiments_of,
     numbers_of,
     policy_lines,
+    policy_name,
     retention_text,
     rounded,
 )
@@ -145,7 +146,24 @@ def test_one_kind_is_the_default_and_several_are_told_apart() -> None:
     assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n" in text
     assert (keeps, "experiments:" in text) == ("the newest 2 of each run, the best 1 by val_loss", False)
     text, _ = retention_text([one, two], {"a": "a", "b": "b"})
-    assert "\n  - {match: 'b', policy: q_1}\n" in text
+    assert "\n  - {match: 'b', policy: newest}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("metrics", "many", "name"),
+    [
+        (("val_loss",), 10, "best_val_loss"),
+        (("metrics/mAP50(B)",), 10, "best_metrics_mAP50_B"),
+        ((), 10, "newest"),
+        ((), 21, "newest_and_some"),
+        (("val_loss",), 21, "best_val_loss_and_some"),
+    ],
+)
+def test_a_policy_is_named_by_what_it_keeps(metrics: tuple[str, ...], many: int, name: str) -> None:
+    """Lightning went by a policy that was called ``mmengine_1``, as that had been seen first."""
+    lines = policy_lines(metrics[0] if metrics else "", "max", [seen("a", "p", numbers=steps(many, 10, *metrics))])
+    assert policy_name(lines, ()) == name
+    assert policy_name(lines, (name, f"{name}_2")) == f"{name}_3"
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -153,7 +171,7 @@ def test_the_default_of_several_kinds_is_the_one_that_keeps_most(*, reverse: boo
     """A new experiment went by ``keep_last: 2`` alone: the best by ``val_loss``, as all others keep it, went."""
     every = [seen("a", "p", numbers=steps(3, 10, "val_loss")), seen("b", "q", numbers=steps(3, 10))]
     text, _ = retention_text(sorted(every, reverse=reverse), {"a": "a", "b": "b"})
-    assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n  q_1:\n" in text
+    assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n  newest:\n" in text
 
 
 @pytest.mark.parametrize(
