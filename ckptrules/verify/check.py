@@ -16,7 +16,15 @@ from ckptrules.formats.content import FileContent
 from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
 from ckptrules.verify import memory
-from ckptrules.verify.faults import content_problems, join_parts, merge_alike, name_problems, not_whole, unlike_others
+from ckptrules.verify.faults import (
+    OLD_NAME,
+    content_problems,
+    join_parts,
+    merge_alike,
+    name_problems,
+    not_whole,
+    unlike_others,
+)
 from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import Context, Depth, Read, ReportRow, identity_of, size_to_read
 
@@ -186,6 +194,6 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
 
 
 def sound(report: Report) -> Mapping[str, ReportRow]:
-    """Return by name the rows that are verified, and whose names are in no problem."""
-    blamed = {name for problem in report.problems for name in problem.names}
+    """Return by name the rows that are verified, and whose names are in no problem, but for that of an old name."""
+    blamed = {name for problem in report.problems if problem.id != OLD_NAME for name in problem.names}
     return {row.name: row for row in report.rows if row.result and blamed.isdisjoint((row.name, *row.other_names))}

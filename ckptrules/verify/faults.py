@@ -16,6 +16,8 @@ from ckptrules.formats.content import FileContent, combine
 from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import ReportRow
 
+OLD_NAME = "not_migrated"  # says nothing of the content
+
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
     """Make the problem of a checkpoint that is not whole; it is not read."""
@@ -81,7 +83,7 @@ def name_problems(
         name = checkpoint.entry.name
         if checkpoint.target != name and name not in passed_over:
             hint = f"'doit migrate' renames it to {checkpoint.target}"
-            yield Problem("not_migrated", checkpoint.names, "has an old name", hint)
+            yield Problem(OLD_NAME, checkpoint.names, "has an old name", hint)
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (row.name for row in found.skipped if row.kind == "unrecognised" and row.name not in passed_over):

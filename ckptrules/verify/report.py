@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.actions import said_of
+from ckptrules.engine.actions import Problem, said_of
 from ckptrules.engine.measures import count_of, human_size, noun_of
 from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
+from ckptrules.verify.faults import OLD_NAME
 from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import ReportRow
 
@@ -64,15 +65,26 @@ def block(report: Report, style: Style) -> str:
     ]
     signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in report.rows]
     lines = _with_signs(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
-    for number, problem in enumerate(report.problems, 1):
+    problems = in_short(report.problems)
+    for number, problem in enumerate(problems, 1):
         name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
         lines.append(f"{_sign(style, whole=False)} Problem: {said_of(name, style.name(problem.text))}")
-        if problem.hint and problem.hint not in [following.hint for following in report.problems[number : number + 1]]:
+        if problem.hint and problem.hint not in [following.hint for following in problems[number : number + 1]]:
             lines.append(f"    hint: {style.name(problem.hint)}")
     count = count_of(len(report.rows), "checkpoint")
     lines.append(count if len(whole) == len(report.rows) else f"{count}, {len(whole)} of them verified")
     title = style.paint(f"Verifying experiment: {style.name(report.experiment)}", "bold")
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def in_short(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems, those of several old names as one: each name stands in the list above them."""
+    old = [problem for problem in problems if problem.id == OLD_NAME]
+    if not old[1:]:
+        return [*problems]
+    hint = "'doit migrate' renames them; 'doit plan' shows the new names"
+    one = Problem(OLD_NAME, old[0].names, f"and {len(old) - 1} more have old names", hint)
+    return [*(problem for problem in problems if problem.id != OLD_NAME), one]
 
 
 def _with_signs(signs: Sequence[str], lines: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import struct
@@ -113,6 +114,25 @@ def test_what_was_verified_is_not_read_again_even_under_its_new_name(project: Pr
     second = result(project)
     assert (second["summary"]["verified"], second["summary"]["read"]) == (1, 0)
     assert second["experiments"][0]["checkpoints"][0]["name"] == GOOD
+
+
+def test_an_old_name_takes_nothing_from_what_is_whole(project: Project) -> None:
+    """All had the sign of a problem, none counted as verified, and each stood there twice; verified=1 took them all."""
+    for epoch in (3, 4, 5):
+        put(project, f"epoch_{epoch:02d}_step_000352.ckpt", lightning(epoch, 352))
+    put(project, "epoch_06_step_000352.ckpt", lightning(7, 352))
+    out = project.doit("verify", check=1)
+    assert re.findall(r"^  (. epoch_\d+)", out, re.MULTILINE) == [
+        "✓ epoch_03",
+        "✓ epoch_04",
+        "✓ epoch_05",
+        "! epoch_06",
+    ]
+    assert (
+        "! Problem: epoch_03_step_000352.ckpt and 3 more have old names\n      hint: 'doit migrate' renames them" in out
+    )
+    assert "  4 checkpoints, 3 of them verified\n" in out
+    assert problem_ids(result(project, check=1)).count("not_migrated") == 4
 
 
 def test_what_was_verified_is_not_read_again_after_a_migration_nor_after_an_undo(project: Project) -> None:
