@@ -21,7 +21,7 @@ from ckptrules.changes.history import (
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import JournalledTree, transact
 from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Transacted, after, head_of, parts_of
+from ckptrules.changes.units import Transacted, after, head_of, heads, parts_of
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Directory, lies_in
 from ckptrules.engine.measures import count_of, visible
@@ -286,13 +286,26 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         journal = job.journals.of_this_thread(root, job.header)
         tree = JournalledTree(root, journal, back.own)
         outcome = transact(tree, back.experiment, back.directory, back.units, takes_back=back.undoes)
-    done = after(plan, outcome)
+    done = with_places(after(plan, outcome), plan, back.units, root)
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None
     units = [unit for number, unit in enumerate(back.units) if number not in outcome.failed]
     gone, kept = ([link for u in units if (u.kind in DELETES) == goes for link in u.shared] for goes in (True, False))
     text, links = experiment_block(done, (), job.style), SharedFiles(tuple(gone), tuple(kept))
     return Done(text, tally(done), data, failed=bool(done.problems), links=links)
+
+
+def with_places(done: Plan, plan: Plan, units: Sequence[Unit], root: str) -> Plan:
+    """Say in the hint on each checkpoint that could not be brought back where in the trash it lies."""
+    steps = {head.name: head_of(unit) for head, unit in zip(heads(plan), units, strict=True)}
+    places = {name: step.here.path for name, step in steps.items() if lies_in(step.directory, TRASH)}
+
+    def placed(problem: Problem) -> Problem:
+        place = places.get(problem.names[0]) if problem.id == "refused" else None
+        hint = [problem.hint] * bool(problem.hint)
+        return problem._replace(hint="; ".join([*hint, f"it lies in {root}/{place}"])) if place else problem
+
+    return done._replace(problems=tuple(map(placed, done.problems)))
 
 
 def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:

@@ -357,6 +357,24 @@ def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
     assert project.names("two") == ["epoch_30_step_7.ckpt"]
 
 
+@pytest.mark.parametrize("fact", ["File exists", "has changed since it was looked at"])
+def test_what_cannot_be_brought_back_is_named_where_it_lies(project: Project, fact: str) -> None:
+    """`compare the two`, it said, and not where the other one was."""
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    trashed = project.outputs / f".ckptrules/trash/{runs(project)[0]}/one/checkpoints/{EARLY}.trashed"
+    if fact == "File exists":
+        (project.outputs / "one/checkpoints" / EARLY).write_text("trained again")
+    else:
+        os.utime(trashed, (0, 0))  # as in a copy of the tree
+    for words in ("dry_run=1", "dry_run=0"):
+        out = project.doit("undo", words, check=1)
+        hint = re.search(rf"Problem: {EARLY} cannot be brought back: {fact}\n      hint: .*; it lies in (.*)\n", out)
+        assert hint
+        assert project.folder / hint[1] == trashed
+        assert trashed.exists()
+
+
 @pytest.mark.parametrize("case", ["absolute", "upwards", "through a link"])
 @pytest.mark.parametrize("end", ["from", "to"])
 def test_a_journal_that_leads_outside_is_refused(project: Project, case: str, end: str) -> None:
