@@ -207,10 +207,10 @@ KEPT = "The best by val_loss and the last"
             ["The best by val_loss of 1 experiment and the last of all 2 stay; nothing pinned goes.",
              "Not kept: the best by val_loss in 1 experiment."],
         ),
-        ([by("val_loss", marked="goes")], ["1 of the 4 that go: the best of its experiment."]),
+        ([by("val_loss", marked="goes")], ["1 of the 4 that go is the best of its experiment."]),
         (
             [by("val_loss", "acc", marked="goes")],
-            ["1 of the 4 that go: the best of its experiment.", "Not kept: the best by acc in 1 experiment."],
+            ["1 of the 4 that go is the best of its experiment.", "Not kept: the best by acc in 1 experiment."],
         ),
     ],
 )  # fmt: skip

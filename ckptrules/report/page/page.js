@@ -107,11 +107,11 @@
   const columns = [
     { title: "name", key: (row) => row.name, cell: (row) => named(row), kind: "label named", header: true },
     { title: "experiment", key: (row) => row.home.experiment, cell: (row) => breaking(row.home.experiment), kind: "label" },
+    { title: "why", key: why, cell: (row) => row.reasons.map((one) => make("p", {}, seen(one.text), ...(one.rule ? [" ", make("span", { class: "rule" }, ...breaking(one.rule))] : []))), kind: "why" },
     { title: numberName ?? "number", key: number, cell: (row) => [number(row) === null ? "" : (numberName || !row.home.number ? "" : seen(row.home.number) + " ") + count(number(row))], kind: "number" },
     { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : seen(row.home.metric.name) + " ") + short(metric(row))], kind: "number" },
     { title: "size", key: (row) => row.bytes, cell: (row) => [size(row.bytes)], kind: "number", down: true },
     { title: written, key: (row) => row.time_ns, cell: (row) => [when(row.time_ns)], kind: "number", down: true },
-    { title: "why", key: why, cell: (row) => row.reasons.map((one) => make("p", {}, seen(one.text), ...(one.rule ? [" ", make("span", { class: "rule" }, ...breaking(one.rule))] : []))), kind: "why" },
   ].filter((column) => column.header || rows.some((row) => column.key(row) !== null && column.key(row) !== ""));
   function named(row) {
     const [sign, word] = states[row.state] ?? ["", row.state];

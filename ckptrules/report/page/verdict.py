@@ -14,7 +14,11 @@ Data = Mapping[str, Any]
 Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it is emphasised
 
 MOST_NAMES = 20  # names of one problem
-PRECIOUS = {"best": "the best of its experiment", "last": "the last of its experiment", "pinned": "pinned"}
+PRECIOUS = {  # said of one, and of several
+    "best": ("the best of its experiment", "the best of their experiments"),
+    "last": ("the last of its experiment", "the last of their experiments"),
+    "pinned": ("pinned", "pinned"),
+}
 _COMMAND = re.compile(r"'((?:doit|ckptrules) [^'\n]+)'|`((?:doit|ckptrules) [^`\n]+)`")
 
 
@@ -126,10 +130,11 @@ def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, st
     going = [row for one in experiments for row in one["checkpoints"] if row["state"] == "goes"]
     if not going:
         return
-    go = "go" if data["dry_run"] else "went"
-    for key, text in PRECIOUS.items():
+    go, be = ("go", ("is", "are")) if data["dry_run"] else ("went", ("was", "were"))
+    for key, texts in PRECIOUS.items():
         if lost := sum(bool(row[key]) for row in going):
-            yield _warning(f"{lost} of the {len(going)} that {go}: {text}.")
+            several = lost > 1
+            yield _warning(f"{lost} of the {len(going)} that {go} {be[several]} {texts[several]}.")
     if not any(row[key] for row in going for key in PRECIOUS):
         yield {"kind": "", "text": f"{all_stay(experiments)}; nothing pinned goes."}
     if missed := Counter(metric for one in experiments for metric in others_by(one)):
