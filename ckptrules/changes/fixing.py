@@ -17,7 +17,7 @@ from ckptrules.engine.actions import Action, Plan, Problem, Recipe, Skipped, Ste
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.names.naming import named
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.state_folder import LONGEST_NAME, trash_folder, trash_name
+from ckptrules.engine.state_folder import LONGEST_NAME, WORK, trash_folder, trash_name
 from ckptrules.engine.whole.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
@@ -28,7 +28,7 @@ from ckptrules.storage import believing, exchanging, metadata, reading, streams,
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Bar, Progress, why_of
-from ckptrules.storage.state import WORK, Folders, open_directory
+from ckptrules.storage.state import Folders, open_directory
 from ckptrules.storage.writing import undo_on_error
 
 OLD_STATE = ".state"  # added to the name in the trash, so that it never meets a deleted checkpoint of that name

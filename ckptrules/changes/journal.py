@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Unit
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import JOURNALS
 from ckptrules.storage.base import Storage
 
-JOURNALS = f"{STATE}/journal"
 VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ckptrules.changes.clock import Now
-from ckptrules.changes.journal import FINISHED, JOURNALS, STOPPED, TAIL_BYTES, JournalError
+from ckptrules.changes.journal import FINISHED, STOPPED, TAIL_BYTES, JournalError
 from ckptrules.engine.measures import NS
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import JOURNALS, LOCK, STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.hosts import boot_id
 from ckptrules.storage.posix import Disk
@@ -26,7 +26,7 @@ def clocks(storage: Storage) -> Now:
         up_ns = int(float(file.read().split()[0]) * NS)
     now_ns = files_ns = time.time_ns()
     with contextlib.suppress(FileNotFoundError):
-        files_ns = storage.stat(f"{STATE}/lock").time_ns
+        files_ns = storage.stat(f"{STATE}/{LOCK}").time_ns
     return Now(now_ns, files_ns, boot_id(), up_ns)
 
 

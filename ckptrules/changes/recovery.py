@@ -8,12 +8,13 @@ from typing import NamedTuple
 from ckptrules.changes import journals
 from ckptrules.changes.doing import begins, do_unit, half_done, is_done
 from ckptrules.changes.history import in_trash_of
-from ckptrules.changes.journal import JOURNALS, JournalError
+from ckptrules.changes.journal import JournalError
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.record import NOT_REACHED, RunRecord, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
+from ckptrules.engine.state_folder import JOURNALS
 from ckptrules.storage.base import FULL
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of

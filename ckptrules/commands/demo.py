@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from doit.exceptions import TaskFailed
 
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import TRASH
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.session import Session
@@ -105,7 +105,7 @@ def walk_through() -> TaskFailed | None:
         if subprocess.run(command, check=False, env=_environment(), cwd=folder).returncode != 0:  # noqa: S603 - our own command
             return TaskFailed("a command failed", report=False)
     print(f"\nOpen {folder}/checkpoints.html in a browser: it shows what a stricter policy would leave of the tree.")
-    print(f"Look around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
+    print(f"Look around in {outputs_dir}; what was deleted is in {outputs_dir}/{TRASH}.")
     print(f"Remove it when you have seen enough: rm -r {folder}")
     return None
 

@@ -13,7 +13,7 @@ from functools import partial
 from ckptrules import stopping
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import count_of, human_size, seconds
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style, table
 from ckptrules.run import records
 from ckptrules.run.hints import quoted
@@ -63,7 +63,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     """Return the folder of the trash, and a table of what these runs left in it, the oldest first."""
-    place = os.path.join(options.outputs_dir, STATE, "trash")
+    place = os.path.join(options.outputs_dir, TRASH)
     every = ((run, trash_use(Disk(options.outputs_dir), [run])) for run in runs)
     used = [(run, use) for run, use in every if use.items]
     shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import count_of, human_size
-from ckptrules.engine.state_folder import pointer_of
+from ckptrules.engine.state_folder import JOURNALS, pointer_of
 from ckptrules.report.style import Style, few, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, records

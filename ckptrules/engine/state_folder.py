@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 
-STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
+STATE = ".ckptrules"  # below outputs_dir, and below a backup
 MANIFEST = f"{STATE}/manifest.json"  # of a backup
-TRASH = f"{STATE}/trash"
+JOURNALS, TRASH, WORK = f"{STATE}/journal", f"{STATE}/trash", f"{STATE}/work"
+VERIFIED = f"{STATE}/verified"  # results of `verify`, in a folder for each directory
+REFS = f"{STATE}/refs"  # what files held before `refs` changed them
+LOCK, HOST_LOCK, DATABASE = "lock", "lock.host", "doit.db"  # names in the state folder
+LAST_RUN = "lock.last_run"  # likewise: the last run, its time, and whether it is at work
+PROOF, RATES = "proved", "rates"  # likewise: the rules that were found sound; bytes a second, by command
+_FOLDERS = (JOURNALS, VERIFIED, TRASH, WORK, REFS)
+BELIEVED = (LOCK, HOST_LOCK, LAST_RUN, PROOF, DATABASE, *(one.removeprefix(f"{STATE}/") for one in _FOLDERS))
+"""Names in the state folder that nobody else may change; who reads `RATES` alone can do without."""
 TRASH_SUFFIX = ".trashed"
 OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")

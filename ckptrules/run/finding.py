@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ckptrules import __version__
 from ckptrules.engine.entries import Directory
 from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.state_folder import PROOF
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.outputs.picking import Tree, rules_here, survey_by
 from ckptrules.rules.load import load_rules
@@ -20,7 +21,6 @@ from ckptrules.storage import notes
 from ckptrules.storage.posix import Disk
 
 SETTLE = 60  # seconds: the default on a file system that hosts share
-PROOF = "proved"  # the file in the state folder
 
 Survey = tuple[list[Directory], list[str], frozenset[str]]
 

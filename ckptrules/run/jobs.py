@@ -18,7 +18,7 @@ from ckptrules.engine.policy.judging import Judged
 from ckptrules.engine.policy.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
 from ckptrules.engine.spelling import one_of
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import VERIFIED
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.links import Leading, Links
@@ -306,7 +306,7 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
 def was_verified(outputs_dir: str, directory: str = "") -> bool:
     """Say whether `doit verify` has results of a directory, or of any if none is given."""
     try:
-        os.stat(f"{outputs_dir}/{STATE}/verified/{directory}")  # each run asks this of each directory, so it is cheap
+        os.stat(f"{outputs_dir}/{VERIFIED}/{directory}")  # each run asks this of each directory, so it is cheap
     except OSError:
         return False
     return True

@@ -7,9 +7,9 @@ import functools
 import os
 import time
 
-from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import unfinished_journals
 from ckptrules.engine.measures import visible
+from ckptrules.engine.state_folder import JOURNALS
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import OptionError
 from ckptrules.run.refusing import refusal_of

@@ -17,6 +17,7 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.measures import NS, SECONDS, human_size, human_time, rate
+from ckptrules.engine.state_folder import LAST_RUN, RATES
 from ckptrules.run.options import Common
 from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
@@ -24,8 +25,6 @@ from ckptrules.storage import notes, trash
 from ckptrules.storage.base import FULL, Storage
 from ckptrules.storage.posix import Disk
 
-LAST_RUN = "lock.last_run"  # the file in the state folder
-RATES = "rates"  # another: bytes a second, by command
 DAY = SECONDS["d"]
 UNKNOWN = "not known yet, as no such run here has moved a GB"
 

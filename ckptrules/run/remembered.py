@@ -14,13 +14,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import DATABASE, STATE
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading
 
 IN_MEMORY = ":memory:"
-DATABASE = "doit.db"  # in the state folder
 BUSY = "another program is at work on it; wait until it has ended"
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 SCHEMA = [("table", "createtabledoit(task_idtextnotnullprimarykey,task_datajson)"), ("index", "")]  # of doit 0.37

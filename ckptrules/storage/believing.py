@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import BELIEVED, STATE
 from ckptrules.storage.reading import (
     AWAY,
     NO_TRICKS,
@@ -26,7 +26,6 @@ SHARE = "its owner shares it with the group: chmod -R g+rwX {state}; chmod g+s {
 COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {path}"
 STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
 OTHERS_WRITE = 0o022
-BELIEVED = tuple("lock lock.host lock.last_run proved doit.db journal verified trash work refs".split())
 NO_MODES: set[int] = set()  # devices on which all files have one fixed mode (FAT), which says nothing
 OTHER_KINDS = {
     stat.S_IFLNK: "a link",

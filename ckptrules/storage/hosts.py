@@ -26,14 +26,13 @@ from typing import NamedTuple
 
 from ckptrules import stopping
 from ckptrules.engine.measures import NS, human_time
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import HOST_LOCK, STATE
 from ckptrules.storage.base import Say
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.moving import link_exclusively, rename
 from ckptrules.storage.state import make_file, open_directory, open_own
 from ckptrules.storage.writing import TEMPORARY, write
 
-NAME = "lock.host"
 NEXT = "lock.next"  # a file that each run leaves for the next: a full disk has no room for a new one
 WATCH_POLL = 0.2  # seconds between two looks at a watched holder; Ctrl-C waits no longer than this
 SIZE = 400  # bytes to which the file is padded: to change the size of a file may take milliseconds
@@ -154,7 +153,7 @@ class HostLock:
         is_held = stopping.let_go(self)
         with contextlib.suppress(OSError), self._state() as state:
             if is_held and self._is_ours(state):
-                self._leave(state, NAME)
+                self._leave(state, HOST_LOCK)
 
     def other(self) -> str:
         """Return who holds the lock, and the age of the last sign of life of another host; empty if nobody does."""
@@ -213,14 +212,14 @@ class HostLock:
 
     def _take_away(self, state: int, other: Sign) -> bool:
         """Take the file of a holder away; put it back if it is another by now, or the holder gave a sign of life."""
-        aside = f"{NAME}.{self._nonce}.dead{TEMPORARY}"
+        aside = f"{HOST_LOCK}.{self._nonce}.dead{TEMPORARY}"
         try:
-            os.rename(NAME, aside, src_dir_fd=state, dst_dir_fd=state)
+            os.rename(HOST_LOCK, aside, src_dir_fd=state, dst_dir_fd=state)
         except FileNotFoundError:
             return True
         if self._look(state, aside) != other:
             with contextlib.suppress(FileExistsError):
-                rename(state, aside, NAME)
+                rename(state, aside, HOST_LOCK)
             return False
         self._leave(state, aside)
         return True
@@ -238,14 +237,14 @@ class HostLock:
         self._made = stopping.now()
         with self._file(state) as temporary:
             try:
-                link_exclusively(state, temporary, state, NAME)
+                link_exclusively(state, temporary, state, HOST_LOCK)
             except FileExistsError:
                 return self._is_ours(state)  # NFS may have made it and lost the answer
             except OSError as error:
                 if error.errno != errno.ENOTSUP:
                     raise
                 try:  # no hard links here (FAT, some stores behind FUSE): it is made in place, and empty for a moment
-                    self._write(make_file(state, NAME, self._place, os.O_WRONLY))
+                    self._write(make_file(state, HOST_LOCK, self._place, os.O_WRONLY))
                 except FileExistsError:
                     return False
             sign = self._look(state)
@@ -255,7 +254,7 @@ class HostLock:
     @contextlib.contextmanager
     def _file(self, state: int) -> Iterator[str]:
         """Make a temporary file with the content of the lock, note its time, give its name, and remove it later."""
-        temporary = f"{NAME}.{self._nonce}{TEMPORARY}"
+        temporary = f"{HOST_LOCK}.{self._nonce}{TEMPORARY}"
         try:
             self._write(self._own_file(state, temporary))
             self._made_ns = os.lstat(temporary, dir_fd=state).st_mtime_ns
@@ -289,7 +288,7 @@ class HostLock:
             finally:
                 os.close(file)
 
-    def _look(self, state: int, name: str = NAME) -> Sign | None:
+    def _look(self, state: int, name: str = HOST_LOCK) -> Sign | None:
         with contextlib.suppress(FileNotFoundError), self._opened(state, name) as file:
             return Sign(file.read(MOST), os.fstat(file.fileno()).st_mtime_ns)
         return None
@@ -301,7 +300,7 @@ class HostLock:
     def _clear(self, state: int) -> None:
         """Remove old temporary files, of hosts that died on the way; younger ones may be in use."""
         for name in os.listdir(state):
-            if name.startswith(f"{NAME}.") and name.endswith(TEMPORARY):
+            if name.startswith(f"{HOST_LOCK}.") and name.endswith(TEMPORARY):
                 with contextlib.suppress(OSError):
                     if self._made_ns - os.lstat(name, dir_fd=state).st_mtime_ns > self._pace.silence * NS:
                         os.unlink(name, dir_fd=state)
@@ -331,7 +330,7 @@ class HostLock:
         except FileNotFoundError:
             return False
 
-    def _opened(self, state: int, name: str = NAME) -> FileIO:
+    def _opened(self, state: int, name: str = HOST_LOCK) -> FileIO:
         """Open the file anew each time, by its name, so that NFS asks its server."""
         return FileIO(open_believed(state, name, self._place, NAMES))
 

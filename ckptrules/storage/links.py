@@ -8,10 +8,11 @@ import os
 import stat
 
 from ckptrules.engine.entries import Spot
+from ckptrules.engine.state_folder import WORK
 from ckptrules.storage.base import Changed
 from ckptrules.storage.moving import LINK_CHANGED, rename, swap
 from ckptrules.storage.reading import refuse_path
-from ckptrules.storage.state import NEW_LINK, WORK, Folders
+from ckptrules.storage.state import NEW_LINK, Folders
 from ckptrules.storage.writing import temporary_name
 
 

@@ -8,7 +8,7 @@ import os
 import time
 
 from ckptrules import stopping
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import LOCK, STATE
 from ckptrules.storage.base import LockedError, Say
 from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
 from ckptrules.storage.state import open_directory, open_own
@@ -54,7 +54,7 @@ def lock(
         OSError: ``outputs_dir`` cannot be written.
     """
     with open_directory(outputs_dir, STATE, make=True) as state:
-        descriptor = open_own(state, "lock", os.path.join(outputs_dir, STATE), os.O_RDWR)
+        descriptor = open_own(state, LOCK, os.path.join(outputs_dir, STATE), os.O_RDWR)
         host = host or this_host(state)
     among_hosts = HostLock(outputs_dir, holder, host, pace)
     deadline = time.monotonic() + wait

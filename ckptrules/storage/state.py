@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from ckptrules.engine.entries import Spot, lies_in
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import STATE, WORK
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.metadata import PRIVATE
@@ -17,7 +17,6 @@ from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, open_below
 from ckptrules.storage.writing import new_file, remove, temporary_name
 
-WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the name in the workplace of a new link that is to be exchanged with an old one
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from ckptrules.engine.entries import Spot
-from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
+from ckptrules.engine.state_folder import REFS, TRASH, old_text_name
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import Changed
 from ckptrules.storage.metadata import copy_metadata_or_refuse
@@ -22,7 +22,6 @@ from ckptrules.storage.streams import read_pointer
 from ckptrules.storage.trash import NOT_IN_TRASH
 from ckptrules.storage.writing import new_file, remove_temporary_files, temporary_file, write
 
-REFS = f"{STATE}/refs"
 NO_TEXTS = "what lies where others can write has no power over texts"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Recipe
+from ckptrules.engine.state_folder import WORK
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.copying import clone
@@ -16,7 +17,7 @@ from ckptrules.storage.looking import identity_of
 from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_refuse
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import Progress, open_below
-from ckptrules.storage.state import WORK, Folders, open_directory
+from ckptrules.storage.state import Folders, open_directory
 from ckptrules.storage.writing import (
     NEW,
     new_file,

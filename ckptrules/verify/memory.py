@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ckptrules.engine.entries import EntryKind, Listing
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import VERIFIED
 from ckptrules.engine.whole.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import InnerFile, files_in
@@ -125,7 +125,7 @@ def remember(outputs_dir: str, directory: str, identity: str, known: CheckResult
 
 
 def _memory_of(directory: str) -> str:
-    return f"{STATE}/verified/{directory}/files.jsonl"
+    return f"{VERIFIED}/{directory}/files.jsonl"
 
 
 def _line(identity: str, known: CheckResult) -> str:

@@ -6,12 +6,12 @@ import pytest
 
 from ckptrules.changes import journals
 from ckptrules.changes.history import Run, inverted, read_history, standing
-from ckptrules.changes.journal import JOURNALS, Journal
+from ckptrules.changes.journal import Journal
 from ckptrules.changes.record import closing, read
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import JOURNALS, STATE
 from ckptrules.storage.base import Changed, LockedError, Storage, identity_of
 from ckptrules.storage.notes import drop_note, read_note, write_note
 from ckptrules.storage.trash import TrashUse, empty_trash, free_at_once, trash_items, trash_runs, trash_use

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from ckptrules import stopping
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import HOST_LOCK, STATE
 from ckptrules.storage import hosts, lock, posix
 from ckptrules.storage.base import LockedError
-from ckptrules.storage.hosts import NAME, Host, HostLock, Pace
+from ckptrules.storage.hosts import Host, HostLock, Pace
 from tests.conftest import Project, default, run_program
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -41,7 +41,7 @@ def tree(tmp_path: Path) -> str:
     return str(tmp_path / "outputs")
 
 
-def file_of(tree: str, name: str = NAME) -> Path:
+def file_of(tree: str, name: str = HOST_LOCK) -> Path:
     return Path(tree, STATE, name)
 
 
@@ -179,7 +179,7 @@ def test_who_gives_one_just_before_being_taken_over_gets_the_lock_back(
     before, really = left_by(tree, THERE, 6 * MINUTE), os.rename
 
     def rename(name: str, to: str, **where: int) -> None:
-        if name == NAME:
+        if name == HOST_LOCK:
             signed(tree)
         really(name, to, **where)
 
@@ -196,7 +196,7 @@ def test_of_two_that_take_over_at_once_one_gets_it(tree: str, monkeypatch: pytes
     really = os.rename
 
     def rename(name: str, to: str, **where: int) -> None:
-        if name == NAME:
+        if name == HOST_LOCK:
             monkeypatch.setattr(os, "rename", really)
             assert first.take()
         really(name, to, **where)
@@ -363,7 +363,7 @@ def test_on_a_full_disk_it_is_held_as_well(tree: str, monkeypatch: pytest.Monkey
 
 def test_what_a_crash_left_on_the_way_does_not_hinder_and_goes_in_time(tree: str) -> None:
     left_by(tree, HERE)
-    names = [file_of(tree, f"{NAME}.{name}.tmp") for name in ("made", "link", "dead")]
+    names = [file_of(tree, f"{HOST_LOCK}.{name}.tmp") for name in ("made", "link", "dead")]
     os.link(file_of(tree), names[1])
     for name in (names[0], names[2]):
         name.write_text("x")
@@ -483,7 +483,7 @@ def test_the_lock_goes_with_every_end_of_a_run(project: Project, end: str) -> No
     more, code, command = ENDS[end]
     project.make({f"one/checkpoints/epoch={epoch}-step=2.ckpt": 9 for epoch in (1, 2, 30)})
     with (project.folder / "dodo.py").open("a") as dodo:
-        dodo.write(f"import os\nassert os.path.exists('outputs/{STATE}/{NAME}')\n{more}")
+        dodo.write(f"import os\nassert os.path.exists('outputs/{STATE}/{HOST_LOCK}')\n{more}")
     ended, out, _ = run_program("doit", *command, folder=project.folder, environment=default())
     assert (ended, "AssertionError" in out) == (code, False), out
     assert not file_of(str(project.outputs)).exists()

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import pytest
 from doit.dependency import Dependency
 
+from ckptrules.engine.state_folder import BELIEVED
 from ckptrules.run import reporter
-from ckptrules.storage import believing, writing
 from ckptrules.storage import lock as storage_lock
+from ckptrules.storage import writing
 from ckptrules.verify import memory
 from tests.conftest import Project, content_hash, default, new_project, run_program
 from tests.support import crash
@@ -582,4 +583,4 @@ def test_a_user_without_a_name_is_a_number(
 
 
 def test_scan_and_store_agree_on_the_state() -> None:
-    assert {"lock", "lock.host", "journal", "trash", "verified", "proved", "doit.db"} <= set(believing.BELIEVED)
+    assert {"lock", "lock.host", "journal", "trash", "verified", "proved", "doit.db"} <= set(BELIEVED)

@@ -11,11 +11,11 @@ import os
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
 from ckptrules.engine.entries import Spot, folders_above, lies_in
-from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
+from ckptrules.engine.state_folder import STATE, TRASH, WORK, trash_folder, trash_name
 from ckptrules.storage import looking, moving, reading
 from ckptrules.storage.base import Changed
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.state import WORK, Folders
+from ckptrules.storage.state import Folders
 from ckptrules.storage.trash import trash_runs
 
 RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "rename", "renamed", shows_to=True)
