@@ -13,7 +13,7 @@ from ckptrules.engine.checkpoints import Claim, numbers_told
 from ckptrules.engine.measures import count_of
 from ckptrules.engine.names.comparing import Compared
 from ckptrules.engine.names.lookalikes import layout_for
-from ckptrules.engine.names.naming import SlowRuleError, own_claim
+from ckptrules.engine.names.naming import POINTER, SlowRuleError, own_claim
 from ckptrules.engine.names.packs import claim_of_packs
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
@@ -205,7 +205,7 @@ def _claim(name: str, pack: Pack) -> Claim | None:
 
 
 def _kind(claim: Claim) -> str:
-    return "pointer" if claim.reason.text.startswith("names checkpoints") else claim.kind
+    return POINTER if claim.reason.id == POINTER else claim.kind
 
 
 def _fields(fields: Mapping[str, int] | None) -> str:

@@ -23,6 +23,7 @@ _BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)(?:\
 BRANCH = "_branch_"  # followed by a number, in the name of a group that several branches of a pattern have
 READERS = {"words": read_words}
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
+POINTER = "pointer"  # id of the reason of a file that names checkpoints
 _METRIC = re.compile(
     r"([A-Za-z][\w/.@]*)=(-?\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+|-?inf|nan)(?![A-Za-z\d=]|[._]\d)", re.ASCII
 )
@@ -179,7 +180,7 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
             fields = {**read.fields, **(best.groupdict() if best else {})}
             return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place), read.rule, fields)
         if pattern := first_pattern(name, rules.pointers):
-            return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
+            return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place, POINTER))
         if pattern := first_pattern(name, rules.ignored):
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
