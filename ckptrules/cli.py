@@ -9,16 +9,14 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-from ckptrules import __version__
+from ckptrules import __version__, stopping
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import completed, make_output_safe, say
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
+from ckptrules.run.hints import OURS
 from ckptrules.run.options import REFUSED, OptionError
 from ckptrules.run.words import encode_word, selects_by_name
-
-STOPPED = 130
-PROGRAM = "ckptrules"
 
 
 def main() -> int:
@@ -34,7 +32,7 @@ def main() -> int:
         if arguments[0] == COMPLETION:
             return completion(arguments[1:])
         if arguments == ["--version"]:
-            say(f"{PROGRAM} {__version__}\n")
+            say(f"{OURS} {__version__}\n")
             return 0
         refuse_gone_folder()
         return init(arguments[1:]) if arguments[0] == INIT else run_doit(arguments)
@@ -62,17 +60,17 @@ def run_doit(arguments: list[str]) -> int:
     from doit.exceptions import InvalidDodoFile
 
     os.environ["PYTHONSAFEPATH"] = "1"  # so that our processes import nothing from the current folder
-    DoitMain.BIN_NAME = PROGRAM
+    DoitMain.BIN_NAME = OURS
     if arguments[:1] == ["clean"]:  # a command of doit that does nothing for our tasks, and says nothing
         refuse_unknown("clean", TASKS)
     if arguments[:1] == ["dumpdb"]:
-        raise OptionError("dumpdb reads another kind of database", f"'{PROGRAM} info TASK' says what is up to date")
+        raise OptionError("dumpdb reads another kind of database", f"'{OURS} info TASK' says what is up to date")
     tasks = ModuleType("dodo")
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
     has_flags = any(word.startswith("-") for word in arguments)  # the check of flags takes time
     if has_flags and (fault := fault_in_flags(main, loader, arguments)):
-        hint = f"'{PROGRAM} help' lists the commands; options of a command stand behind it"
+        hint = f"'{OURS} help' lists the commands; options of a command stand behind it"
         raise OptionError(fault, hint)
     try:
         SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # `runpy` would change sys.argv[0]
@@ -89,7 +87,7 @@ def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:
     commands = main.get_cmds()
     named = bool(arguments) and arguments[0] in commands
     name, rest = (arguments[0], arguments[1:]) if named else ("run", arguments)
-    command = commands.get_plugin(name)(task_loader=loader, config=main.config, bin_name=PROGRAM, cmds=commands)
+    command = commands.get_plugin(name)(task_loader=loader, config=main.config, bin_name=OURS, cmds=commands)
     try:
         command.cmdparser.parse(rest)
     except CmdParseError as error:
@@ -108,7 +106,7 @@ def show_help(topic: str) -> int:
     known = {task: sentence for tasks in every.values() for task, sentence in tasks.items()}
     if topic:
         refuse_unknown(topic, known)
-    say(topic_page(topic, known, PROGRAM) if topic else page(every, PROGRAM))
+    say(topic_page(topic, known, OURS) if topic else page(every, OURS))
     return 0
 
 
@@ -122,9 +120,9 @@ def init(words: list[str]) -> int:
     encoding = sys.stdout.encoding or "ascii"
     try:
         is_ours = (os.path.lexists(TASKS_FILE) and has_own_tasks()) or not shutil.which("doit")
-        code, text, fault = begin(words, PROGRAM if is_ours else "doit", encoding)
+        code, text, fault = begin(words, OURS if is_ours else "doit", encoding)
     except KeyboardInterrupt:
-        return STOPPED
+        return stopping.EXIT_CODE
     say(text)
     if fault:
         print(f"ERROR: {fault}", file=sys.stderr)

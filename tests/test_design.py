@@ -30,7 +30,7 @@ ROOMS: dict[str, str] = {
     "lightning": "engine storage rules",
     "huggingface": "rules",
     "__init__": "discovery",
-    "cli": "rules storage run",
+    "cli": "stopping rules storage run",
     "__main__": "cli",
 }
 FILES = {

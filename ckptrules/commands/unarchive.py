@@ -71,8 +71,7 @@ def depth(path: str) -> int:
 
 def archives_at(pattern: str) -> list[str]:
     """List the archives whose paths a shell pattern fits."""
-    ends = tuple(f".tar.{form}" for form in tar.FORMATS)
-    return sorted(path for path in glob.glob(pattern) if path.endswith(ends))
+    return sorted(path for path in glob.glob(pattern) if path.endswith(tar.ENDINGS))
 
 
 # --- what the task does ----------------------------------------------------------------------------------------------

@@ -24,8 +24,6 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use
 
-ARCHIVES = (".tar.zst", ".tar.gz")
-
 KINDS = ("protected", "kept", "could go", "other")  # other: not known to the rules, or left to a person
 HEADINGS = ("experiment", *KINDS, "total")
 DROPS = ("other", "protected", "kept", "total")
@@ -116,8 +114,10 @@ def _enclosing(directory: str, others: Container[str]) -> str:
 
 def archives(folder: str) -> int:
     """Return the bytes of the archives in a folder."""
+    from ckptrules.vault.tar import ENDINGS
+
     with os.scandir(folder) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES) and entry.is_file())
+        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ENDINGS) and entry.is_file())
 
 
 def sort(rules: RuleSet, listing: Listing, plan: Plan) -> Iterator[tuple[str, Entry]]:

@@ -24,6 +24,7 @@ from ckptrules.vault.manifest import unsafe_path
 from ckptrules.workers import side_by_side
 
 FORMATS = ("zst", "gz")
+ENDINGS = tuple(f".tar.{form}" for form in FORMATS)
 LEVEL = 3  # the default of zstd; weights hardly shrink further
 WINDOW_LOG = 23  # 8 MiB: every reader of zstd should have as much (RFC 8878, section 3.1.1.1.2); we write 2 MiB
 BEGINS = {"zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), "gz": re.compile(rb"\x1f\x8b")}
@@ -43,7 +44,7 @@ def format_of(path: str) -> str:
     for form in FORMATS:
         if path.endswith(f".tar.{form}"):
             return form
-    raise ArchiveError("is not called *.tar.zst or *.tar.gz")
+    raise ArchiveError("is not called " + " or ".join(f"*{ending}" for ending in ENDINGS))
 
 
 def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, Iterator[bytes]], None, None]:
