@@ -13,7 +13,7 @@ from ckptrules.changes.history import TakeBack
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.move import REPLACE, RESTORE
 from ckptrules.changes.undoing import moved_path
-from ckptrules.changes.units import follower_step, head_of, identity_of
+from ckptrules.changes.units import follower_step, head_of, identity_of_entry
 from ckptrules.engine.actions import DELETES, Action, Problem, Step, Unit
 from ckptrules.engine.checkpoints import Mention
 from ckptrules.engine.entries import (
@@ -42,11 +42,11 @@ from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
 NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does
-Leading = TypeVar("Leading")  # a link or a text that leads to a name
+Referrer = TypeVar("Referrer")  # a link or a text that leads to a name
 Moves = Mapping[str, str]  # of one unit, old and new names in its checkpoint directory, the head first
 
 
-class Around(NamedTuple):
+class Referrers(NamedTuple):
     """What leads to the names of one checkpoint directory, as it is now.
 
     ``looks`` is what was seen there. ``links`` are the links of the directory and ``outside`` those of others, by the
@@ -85,7 +85,7 @@ class Followers:
         self.notes: list[Reason] = []
         self._moved: dict[str, str] = {}  # by the units before: paths of folders today, and those after
         self._home = cache(self._find_home)
-        self._around = cache(self._look)
+        self._referrers = cache(self._look)
         self._holders = cache(self._look_for_holders)
 
     def add(self, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem]]:
@@ -121,10 +121,10 @@ class Followers:
         rules = (self._rules, *(pack.rules for pack in self._rules.packs))
         if not any(is_part_folder(folder, one.part_folders) for one in rules):
             return directory
-        around = self._around(above)
-        return above if around and folder in around.looks.listing.part_folders else directory
+        referrers = self._referrers(above)
+        return above if referrers and folder in referrers.looks.listing.part_folders else directory
 
-    def _look(self, home: str) -> Around | None:
+    def _look(self, home: str) -> Referrers | None:
         """Look at a checkpoint directory; None where there is none now."""
         path = self._outputs_dir
         try:
@@ -135,7 +135,7 @@ class Followers:
                 pointers = {**self._best(looks), **looks.pointers[0]}
                 self.notes += [note for note in looks.pointers[1] if note.id == NO_POINTER]
                 _ = looks.foreign  # while the directory is open
-                return _around(looks, into_part_folders(self._links.into(home), listing), pointers)
+                return _referrers(looks, into_part_folders(self._links.into(home), listing), pointers)
         except OSError as error:
             if error.errno in (*LEADS_NOWHERE, errno.EINVAL):
                 return None
@@ -159,21 +159,21 @@ class Followers:
         """
         head = head_of(unit)
         home = self._home(head.directory)
-        around = self._around(home)
-        if around is None:
+        referrers = self._referrers(home)
+        if referrers is None:
             return unit  # to do it will tell why
         names = (_below(home, step.here.path) for step in unit.steps)
-        if around.named.isdisjoint(names) and not any(KINDS[step.kind].follows for step in unit.steps):
+        if referrers.named.isdisjoint(names) and not any(KINDS[step.kind].follows for step in unit.steps):
             return unit
-        sidecars = _sidecars(unit, home, around)
+        sidecars = _sidecars(unit, home, referrers)
         moves = {_below(home, step.here.path): _below(home, step.there.path) for step in (*_moves(unit), *sidecars)}
-        if held := _cannot_follow(unit, moves, around):
+        if held := _cannot_follow(unit, moves, referrers):
             return _stays(unit, held)
         (old, new), *with_it = moves.items()
         action = Action("rename", old, new, 0, (), tuple(with_it))
-        links = [link for link in _of(moves, around.links) if link.name not in moves.values()]
-        relinks = relink_actions([action], links, _of(moves, around.outside), around.looks.rules)
-        files = {text.pointer: around.pointers[text.pointer] for text in _of(moves, around.texts)}
+        links = [link for link in _of(moves, referrers.links) if link.name not in moves.values()]
+        relinks = relink_actions([action], links, _of(moves, referrers.outside), referrers.looks.rules)
+        files = {text.pointer: referrers.pointers[text.pointer] for text in _of(moves, referrers.texts)}
         relinks = [one._replace(directory=moved_path(one.directory, self._moved)) for one in relinks]
         followers = [*relinks, *repoint_actions([action], files)]
         now = {_key(step): step for step in (follower_step(one, home, self._run) for one in followers)}
@@ -244,12 +244,12 @@ class Followers:
     def _look_for_holders(self, home: str) -> Mapping[str, Sequence[Holder]]:
         """Return what leads to the names in a checkpoint directory."""
         holders: dict[str, list[Holder]] = defaultdict(list)
-        around = self._around(home)
-        for name, links in around.links.items() if around else ():
+        referrers = self._referrers(home)
+        for name, links in referrers.links.items() if referrers else ():
             holders[name] += [Holder(Spot(home, link.name).path, "points to it") for link in links]
-        for name, outside in around.outside.items() if around else ():
+        for name, outside in referrers.outside.items() if referrers else ():
             holders[name] += [Holder(Spot(place, link.name).path, "points to it") for place, link in outside]
-        for pointer, mentions in around.pointers.items() if around else ():
+        for pointer, mentions in referrers.pointers.items() if referrers else ():
             for mention in (mention for mention in mentions if mention.protects):
                 holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
         return holders
@@ -275,7 +275,7 @@ def _moves(unit: Unit) -> list[Step]:
     return [head, *(step for step in unit.steps if step is not head and KINDS[step.kind].moves)]
 
 
-def _around(looks: Looks, outside: Iterable[OutsideLink], pointers: Mapping[str, tuple[Mention, ...]]) -> Around:
+def _referrers(looks: Looks, outside: Iterable[OutsideLink], pointers: Mapping[str, tuple[Mention, ...]]) -> Referrers:
     """Sort what leads to names by these names: each rename of a directory asks for its own."""
     links, elsewhere = defaultdict[str, list[Entry]](list), defaultdict[str, list[OutsideLink]](list)
     for link in (entry for entry in looks.listing.entries if entry.kind == "link"):
@@ -285,46 +285,46 @@ def _around(looks: Looks, outside: Iterable[OutsideLink], pointers: Mapping[str,
     has_sidecars = any(entry.name.endswith(looks.rules.sidecars) for entry in looks.listing.entries)
     texts, sidecars = by_name(pointers), looks.found.sidecars if has_sidecars else {}
     named = frozenset(name for found in (links, elsewhere, texts, sidecars) for name in found)
-    return Around(looks, links, elsewhere, pointers, texts, sidecars, named)
+    return Referrers(looks, links, elsewhere, pointers, texts, sidecars, named)
 
 
-def _of(names: Iterable[str], found: Mapping[str, Sequence[Leading]]) -> list[Leading]:
+def _of(names: Iterable[str], found: Mapping[str, Sequence[Referrer]]) -> list[Referrer]:
     return [one for name in names for one in found.get(name, ())]
 
 
-def _sidecars(unit: Unit, home: str, around: Around) -> list[Step]:
+def _sidecars(unit: Unit, home: str, referrers: Referrers) -> list[Step]:
     """Return the moves of the sidecars that a checkpoint got since it was renamed; a shared one stays."""
     head = head_of(unit)
-    own = around.sidecars.get(_below(home, head.here.path), ())
+    own = referrers.sidecars.get(_below(home, head.here.path), ())
     to = {_below(home, step.here.path): step.to for step in _moves(unit)} if own else {}
     since = [one for one in own if one.suffix and not one.shared and one.name not in to]
     return [
         Step(
             "move", home, one.name, home, stem_of(to.get(one.owner, head.to)) + one.suffix,
-            identity=identity_of(around.looks.entries[one.name]),
+            identity=identity_of_entry(referrers.looks.entries[one.name]),
         )
         for one in since
     ]  # fmt: skip
 
 
-def _cannot_follow(unit: Unit, moves: Moves, around: Around) -> Holder | None:
+def _cannot_follow(unit: Unit, moves: Moves, referrers: Referrers) -> Holder | None:
     """Return what leads to a renamed checkpoint and could not follow it."""
-    for place, link in _of(moves, around.outside):
+    for place, link in _of(moves, referrers.outside):
         if not link.link_text:  # it leads here through a link that is not ours
             return Holder(Spot(place, link.name).path, "points to it")
     own = {step.name for step in unit.steps}
-    for link in _of(moves, around.links):
+    for link in _of(moves, referrers.links):
         if link.name in moves.values() and link.name not in own:
             return Holder(link.name, "points to it")
-    named = _of(moves, around.texts)
-    fields = reader(around.looks.rules)(head_of(unit).name, None).claim.fields if named else {}
-    if pointer := cannot_follow(around.texts, moves, fields):
-        is_tracker = pointer in around.looks.pointers[0] and pointer not in pointer_files(
-            around.looks.listing, around.looks.rules
+    named = _of(moves, referrers.texts)
+    fields = reader(referrers.looks.rules)(head_of(unit).name, None).claim.fields if named else {}
+    if pointer := cannot_follow(referrers.texts, moves, fields):
+        is_tracker = pointer in referrers.looks.pointers[0] and pointer not in pointer_files(
+            referrers.looks.listing, referrers.looks.rules
         )
         return Holder(pointer, "names it, and could not follow", line_for(pointer) if is_tracker else "")
     for text in named:
-        if (owner := around.looks.foreign.get(text.pointer)) and not text.text.isdigit():
+        if (owner := referrers.looks.foreign.get(text.pointer)) and not text.text.isdigit():
             return Holder(text.pointer, f"names it, and belongs to {owner}")
     return None
 

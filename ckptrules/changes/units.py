@@ -119,7 +119,7 @@ def _unit(head: Action, followers: Sequence[Action], entries: Mapping[str, Entry
         folder, base = in_part_folder(name)
         here = f"{directory}/{folder}" if folder else directory
         place, new = (trash_folder(run, here), trash_name(base)) if goes else (here, to)
-        steps.append(Step("move", here, base, place, new, "", identity_of(entries[name])))
+        steps.append(Step("move", here, base, place, new, "", identity_of_entry(entries[name])))
     steps += [follower_step(action, directory, run) for action in followers]
     if head.leaves_link:
         pairs = [(head.name, head.to), *head.with_it[: head.parts]]
@@ -134,7 +134,7 @@ def follower_step(action: Action, directory: str, run: str) -> Step:
     return KINDS[action.kind].in_trash_of(step, run)
 
 
-def identity_of(entry: Entry) -> Identity:
+def identity_of_entry(entry: Entry) -> Identity:
     """Return what an entry is known by."""
     own = Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
     return entry.known_by or own

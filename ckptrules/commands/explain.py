@@ -81,7 +81,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     return Prepared(partial(show, session, options, job, pairs), [found.experiment for _, found in pairs])
 
 
-def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.Pairs) -> Done:
+def show(session: Session, options: Options, job: jobs.Job, pairs: jobs.OwnJobs) -> Done:
     """Explain every name that is asked for."""
     found: list[Explained] = []
     names: list[str] = []

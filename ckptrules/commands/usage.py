@@ -45,7 +45,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     )
 
 
-def show_usage(session: Session, job: jobs.Job, pairs: jobs.Pairs, archive_dir: str | None) -> Done:
+def show_usage(session: Session, job: jobs.Job, pairs: jobs.OwnJobs, archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
     rows, failed = measure(session, job, pairs)
     total = sum((row for _, row in rows), Counter[str]())
@@ -73,7 +73,7 @@ def show_usage(session: Session, job: jobs.Job, pairs: jobs.Pairs, archive_dir: 
     return Done(text, failed=bool(failed or lack))
 
 
-def measure(session: Session, job: jobs.Job, pairs: jobs.Pairs) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
+def measure(session: Session, job: jobs.Job, pairs: jobs.OwnJobs) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
     """Count the bytes of each of the `KINDS`, by directory; the second value are texts on what could not be measured.
 
     A file with several names counts once: in the first directory in which it stays, or else in the first that has it.

@@ -27,7 +27,7 @@ class Group(NamedTuple):
 def resolve(case: Case) -> Cleared:
     """Resolve every conflict as ``on_conflict`` says, or return it as a problem.
 
-    Any entry may have a wanted name already. Sidecars take part in conflicts, too. A linked checkpoint never loses; one
+    Any entry may have a wanted name already. Sidecars take part in conflicts, too. A held checkpoint never loses; one
     that is busy never wins.
     """
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in case.found.checkpoints}
@@ -114,7 +114,7 @@ def winner_of(case: Case, group: Group, rivals: Sequence[Checkpoint], on_conflic
         return None
     name = (winner := max(first, key=order)).entry.name
     is_proved = identical or evidence.verified is None or name in evidence.verified
-    return winner if is_proved and group.names.intersection(case.linked) <= {name} else None
+    return winner if is_proved and group.names.intersection(case.held) <= {name} else None
 
 
 def conflict_problem(
@@ -145,7 +145,7 @@ def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
 
 
 def _remarks(case: Case, entry: Entry, rivals: Sequence[Entry]) -> str:
-    evidence, linked = case.evidence, case.linked
+    evidence, held = case.evidence, case.held
     others = [rival for rival in rivals if rival is not entry]
     misdated = is_misdated(entry.mtime_ns, evidence.now_ns)
     number = evidence.same.get(entry.name)
@@ -154,7 +154,7 @@ def _remarks(case: Case, entry: Entry, rivals: Sequence[Entry]) -> str:
         *(["larger"] * all(entry.size > rival.size for rival in others)),
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
-        *([linked[entry.name].text] if entry.name in linked else []),
+        *([held[entry.name].text] if entry.name in held else []),
         *([case.busy[entry.name].text] if entry.name in case.busy else []),
         *(["not verified"] * (evidence.verified is not None and entry.name not in evidence.verified)),
     ]

@@ -27,7 +27,7 @@ def sweep(case: Case) -> dict[str, Action | Skipped]:
     entries = {entry.name: entry for entry in case.listing.entries if entry.kind in HOLDING}
     names = [row.name for row in case.found.skipped if row.name in entries]
     leftovers = {name: rule for name in names if (rule := leftover_of(name, case.rules))}
-    held = {**case.linked, **markers_in_force(case, leftovers)}
+    held = {**case.held, **markers_in_force(case, leftovers)}
     rows: dict[str, Action | Skipped] = {}
     for name, rule in leftovers.items():
         entry, text, is_old = entries[name], f"goes after {rule.after}", False

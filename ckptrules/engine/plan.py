@@ -111,8 +111,8 @@ def case_of(
         )
     marked, showing = unwhole(found, listing, rules, evidence)
     busy = {name: Reason(why) for name, why in evidence.in_use.items()} | marked
-    linked = showing | holding.holders(found, evidence)
-    return Case(rules, listing, policy, on_conflict, evidence, leave_links, found, pairs, linked, marked, busy)
+    held = showing | holding.holders(found, evidence)
+    return Case(rules, listing, policy, on_conflict, evidence, leave_links, found, pairs, held, marked, busy)
 
 
 def clear(case: Case) -> tuple[Case, Cleared]:

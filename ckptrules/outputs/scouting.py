@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_folder
 from ckptrules.engine.measures import and_more
-from ckptrules.engine.names.comparing import COUNTS, Compared, Inside, compare, first_middle_last
+from ckptrules.engine.names.comparing import COUNTS, Compared, NumbersInside, compare, first_middle_last
 from ckptrules.engine.names.lookalikes import looks_like
 from ckptrules.engine.names.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.names.packs import is_undecided, with_packs
@@ -104,7 +104,7 @@ def by_pack(tree: Tree, sight: Sight) -> tuple[dict[str, Compared], int]:
     return compared, len(chosen)
 
 
-def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> Inside:
+def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> NumbersInside:
     """Return the numbers inside a checkpoint below ``outputs_dir``; empty if it has none, or cannot be read."""
     try:
         with reading.open_below(outputs_dir, directory) as opened:

@@ -23,8 +23,8 @@ from ckptrules.run.finding import SETTLE, find, load, shared_with, survey
 from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import (
     Job,
+    OwnJobs,
     Packed,
-    Pairs,
     by_default_rules,
     is_up_to_date,
     jobs_of,
@@ -87,7 +87,7 @@ def experiments(
 def tasks_of(
     session: Session,
     base: str,
-    jobs: Pairs,
+    jobs: OwnJobs,
     work: Callable[[Job, Directory], Done | Apart],
     known: Mapping[str, Mapping[str, Any]],
     silent: list[Directory],
@@ -118,7 +118,7 @@ def tasks_of(
         }
 
 
-def notes_before(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[str]:
+def notes_before(session: Session, base: str, job: Job, jobs: OwnJobs) -> Iterator[str]:
     """Yield the notes that need no plan of a directory."""
     options = job.options
     if not options.path:
@@ -135,7 +135,7 @@ def notes_before(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator
             yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
 
 
-def by_the_tree(session: Session, base: str, job: Job, jobs: Pairs) -> tuple[Pairs, list[str], Rows]:
+def by_the_tree(session: Session, base: str, job: Job, jobs: OwnJobs) -> tuple[OwnJobs, list[str], Rows]:
     """Add to the jobs what depends on all directories: lines that go by the whole tree, and in a preview other options.
 
     Returns the jobs, notes, and the rows that describe the other options.
@@ -219,7 +219,7 @@ def backups_first(session: Session) -> list[str]:
     return sorted({word.task for word in session.line.words if word.base == BACKUP})
 
 
-def useless_options(job: Job, jobs: Pairs) -> Iterator[str]:
+def useless_options(job: Job, jobs: OwnJobs) -> Iterator[str]:
     """Yield a note on options that have no effect, or not on all experiments: ``policy=``, ``keep_last=`` and such."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
     options = job.options
@@ -247,7 +247,7 @@ def unseen_writers(session: Session, base: str, job: Job) -> Iterator[str]:
         yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 
-def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Fault | None:
+def refuse_too_many(session: Session, job: Job, jobs: OwnJobs) -> Fault | None:
     """Plan all selected directories, and return by how much these plans exceed ``max_delete``; None if they do not.
 
     Raises:

@@ -71,7 +71,7 @@ class Job(NamedTuple):
     others: WhatIf | None = None
 
 
-Pairs = Sequence[tuple[Job, Directory]]  # checkpoint directories, with the job for each
+OwnJobs = Sequence[tuple[Job, Directory]]  # checkpoint directories, with the job for each
 
 
 class Packed:
@@ -218,7 +218,7 @@ def _digest(inputs: object) -> str:
 
 
 @once
-def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]:
+def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, OwnJobs]:
     """Return the job that all tasks of a command share, and each selected directory with a job of its own.
 
     Raises:
@@ -232,7 +232,7 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]
     return job, own_jobs(session, job, chosen_of(session, base, options, names_of(session, options)))
 
 
-def own_jobs(session: Session, job: Job, selected: Collection[str] | None = None) -> Pairs:
+def own_jobs(session: Session, job: Job, selected: Collection[str] | None = None) -> OwnJobs:
     """Pair each checkpoint directory with the job for it, as directories differ in policy, packs and pins.
 
     ``selected`` are the experiments that are asked for; None asks for all. With the option ``path``, there is only the

@@ -30,7 +30,7 @@ from ckptrules.report.text import shared_files, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run.deciding import Decided, looks_of, plan_with_evidence, sources_asked
-from ckptrules.run.jobs import Job, Pairs, policy_with_options
+from ckptrules.run.jobs import Job, OwnJobs, policy_with_options
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.run.pinning import pinned_in
@@ -58,7 +58,7 @@ def alternatives(options: Planning, policies: Iterable[str]) -> list[tuple[dict[
 
 
 def with_others(
-    session: Session, base: str, job: Job, pairs: Pairs
+    session: Session, base: str, job: Job, pairs: OwnJobs
 ) -> tuple[list[tuple[Job, Directory]], tuple[dict[str, Any], ...]]:
     """Add to each job the other policies for its directory; the second value describes the rows, as data.
 
@@ -93,7 +93,7 @@ def less_one(use: LineInUse, policy: Policy) -> Policy:
 
 
 def others_of(
-    session: Session, job: Job, pairs: Pairs, options: Planning, change: Change = lambda policy: policy
+    session: Session, job: Job, pairs: OwnJobs, options: Planning, change: Change = lambda policy: policy
 ) -> list[Other]:
     """Return the policy of each directory with other options, and with a ``change`` to every policy."""
     made: dict[Assignment | None, Other] = {}

@@ -20,13 +20,13 @@ from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of
-from ckptrules.run.jobs import Job, Pairs, own_jobs
+from ckptrules.run.jobs import Job, OwnJobs, own_jobs
 from ckptrules.run.session import Session
 from ckptrules.storage import reading
 
 
 def with_tree(
-    session: Session, job: Job, pairs: Pairs, changed: Callable[[Job, Directory], Job] = lambda own, _: own
+    session: Session, job: Job, pairs: OwnJobs, changed: Callable[[Job, Directory], Job] = lambda own, _: own
 ) -> tuple[list[tuple[Job, Directory]], list[str]]:
     """Add to each job what the lines that go by the whole tree say of its directory; the second value are notes.
 
@@ -53,13 +53,13 @@ def with_tree(
     return with_opinions(pairs, by_directory), notes
 
 
-def tree_lines(pairs: Pairs) -> list[PolicyLine]:
+def tree_lines(pairs: OwnJobs) -> list[PolicyLine]:
     """Return the lines that go by the whole tree, each once; the budget is the last, as it depends on the others."""
     lines = {line[:2]: line for own, _ in pairs for line in (by_tree(own.policy) if own.policy else ())}
     return sorted(lines.values(), key=lambda line: line.key == "budget")
 
 
-def with_opinions(pairs: Pairs, by_directory: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
+def with_opinions(pairs: OwnJobs, by_directory: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
     """Add to each job the opinions on the names in its directory."""
     return [(own._replace(tree=by_directory.get(found.directory, {})), found) for own, found in pairs]
 
@@ -81,7 +81,7 @@ def part_in(job: Job, found: Directory) -> OwnPlan:
         return OwnPlan(found.directory)
 
 
-def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
+def ranked(best: Best, every: OwnJobs) -> Mapping[str, Judged]:
     """Rank the checkpoints of the experiments that ``across`` fits, until all of the best are whole and not in use."""
     jobs = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
     parts = {directory: part_in(without_budget(own), found) for directory, (own, found) in jobs.items()}

@@ -130,7 +130,7 @@ def is_known_by(there: Identity, noted: Identity) -> bool:
     return there == noted or (there.kind == "directory" and noted == Identity("directory", 0, 0))
 
 
-def identity_of(stat: Stat) -> Identity:
+def identity_of_stat(stat: Stat) -> Identity:
     """Return what journals note of a name: kind, size and time; only the kind if it is no file or directory."""
     return Identity._make(stat[:3]) if stat.kind in ("file", "directory") else Identity(stat.kind, 0, 0)
 

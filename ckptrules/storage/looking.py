@@ -48,7 +48,7 @@ def identify(directory: int, name: str, leaves: Leaves | None = None) -> Identit
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
         return walk_folder(directory, name, leaves).identity
-    return identity_of(status)
+    return identity_of_status(status)
 
 
 def identify_at(root: str, path: str) -> Identity:
@@ -63,7 +63,7 @@ def stands_for(directory: int, name: str, identity: Identity, leaves: Leaves | N
     return is_known_by(identify(directory, name, leaves), identity)
 
 
-def identity_of(status: os.stat_result) -> Identity:
+def identity_of_status(status: os.stat_result) -> Identity:
     """Turn a result of ``lstat`` of anything but a directory into its identity."""
     if stat.S_ISREG(status.st_mode):
         return Identity("file", status.st_size, status.st_mtime_ns)
@@ -136,7 +136,7 @@ def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
     return tuple(HardLinks(*file, count) for file, count in Counter(several).items()) if several else ()
 
 
-class Inside(NamedTuple):
+class Walked(NamedTuple):
     """What a walk through a checkpoint directory finds.
 
     ``holds_something`` says whether that holds a file, or a link that leads somewhere. See `Entry` for the others.
@@ -152,7 +152,7 @@ class Inside(NamedTuple):
     unread: bool
 
 
-def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Inside:
+def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Walked:
     """Walk through a directory: its size is the bytes of all files, its time the newest of theirs (or `NO_FILE`).
 
     A link counts as one byte and has no time: when it gets another text, the directory is still the same checkpoint.
@@ -178,7 +178,7 @@ def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Insi
     torn += [why_ranks_lack(walk.paths), NO_WEIGHTS if lacks_weights(walk.paths) else ""]
     hollow = unread or min(walk.hollow, default="")
     saved = [path for path in walk.paths if path.endswith(WEIGHTS) or OF_EACH_SAVE.fullmatch(path)]
-    return Inside(
+    return Walked(
         Identity("directory", walk.size, max(walk.times, default=NO_FILE)),
         holds_something=bool(walk.times) or walk.leads,
         hollow=hollow,

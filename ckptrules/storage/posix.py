@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.lock import Lock, lock
-from ckptrules.storage.looking import hard_links, identity_of, stamp_of, walk_folder
+from ckptrules.storage.looking import hard_links, identity_of_status, stamp_of, walk_folder
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_plain_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
@@ -139,7 +139,7 @@ def _stat_of(status: os.stat_result) -> Stat:
     """Turn a result of ``lstat`` into what `Storage.list` yields."""
     if stat.S_ISDIR(status.st_mode):
         return Stat("directory", 0, 0)
-    kind, size, _ = identity_of(status)
+    kind, size, _ = identity_of_status(status)
     version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
     return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
 

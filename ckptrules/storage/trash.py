@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Step
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.state_folder import TRASH, TRASH_SUFFIX, pointer_of
-from ckptrules.storage.base import Changed, Storage, identity_of, is_known_by
+from ckptrules.storage.base import Changed, Storage, identity_of_stat, is_known_by
 
 NOT_IN_TRASH = "is not in the trash"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
@@ -123,7 +123,7 @@ def free_at_once(storage: Storage, step: Step) -> None:
     if not step.to_directory.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
     path = step.there.path
-    if not is_known_by(identity_of(storage.stat(path)), step.identity):
+    if not is_known_by(identity_of_stat(storage.stat(path)), step.identity):
         raise Changed(step.to)
     storage.remove(path)
 

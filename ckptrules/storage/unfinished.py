@@ -13,7 +13,7 @@ from ckptrules.engine.state_folder import WORK
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.copying import clone
-from ckptrules.storage.looking import identity_of
+from ckptrules.storage.looking import identity_of_status
 from ckptrules.storage.metadata import PRIVATE, copy_metadata, copy_metadata_or_refuse
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import Progress, open_below
@@ -164,7 +164,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Recipe, progress: Progres
             copy_metadata_or_refuse(copy, origin, path)
             os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
             os.fsync(copy)
-            if identity_of(os.fstat(origin)) != identity_of(before):
+            if identity_of_status(os.fstat(origin)) != identity_of_status(before):
                 raise reading.SourceError(errno.ESTALE, CHANGED, path)
     return name
 

@@ -26,7 +26,7 @@ from ckptrules.verify.faults import (
     unlike_others,
 )
 from ckptrules.verify.memory import CheckResult
-from ckptrules.verify.portion import Context, Depth, Read, ReportRow, identity_of, size_to_read
+from ckptrules.verify.portion import Context, Depth, Read, ReportRow, identity_of_files, size_to_read
 
 
 class Report(NamedTuple):
@@ -88,7 +88,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, depth: Depth, now_
         others = frozenset(stray_logs(found.skipped, listing, rules))
         left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)} - read_too
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
-        identities = {entry.name: identity_of(context, directory, entry) for entry in entries}
+        identities = {entry.name: identity_of_files(context, directory, entry) for entry in entries}
     earlier = {name: context.earlier.get(identity) for name, identity in identities.items()}
     known = {name: this for name, this in earlier.items() if this and depth.satisfied_by(this)}
     first: dict[str, str] = {}

@@ -153,7 +153,7 @@ def read_one(
     ``answers`` are the outcomes of files in a folder that workers have read.
     """
     with reading.open_below(context.outputs_dir, context.path) as directory:
-        identity = identity_of(context, directory, entry)
+        identity = identity_of_files(context, directory, entry)
         try:
             with errors_as_faults(progress) as guarded:
                 result = _read_in(context, directory, entry, guarded, answers)
@@ -218,7 +218,7 @@ def _with_earlier(read: Read, now: CheckResult, earlier: CheckResult | None) -> 
     return read._replace(result=earlier, problem=Problem(kind, (read.entry.name,), earlier.broken, hint))
 
 
-def identity_of(context: Context, directory: int, entry: Entry) -> str:
+def identity_of_files(context: Context, directory: int, entry: Entry) -> str:
     """Return the identity of an entry; an empty text if it cannot be read, which `read_one` then reports."""
     with contextlib.suppress(OSError, UnsoundError), errors_as_faults(lambda _: None):
         return memory.identity(memory.files_of(directory, entry.name, entry.kind), context.now_ns)

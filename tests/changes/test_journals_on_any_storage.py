@@ -12,7 +12,7 @@ from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import JOURNALS, STATE
-from ckptrules.storage.base import Changed, LockedError, Storage, identity_of
+from ckptrules.storage.base import Changed, LockedError, Storage, identity_of_stat
 from ckptrules.storage.notes import drop_note, read_note, write_note
 from ckptrules.storage.trash import TrashUse, empty_trash, free_at_once, trash_items, trash_runs, trash_use
 
@@ -28,7 +28,7 @@ def fill(storage: Storage) -> None:
 
 def deletion(storage: Storage, name: str) -> Unit:
     stat = storage.stat(f"exp/{name}")
-    step = Step("move", "exp", name, IN_TRASH.format(FIRST), f"{name}.trashed", "", identity_of(stat))
+    step = Step("move", "exp", name, IN_TRASH.format(FIRST), f"{name}.trashed", "", identity_of_stat(stat))
     return Unit("trash", stat.size, (step,))
 
 

@@ -23,7 +23,7 @@ class Case(NamedTuple):
         leave_links: whether a link stays under each old name.
         found: the sorted names.
         pairs: the old and new names of the other parts and sidecars.
-        linked: why a checkpoint stays in any case.
+        held: why a checkpoint stays in any case.
         marked: why a checkpoint is not whole.
         busy: why a checkpoint is not whole or is in use.
     """
@@ -36,7 +36,7 @@ class Case(NamedTuple):
     leave_links: bool
     found: Sorted
     pairs: Pairs
-    linked: Mapping[str, Reason]
+    held: Mapping[str, Reason]
     marked: Mapping[str, Reason]
     busy: Mapping[str, Reason]
 

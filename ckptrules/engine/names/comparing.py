@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint, numbers_told
 
-Inside = Mapping[str, int | None]
+NumbersInside = Mapping[str, int | None]
 """Numbers inside a checkpoint: ``epoch`` and ``step``, or `COUNTS`; None where unknown."""
 COUNTS = ("iterations", "epochs")  # of PyTorch-Ignite: the number in a name is one of the two
 
@@ -37,7 +37,7 @@ class Compared(NamedTuple):
         return f"{self.equal} of {self.opened} numbers agree with those inside"
 
 
-def compare(rows: Iterable[tuple[Mapping[str, str], Inside]]) -> Compared:
+def compare(rows: Iterable[tuple[Mapping[str, str], NumbersInside]]) -> Compared:
     """Compare the fields of names with the numbers inside, for checkpoints that have both."""
     every = [pairs.values() for fields, inside in rows if (pairs := _pairs(fields, inside))]
     return Compared(
@@ -47,7 +47,7 @@ def compare(rows: Iterable[tuple[Mapping[str, str], Inside]]) -> Compared:
     )
 
 
-def in_words(fields: Mapping[str, str], inside: Inside) -> str:
+def in_words(fields: Mapping[str, str], inside: NumbersInside) -> str:
     """Write the numbers inside a checkpoint, and whether its name agrees; empty if nothing inside is known."""
     text = ", ".join(f"{key} {value}" for key, value in inside.items() if value is not None)
     compared = compare([(fields, inside)])
@@ -63,7 +63,7 @@ def first_middle_last(rows: Sequence[T]) -> list[T]:
     return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []
 
 
-def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, Inside]) -> str:
+def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, NumbersInside]) -> str:
     """Return a sentence on the checkpoint whose name differs most from the number inside; empty where names are right.
 
     Names that all differ by the same are right, as their order is. So are names that are sometimes one less: some
@@ -77,7 +77,7 @@ def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, Inside]) 
     return next(found, "")
 
 
-def _pairs(fields: Mapping[str, str], inside: Inside) -> dict[str, tuple[int, int]]:
+def _pairs(fields: Mapping[str, str], inside: NumbersInside) -> dict[str, tuple[int, int]]:
     named = numbers_told(fields)
     if named.get("number", -1) in [inside.get(key) for key in COUNTS]:
         return {"number": (named["number"], named["number"])}

@@ -16,8 +16,8 @@ from ckptrules.engine.names.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
-Read = tuple[Entry, Named]  # an entry, and what the rules read from its name
-Key = tuple[object, ...]  # equal for the parts of one checkpoint
+NamedEntry = tuple[Entry, Named]  # an entry, and what the rules read from its name
+PartKey = tuple[object, ...]  # equal for the parts of one checkpoint
 
 
 class Sorted(NamedTuple):
@@ -71,7 +71,7 @@ def stray_logs(skipped: Iterable[Skipped], listing: Listing, rules: RuleSet) -> 
 @lru_cache(maxsize=2)  # a plan of one directory is made several times, and looked at
 def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     """Sort every entry by what the rules say of its name; checkpoints come in order of age, all others by name."""
-    sound: list[Read] = []
+    sound: list[NamedEntry] = []
     links: list[Entry] = []
     left_links: list[Entry] = []
     skipped: list[Skipped] = []
@@ -140,11 +140,13 @@ def sidecars_of(
     return sidecars
 
 
-def checkpoints_of(read: Reader, sound: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
+def checkpoints_of(
+    read: Reader, sound: Sequence[NamedEntry], listing: Listing
+) -> tuple[list[Checkpoint], list[Checkpoint]]:
     """Make checkpoints of sound entries, joining parts: first the unprotected by age, then the protected by name."""
     by_age: list[tuple[tuple[int, ...], int, str, Checkpoint]] = []
     protected: list[Checkpoint] = []
-    parts: dict[Key, list[Read]] = defaultdict(list)
+    parts: dict[PartKey, list[NamedEntry]] = defaultdict(list)
     for entry, name in sound:
         rule = name.claim.rule
         if (rule and rule.has_parts) or "/" in entry.name:
@@ -171,7 +173,7 @@ def checkpoints_of(read: Reader, sound: Sequence[Read], listing: Listing) -> tup
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def part_key(entry: Entry, name: Named) -> Key:
+def part_key(entry: Entry, name: Named) -> PartKey:
     """Return a key that only the parts of one checkpoint share; an empty one for a checkpoint without parts.
 
     The key is the format and the text of every field except ``part``. In a part folder, a name that no format fits is
@@ -184,7 +186,7 @@ def part_key(entry: Entry, name: Named) -> Key:
     return ("", True, base) if folder else ()
 
 
-def joined_parts(members: Sequence[Read]) -> Checkpoint:
+def joined_parts(members: Sequence[NamedEntry]) -> Checkpoint:
     """Join parts to one checkpoint; the part with an empty ``part`` is its head. One protected part protects all."""
     ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
     stays = any("/" in entry.name for entry, _ in members)  # a framework with part folders finds the files by name
@@ -208,7 +210,7 @@ def joined_parts(members: Sequence[Read]) -> Checkpoint:
     return Checkpoint(entry, fields, parts[0].target, shield or name.claim.reason, {}, parts, name.claim.rule, flaw)
 
 
-def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> dict[Key, str]:
+def flaws_of(read: Reader, keys: Collection[PartKey], others: Iterable[Entry]) -> dict[PartKey, str]:
     """Map checkpoints, by `part_key`, to what is wrong with a part: empty, a link, or without a certain or new name."""
     flaws = {}
     for entry in others:

@@ -49,7 +49,7 @@ def judge(case: Case, policy: Policy, sound: Sequence[Checkpoint], lost: Collect
         others = others_of([one for one in shields if one.entry.name not in ranked], candidates, disputed, busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
-        verdict = apply_policy(policy, own, around, {**case.linked, **ranked})
+        verdict = apply_policy(policy, own, around, {**case.held, **ranked})
         verdicts.append(verified_only(verdict, others, series, evidence.verified))
     return joined(verdicts)
 

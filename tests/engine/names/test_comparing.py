@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.names.comparing import Compared, Inside, compare, first_middle_last, in_words, misleading
+from ckptrules.engine.names.comparing import Compared, NumbersInside, compare, first_middle_last, in_words, misleading
 from ckptrules.engine.ruleset import Reason
 from tests.support.tables import every_row
 
-NONE: Inside = {"epoch": None, "step": None}
-IGNITE: Inside = {**NONE, "iterations": 8, "epochs": 2}
+NONE: NumbersInside = {"epoch": None, "step": None}
+IGNITE: NumbersInside = {**NONE, "iterations": 8, "epochs": 2}
 
 
 @every_row(
@@ -26,7 +26,7 @@ IGNITE: Inside = {**NONE, "iterations": 8, "epochs": 2}
     ],
 )
 def test_names_are_compared_where_both_tell_a_number(
-    rows: list[tuple[dict[str, str], Inside]], compared: Compared
+    rows: list[tuple[dict[str, str], NumbersInside]], compared: Compared
 ) -> None:
     assert compare(rows) == compared
 
@@ -44,7 +44,7 @@ def test_names_are_compared_where_both_tell_a_number(
         ({"epoch": "3"}, {}, ""),
     ],
 )
-def test_what_stands_inside_is_said_in_words(fields: dict[str, str], inside: Inside, text: str) -> None:
+def test_what_stands_inside_is_said_in_words(fields: dict[str, str], inside: NumbersInside, text: str) -> None:
     assert in_words(fields, inside) == text
 
 
