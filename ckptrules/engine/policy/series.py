@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ckptrules.engine.checkpoints import Checkpoint, order_of, series_by
+from ckptrules.engine.checkpoints import Checkpoint, Part, order_of, series_by
 from ckptrules.engine.names.case import Case
 from ckptrules.engine.names.metrics import mode_of
 from ckptrules.engine.names.words import ending_of
@@ -26,6 +26,7 @@ EXPECTED = frozenset(
 SHOWN = 3  # values of a field that a note shows
 FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WORD_AT_END = re.compile(r"[A-Za-z]+[-_.]?\Z")
 
 
 def judge(case: Case, policy: Policy, sound: Sequence[Checkpoint], lost: Collection[str]) -> Verdict:
@@ -127,18 +128,25 @@ def that_remain(shields: Iterable[Checkpoint], candidates: Iterable[Checkpoint])
     Files are of one checkpoint if their names differ only in what candidates have as parts: ``last-shard0.pt``. It is
     whole if it has each part that all candidates have. A name without a part may hold all of them.
     """
-    texts = [{part.text for part in one.parts} for one in candidates]
-    needed, known = set.intersection(*texts), sorted(set().union(*texts) - {""}, key=len, reverse=True)
+    pieces = [{_piece(part) for part in one.parts} for one in candidates]
+    needed, known = set.intersection(*pieces), sorted(set().union(*pieces) - {""}, key=len, reverse=True)
     find = re.compile("|".join(map(_whole_words, known)) or r"(?!)").search
     found: dict[str, dict[str, Checkpoint]] = defaultdict(dict)
     for one in shields:
-        part = find(one.entry.name)
+        part = None if one.parts else find(one.entry.name)
         found[one.entry.name.replace(part[0], "", 1) if part else one.entry.name][part[0] if part else ""] = one
     return [
         [*parts.values()][-1]
         for parts in found.values()
-        if parts.keys() >= needed or (parts.keys() == {""} and "" not in needed)
+        if parts.keys() >= needed or (parts.keys() == {""} and ("" not in needed or parts[""].parts))
     ]
+
+
+def _piece(part: Part) -> str:
+    """Return the part as it stands in its name, with the word before it if it begins with a digit: ``rank0``."""
+    starts_with_digit = part.text[:1].isdigit()
+    word = _WORD_AT_END.search(part.entry.name.rpartition(part.text)[0]) if starts_with_digit else None
+    return (word[0] if word else "") + part.text
 
 
 def _whole_words(text: str) -> str:
