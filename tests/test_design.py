@@ -14,7 +14,8 @@ PACKAGE, TESTS = Path(ckptrules.__file__).parent, Path(__file__).parent
 ROOMS: dict[str, str] = {
     "engine": "",
     "stopping": "",
-    "formats": "engine",
+    "zstd": "",
+    "formats": "engine zstd",
     "storage": "engine stopping",
     "rules": "engine storage",
     "outputs": "engine stopping formats storage",
@@ -22,7 +23,7 @@ ROOMS: dict[str, str] = {
     "changes": "engine stopping formats storage outputs",
     "report": "engine changes",
     "verify": "engine formats storage outputs report workers",
-    "vault": "engine storage changes report workers",
+    "vault": "engine zstd storage changes report workers",
     "run": "engine stopping rules storage outputs changes report verify workers",
     "discovery": "engine rules outputs verify",
     "commands": "engine stopping rules storage outputs changes report verify vault run discovery workers",

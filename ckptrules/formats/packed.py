@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from typing import Any, BinaryIO
 
+from ckptrules import zstd
 from ckptrules.formats.content import CHUNK, FileContent, Format, Progress, UnsoundError
 from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.zips import UNPACKS_ALWAYS, UNPACKS_TO
@@ -19,13 +19,10 @@ def check_gzip(file: BinaryIO, size: int, progress: Progress, *_: object) -> Fil
 def check_zstd(file: BinaryIO, size: int, progress: Progress, *_: object) -> FileContent:
     """Check a zstd file, and its checksum if its writer asked for one."""
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        plain = zstd.library().ZstdFile(file)
     except ImportError:
         raise NotReadError("to unpack it needs 'ckptrules[archive]'") from None
-    return _unpack("zstd", zstd.ZstdFile(file), file, size, progress)
+    return _unpack("zstd", plain, file, size, progress)
 
 
 def _unpack(kind: str, content: Any, file: BinaryIO, size: int, progress: Progress) -> FileContent:

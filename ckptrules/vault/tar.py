@@ -1,7 +1,4 @@
-"""Writes the compressed tar stream of an archive, and reads it, forwards only, safe from hostile content.
-
-Python has gzip, and from 3.14 on zstd (before: the extra ``archive``).
-"""
+"""Writes the compressed tar stream of an archive, and reads it, forwards only, safe from hostile content."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ import contextlib
 import gzip
 import os
 import re
-import sys
 import tarfile
 import zlib
 from collections.abc import Generator, Iterator
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+from ckptrules import zstd
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import streams
 from ckptrules.storage.believing import open_plain
@@ -143,13 +140,9 @@ def _refuse(member: tarfile.TarInfo) -> None:
 def zstd_library() -> Any:
     """Return the module for zstd; ArchiveError if it is not installed."""
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        return zstd.library()
     except ImportError:
         raise ArchiveError("needs zstd: pip install 'ckptrules[archive]', or take format=gz") from None
-    return zstd
 
 
 @contextlib.contextmanager
@@ -163,12 +156,12 @@ def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
             yield packed
     else:
-        zstd, key = zstd_library(), zstd_library().CompressionParameter
+        library, key = zstd_library(), zstd_library().CompressionParameter
         options = {key.compression_level: LEVEL, key.nb_workers: threads}
         try:
-            with zstd.ZstdFile(file, "wb", options=options) as packed:
+            with library.ZstdFile(file, "wb", options=options) as packed:
                 yield packed
-        except zstd.ZstdError as error:
+        except library.ZstdError as error:
             raise ArchiveError(f"cannot be packed: {error}") from None
 
 
@@ -180,8 +173,8 @@ def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
     if form == "gz":
         plain: Any = gzip.GzipFile(fileobj=file, mode="rb")
     else:
-        zstd = zstd_library()
+        library = zstd_library()
         large = SimpleNamespace(read=lambda _: file.read(streams.STREAM))
-        plain = zstd.ZstdFile(large, "rb", options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+        plain = library.ZstdFile(large, "rb", options={library.DecompressionParameter.window_log_max: WINDOW_LOG})
     with plain:
         yield from iter(lambda: plain.read(streams.STREAM), b"")
