@@ -26,7 +26,8 @@ class FileFacts(NamedTuple):
 
     ``path`` is its path from the checkpoint directory, ``owner`` the folder checkpoint that contains it, if any.
     ``metrics`` and ``times`` (nanoseconds since 1970) are by the name of the checkpoint. ``best`` is the text that
-    names the best checkpoint, ``score`` the number that makes it the best, as text.
+    names the best checkpoint, ``score`` the number that makes it the best, as text. ``fits_none`` is true if there are
+    rows for checkpoints of this directory, and none is about one of them.
     """
 
     fact: Fact
@@ -36,6 +37,7 @@ class FileFacts(NamedTuple):
     times: Mapping[str, int] = {}
     best: str = ""
     score: str = ""
+    fits_none: bool = False
 
 
 def facts_in(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> FileFacts:
@@ -46,11 +48,13 @@ def facts_in(fact: Fact, path: str, owner: str, documents: Iterable[object], nam
     """
     about = {owner: names[owner]} if owner else names
     keys = _by_key(fact, about) if fact.by or owner else {}
+    may_fit, has_rows = bool(names if fact.best else keys), False
     no_metrics = {fact.time, *(theirs for _, theirs in fact.by)}
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
     best = score = ""
     for row, is_row in _rows(fact, documents):
+        has_rows = True
         if fact.best and fact.best in row:
             best = _as_text(row[fact.best]) or best
         if fact.score and (fact.score in row or "metrics" in row):  # only one of thousands of rows may have it
@@ -62,7 +66,7 @@ def facts_in(fact: Fact, path: str, owner: str, documents: Iterable[object], nam
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in no_metrics)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
-    return FileFacts(fact, path, owner, metrics, times, best, score)
+    return FileFacts(fact, path, owner, metrics, times, best, score, has_rows and may_fit and not (best or metrics))
 
 
 def joined(

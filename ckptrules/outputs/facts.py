@@ -158,6 +158,12 @@ def read_facts(
             unknown.append(source.path)
         elif content is not None and source.owner and source.owner not in out:
             newest.setdefault(series, source.owner)
+    told = {file.fact for file in read if not file.fits_none}
+    notes += [
+        Reason(f"no row of {file.path} names a checkpoint of this directory", file.fact.place)
+        for file in {file.fact: file for file in reversed(read)}.values()
+        if file.fact not in told and not file.owner and (metrics or file.fact.best or file.fact.time)
+    ]
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))

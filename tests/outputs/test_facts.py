@@ -66,6 +66,7 @@ def a_tree(tmp_path: Path) -> Path:
 
 ROW = '{"step": 1, "acc": 0.5}'
 TELLS = {"acc": "0.5"}
+NONE = "no row of f.json names a checkpoint of this directory"
 CONTENTS: Mapping[str, tuple[str, str | bytes, Mapping[str, str], str]] = {
     "a document": ("f.json", ROW, TELLS, ""),
     "a list": ("f.json", f"[{ROW}]", TELLS, ""),
@@ -77,22 +78,24 @@ CONTENTS: Mapping[str, tuple[str, str | bytes, Mapping[str, str], str]] = {
     "UTF-16": ("f.json", ROW.encode("utf-16"), TELLS, ""),
     "a step that is text": ("f.json", '{"step": "1", "acc": 0.5}', TELLS, ""),
     "a step with a fraction": ("f.json", '{"step": 1.0, "acc": 0.5}', TELLS, ""),
-    "a step between": ("f.json", '{"step": 1.5, "acc": 0.5}', {}, ""),
-    "a step that is true": ("f.json", '{"step": true, "acc": 0.5}', {}, ""),
-    "a step that is nan": ("f.json", '{"step": NaN, "acc": 0.5}', {}, ""),
-    "no step": ("f.json", '{"acc": 0.5}', {}, ""),
+    "a step between": ("f.json", '{"step": 1.5, "acc": 0.5}', {}, NONE),
+    "a step that is true": ("f.json", '{"step": true, "acc": 0.5}', {}, NONE),
+    "a step that is nan": ("f.json", '{"step": NaN, "acc": 0.5}', {}, NONE),
+    "no step": ("f.json", '{"acc": 0.5}', {}, NONE),
     "metrics below a key": ("f.json", '{"step": 1, "metrics": {"acc": 0.5}}', TELLS, ""),
     "texts and truths are no metrics": ("f.json", '{"step": 1, "acc": 0.5, "a": "0.5", "b": true, "c": []}', TELLS, ""),
     "deep JSON": ("f.json", "[" * 90_000, {}, "f.json is no JSON in 1 of 1 lines, the first of them 1"),
     "many values": ("f.json", "[" + "1," * 2_000_001 + "1]", {}, "f.json is not understood: JSON of more than 2 million values is not read"),
-    "a number that is huge": ("f.json", f'{{"step": {"9" * 5000}, "acc": 0.5}}', {}, ""),
-    "a text that is a huge number": ("f.json", f'{{"step": "{"9" * 5000}", "acc": 0.5}}', {}, ""),
+    "a number that is huge": ("f.json", f'{{"step": {"9" * 5000}, "acc": 0.5}}', {}, NONE),
+    "a text that is a huge number": ("f.json", f'{{"step": "{"9" * 5000}", "acc": 0.5}}', {}, NONE),
     "no ending that is known": ("log.txt", ROW, TELLS, ""),
     "a table": ("f.csv", "step,acc\n1,0.5\n", TELLS, ""),
     "a table with spaces and a mark": ("f.csv", "\ufeff  step ,  acc\r\n   1,  0.5\r\n", TELLS, ""),
     "a table with a second head": ("f.csv", "step,acc\n1,0.5\nstep,acc\n2,1\n", TELLS, ""),
     "a table whose rows are short and long": ("f.csv", "step,acc\n1,0.5,7\n2\n", TELLS, ""),
     "a table of tabs": ("f.tsv", "step\tacc\n1\t0.5\n", TELLS, ""),
+    "a table of semicolons": ("f.csv", "step;acc\n1;0.5\n", {}, NONE.replace("json", "csv")),
+    "a table in UTF-16": ("f.csv", "step,acc\n1,0.5\n".encode("utf-16"), {}, NONE.replace("json", "csv")),
     "a table of a head": ("f.csv", "step,acc\n", {}, ""),
     "an empty table": ("f.csv", "", {}, ""),
     "a quote that never ends": ("f.csv", 'step,acc\n1,0.5\n2,"' + "x" * 200_000, TELLS, "f.csv is not understood: field larger than field limit (131072)"),
@@ -116,6 +119,25 @@ def test_what_a_file_tells(tree: Path, case: str) -> None:
     told, notes = read(tree, by_step(name))
     assert told.metrics.get("c-1", {}) == metrics
     assert notes == [note] * bool(note)
+
+
+@pytest.mark.parametrize(
+    ("content", "metrics", "noted"),
+    [
+        ('{"step": 7, "best": "c-1"}', True, False),  # the name of the best is enough
+        ('{"step": 7}', True, True),
+        ('{"step": 7}', False, True),  # it may have named the best
+        ('{"step": 1}', True, False),
+    ],
+)
+def test_rows_that_are_about_nothing_here_are_noted(tree: Path, content: str, *, metrics: bool, noted: bool) -> None:
+    """A table with semicolons named the best, and nothing said that it was not understood."""
+    put(tree, "f.json", content)
+    assert read(tree, by_step("f.json", best="best"), metrics=metrics)[1] == [NONE] * noted
+    put(tree, "g.json", ROW)
+    fact = by_step("[fg].json", best="best")
+    assert read(tree, fact, metrics=metrics)[1] == []  # of files that fit one pattern, one is enough
+    assert read(tree, by_step("f.json"), metrics=False)[1] == []  # nobody asks for its metrics
 
 
 @pytest.mark.whole
