@@ -18,7 +18,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing
 from ckptrules.storage.metadata import PRIVATE
 from ckptrules.storage.moving import rename, status_of
-from ckptrules.storage.reading import NO_TRICKS, Progress, open_below, open_inner
+from ckptrules.storage.reading import NO_TRICKS, Progress, open_below, open_file_in, open_inner
 
 TEMPORARY = ".tmp"
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -59,19 +59,30 @@ def undo_on_error(undo: Callable[..., object], *of: Any, **more: Any) -> Iterato
 @contextlib.contextmanager
 def temporary_file(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
     """Write content under a temporary name made of ``name``; give the open file and that name. As `new_file`."""
-    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
+    temporary = temporary_name(f"{_cut(name)}.") + TEMPORARY
     with new_file(directory, temporary, mode) as file:
+        with contextlib.suppress(OSError):  # not every network disk has locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for chunk in content:
             write(file, chunk)
         yield file, temporary
 
 
 def remove_temporary_files(directory: int, name: str) -> None:
-    """Remove the temporary files of a name that killed processes left (see `temporary_file`), as far as possible."""
-    of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d{{19}}{re.escape(TEMPORARY)}")  # as `temporary_name`
+    """Remove the temporary files of a name that killed processes left (see `temporary_file`), as far as possible.
+
+    What its writer still holds stays: a run of another tree may write to the same folder.
+    """
+    of_ours = re.compile(rf"{re.escape(_cut(name))}\.\d+-\d{{19}}{re.escape(TEMPORARY)}")  # as `temporary_name`
     for left in filter(of_ours.fullmatch, os.listdir(directory)):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), open_file_in(directory, left) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.unlink(left, dir_fd=directory)
+
+
+def _cut(name: str) -> str:
+    """Return a name that leaves room for an ending; a part of it if it is long."""
+    return os.fsdecode(os.fsencode(name)[:150])
 
 
 def write_report(path: str, text: str) -> None:

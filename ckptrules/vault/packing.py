@@ -110,6 +110,8 @@ def pack_in_worker(threads: int, ready: Ready, progress: Progress) -> str:
             pack(ready, threads, progress)
     except ArchiveError as error:
         return str(error)
+    except FileExistsError:  # by now: a run of another tree has the same archive
+        return already_there(ready.place)
     except SourceError as error:
         return f"{error.filename} cannot be read: {why_of(error)}"
     except OSError as error:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.reading import open_below
-from ckptrules.storage.writing import HOLE, change_file, in_blocks, remove, write_json
+from ckptrules.storage.unfinished import drop_archive, new_archive
+from ckptrules.storage.writing import HOLE, change_file, in_blocks, remove, temporary_file, write_json
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 DATA = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
@@ -121,3 +122,16 @@ def test_what_was_left_of_a_file_goes_and_what_is_called_alike_stays(tmp_path: P
         (tmp_path / name).write_text(name)
     change_file(str(tmp_path / "pins.yaml"), lambda _: "pins: []")
     assert sorted(os.listdir(tmp_path)) == ["pins.yaml", "pins.yaml.4711-7.tmp", "pins.yaml.mine.tmp", "pins.yaml.tmp"]
+
+
+@pytest.mark.parametrize("name", ["a.zst", "a" * 151, "ü" * 100], ids=["short", "long", "not ASCII"])
+def test_what_a_killed_run_left_goes_and_what_a_run_still_writes_stays(tmp_path: Path, name: str) -> None:
+    """Runs of two trees wrote one archive, and the second removed what the first still wrote: "No such file"."""
+    with new_archive(str(tmp_path / name)) as (file, _):
+        file.write(b"first")
+        drop_archive(str(tmp_path / name))
+    assert (tmp_path / name).read_bytes() == b"first"
+    with open_below(str(tmp_path), "") as folder, temporary_file(folder, name, []):
+        pass  # killed before it is renamed
+    drop_archive(str(tmp_path / name))
+    assert os.listdir(tmp_path) == [name]
