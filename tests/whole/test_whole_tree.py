@@ -123,7 +123,7 @@ def test_max_delete_goes_by_what_the_budget_lets_go(project: Project) -> None:
 def test_explain_and_usage_go_by_the_tree(project: Project) -> None:
     make(project, BUDGET.format("3KB"), {"a": [ckpt(1), ckpt(2)], "b": [ckpt(1), ckpt(2)]})
     out = project.doit("explain", f"name={ckpt(1)}", "policy=mine")
-    assert "does not fit in the budget of 3KB: 2 of 2 by age" in out
+    assert "does not fit in the budget of 3KB beside 2 KB that must stay: 2 of 2 by age" in out
     assert "to save it   budget: {total: 4KB}" in out
     assert "fits in the budget of 3KB (0 B left): 1 of 2 by age" in out
     rows = [line.split() for line in project.doit("usage", "policy=mine").splitlines()]

@@ -26,7 +26,8 @@ def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: s
     ``entries`` come in the order in which they should stay. ``called`` is the name of the limit in messages.
     """
     where = called or str(limit)
-    used = taken(stays.size, stays.shared)
+    used = must = taken(stays.size, stays.shared)
+    beside = f" beside {human_size(must)} that must stay" if must else ""
     counted = {link[:2] for link in stays.shared}
     staying = set(counted)
     opinions = {}
@@ -39,7 +40,7 @@ def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: s
         elif own and own == sum(link.size * link.here for link in shared if link[:2] in staying):
             opinions[name] = yes("takes no room: its bytes have another name that stays")
         else:
-            opinions[name] = no(f"does not fit in {where}", Bytes(used, written(used)))
+            opinions[name] = no(f"does not fit in {where}{beside}", Bytes(used, written(used)))
     return opinions
 
 
