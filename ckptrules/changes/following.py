@@ -146,9 +146,8 @@ class Followers:
         named = [fact for fact in looks.rules.facts if fact.best and not fact.inside]
         if not named:
             return {}
-        names = facts.names_of(looks.listing, looks.rules)
-        sources = facts.find_sources(self._outputs_dir, looks.listing, named, names)
-        return facts.read_facts(self._outputs_dir, looks.listing, sources, names, metrics=False)[0].pointers
+        sources = facts.find_sources(self._outputs_dir, looks.listing, named, looks.names)
+        return looks.facts_of(sources, metrics=False)[0].pointers
 
     # --- renames ------------------------------------------------------------------------------------------------------
 

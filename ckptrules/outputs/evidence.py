@@ -13,11 +13,13 @@ from functools import cached_property
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import Entry, Listing
+from ckptrules.engine.facts import Names
 from ckptrules.engine.names.companions import Sidecar
 from ckptrules.engine.names.naming import reader
 from ckptrules.engine.names.sorting import Sorted, name_of, sort_entries
 from ckptrules.engine.ruleset import Reason, RuleSet, needed_inside
 from ckptrules.engine.whole.wholeness import fitted
+from ckptrules.outputs import facts
 from ckptrules.outputs.glancing import Glances
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
@@ -44,14 +46,11 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
 
 
 class Looks:
-    """The evidence of one open directory: everything is looked up once for all plans of it.
-
-    ``facts`` is the evidence of facts, which `ckptrules.run.deciding` fills in.
-    """
+    """The evidence of one open directory: everything is looked up once for all plans of it."""
 
     def __init__(self, directory: int, listing: Listing, rules: RuleSet, links: Links, now_ns: int) -> None:
         self.directory, self.listing, self.rules, self.links, self.now_ns = directory, listing, rules, links, now_ns
-        self.facts: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
+        self._facts: dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]] = {}
         self.glances = Glances(directory)
         self._used: dict[str, str] = {}
 
@@ -69,6 +68,11 @@ class Looks:
     def found(self) -> Sorted:
         """The entries sorted by the rules."""
         return sort_entries(self.rules, self.listing)
+
+    @cached_property
+    def names(self) -> Names:
+        """The fields of each checkpoint by name."""
+        return facts.names_of(self.listing, self.rules)
 
     @cached_property
     def inside(self) -> Mapping[str, frozenset[str]]:
@@ -90,6 +94,30 @@ class Looks:
         """The owners of the pointer files that we cannot replace, by the name of the file."""
         following = [name for name, mentions in self.pointers[0].items() if any(one.text for one in mentions)]
         return {name: owner for name in following if (owner := _other_owner(self.directory, name))}
+
+    def facts_of(
+        self,
+        sources: facts.Sources,
+        *,
+        metrics: bool,
+        out: frozenset[str] = frozenset(),
+        per: tuple[str, ...] = (),
+    ) -> tuple[Evidence, tuple[Reason, ...]]:
+        """Read the files of `facts`, and the newest checkpoints where they name the best; return evidence and notes.
+
+        The arguments are those of `read_facts`. A second call with the same ones reads nothing.
+        """
+        key = sources, metrics, out, per
+        if key not in self._facts:
+            path, listing, names = self.outputs_dir, self.listing, self.names
+            found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out, per=per)
+            if sources.inside:
+                from ckptrules.outputs.inside import best_inside
+
+                best, more = best_inside(path, listing, sources.inside, self.rules, names, out)
+                found, notes = found._replace(best_inside=best), (*notes, *more)
+            self._facts[key] = found, notes
+        return self._facts[key]
 
     def why_in_use(self, name: str) -> str:
         """Return why a name may still be written to; empty where nothing says so."""

@@ -72,7 +72,8 @@ def decided_of(job: Job, found: Directory) -> Decided:
     try:
         with reading.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = read_directory(directory, found)
-            looks, sources = looks_of(job, listing, directory), sources_asked(job, listing)
+            looks = looks_of(job, listing, directory)
+            sources = sources_asked(job, looks)
             contents = readings.marks(directory, [*names_to_read(job, looks), *sources.paths])
             proven = plan_with_evidence(job, looks, sources)
             plan, known = with_losses(proven.job, looks, proven.plan, proven.known), proven.known
@@ -133,29 +134,6 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
 def looks_of(job: Job, listing: Listing, directory: int) -> Looks:
     """Return the `Looks` of a directory that was listed and is open, for plans by the rules of a job."""
     return Looks(directory, listing, job.rules, job.links, job.header["started_ns"])
-
-
-def read_facts_once(
-    job: Job, looks: Looks, sources: facts.Sources, out: frozenset[str]
-) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Read the files of `facts`, and the newest checkpoints where they name the best; return evidence and notes.
-
-    ``out`` are the checkpoints that are not whole. A second call with the same arguments reads nothing.
-    """
-    listing, answers = looks.listing, looks.facts
-    metrics = asks_for_metrics(job)
-    per = job.policy.per if job.policy else ()
-    key = sources, metrics, out, per
-    if key not in answers:
-        path, names = job.options.outputs_dir, facts.names_of(listing, job.rules)
-        found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out, per=per)
-        if sources.inside:
-            from ckptrules.outputs.inside import best_inside
-
-            best, more = best_inside(path, listing, sources.inside, job.rules, names, out)
-            found, notes = found._replace(best_inside=best), (*notes, *more)
-        answers[key] = found, notes
-    return answers[key]
 
 
 class PlanWithEvidence(NamedTuple):
@@ -228,8 +206,9 @@ def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) 
         found = looks.found
         marked = unwhole(found, listing, job.rules, known)[0].keys() | known.in_use.keys()
         whole = (checkpoint.names for checkpoint in found.every if marked.isdisjoint(checkpoint.names))
-        out = frozenset(facts.names_of(listing, job.rules)).difference(*whole)
-    more, notes = read_facts_once(job, looks, sources, out)
+        out = frozenset(looks.names).difference(*whole)
+    per = job.policy.per if job.policy else ()
+    more, notes = looks.facts_of(sources, metrics=asks_for_metrics(job), out=out, per=per)
     return known._replace(
         metrics=merged(known.metrics, more.metrics),
         times=more.times,
@@ -239,7 +218,7 @@ def with_facts(job: Job, looks: Looks, sources: facts.Sources, known: Evidence) 
     ), notes
 
 
-def sources_asked(job: Job, listing: Listing) -> facts.Sources:
+def sources_asked(job: Job, looks: Looks) -> facts.Sources:
     """Find the files of `facts` that a plan depends on.
 
     Files that name the best always count. Files with metrics or times count where the policy asks for these.
@@ -252,13 +231,12 @@ def sources_asked(job: Job, listing: Listing) -> facts.Sources:
     inside = [fact for fact in job.rules.facts if fact.inside and policy]
     if not (wanted or inside):
         return facts.Sources()
-    names = facts.names_of(listing, job.rules)
-    found = facts.find_sources(job.options.outputs_dir, listing, wanted, names)
+    found = facts.find_sources(job.options.outputs_dir, looks.listing, wanted, looks.names)
     if not inside:
         return found
     from ckptrules.outputs.inside import rows_of
 
-    return found._replace(inside=rows_of(listing, inside, names, policy.per if policy else ()))
+    return found._replace(inside=rows_of(looks.listing, inside, looks.names, policy.per if policy else ()))
 
 
 def with_losses(job: Job, looks: Looks, plan: Plan, known: Evidence) -> Plan:

@@ -178,7 +178,7 @@ def other_keepers(job: Job, looks: Looks) -> Iterator[tuple[LineInUse, int, Job]
 def plan_by(job: Job, looks: Looks, other: Other) -> Plan:
     """Plan a directory by another policy; pins and notes on losses are not added, as only the deletions count."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    return plan_with_evidence(job, looks, sources_asked(job, looks.listing)).plan
+    return plan_with_evidence(job, looks, sources_asked(job, looks)).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:

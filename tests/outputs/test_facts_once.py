@@ -9,19 +9,11 @@ import pytest
 
 from ckptrules.engine.entries import Directory
 from ckptrules.outputs import facts
+from ckptrules.outputs.evidence import Looks
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
-from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
-from ckptrules.run.deciding import looks_of, read_facts_once
-from ckptrules.run.jobs import Job
-from ckptrules.run.options import Planning
-from ckptrules.run.records import Journals
-
-RULES = """packs: [huggingface]
-retention: {last: {keep_last: 1}, best: {keep_best: {metric: eval_loss, mode: min, count: 1}}}
-"""
 
 
 def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
@@ -33,7 +25,7 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
             f'{{"best_model_checkpoint": "x/checkpoint-5", "log_history": [{{"step": {step}, "eval_loss": {loss}}}]}}'
         )
         (tmp_path / "x" / f"checkpoint-{step}" / "trainer_state.json").write_text(text, encoding="utf-8")
-    rules = rules_here(Tree(str(tmp_path)), load_rules({"rules/x.yaml": RULES}), "x")
+    rules = rules_here(Tree(str(tmp_path)), load_rules({"rules/x.yaml": "packs: [huggingface]"}), "x")
     listing = scan(str(tmp_path), Directory("x", "x"))
     names = facts.names_of(listing, rules)
     sources = facts.find_sources(str(tmp_path), listing, rules.facts, names)
@@ -45,10 +37,7 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
     asked.append((sources._replace(files=sources.files[:1]), {"metrics": True, "out": frozenset()}))
     by_itself = [facts.read_facts(str(tmp_path), listing, some, names, **more) for some, more in asked]
     assert len({repr(one) for one in by_itself}) > 1
-    place = str(tmp_path)
-    job = Job(Planning(outputs_dir=place), rules, Style(), {"started_ns": 0}, Links(place), Journals(""))
-    jobs = {metrics: job._replace(policy=rules.policies[name]) for name, metrics in (("last", False), ("best", True))}
-    looks = looks_of(jobs[True], listing, -1)
+    looks = Looks(-1, listing, rules, Links(str(tmp_path)), 0)
     real, opened = facts.read_facts, list[object]()
 
     def counted(*some: Any, **more: Any) -> Any:
@@ -57,6 +46,6 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        read = [read_facts_once(jobs[more["metrics"]], looks, some, more["out"]) for some, more in asked]
+        read = [looks.facts_of(some, **more) for some, more in asked]
         assert read == by_itself
     assert len(opened) == len(asked)
