@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
-from ckptrules.engine.checkpoints import Checkpoint, Evidence
+from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
-from ckptrules.engine.names.comparing import misleading
-from ckptrules.engine.names.sorting import Sorted, sort_entries, with_metrics
+from ckptrules.engine.names.comparing import NumbersInside
+from ckptrules.engine.names.sorting import sort_entries
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.policy.losses import is_blind, losses
+from ckptrules.engine.policy import losses
 from ckptrules.engine.policy.retention import reads_files
-from ckptrules.engine.policy.series import Series, called, counts_in, series_of
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.whole.wholeness import unwhole
@@ -240,62 +237,13 @@ def sources_asked(job: Job, looks: Looks) -> facts.Sources:
 
 
 def with_losses(job: Job, looks: Looks, plan: Plan, known: Evidence) -> Plan:
-    """Add notes on deletions that a person may not have meant, such as the best by a metric."""
-    deleted = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
-    if not (job.policy and deleted):
+    """Add notes on what the policy deletes, by all that files tell, whether or not the policy asks for it."""
+    if not (job.policy and losses.deleted(plan)):
         return plan
-    listing, found = looks.listing, looks.found
-    out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
-    out |= {action.name for action in plan.actions if action.keep_in_trash}
-    named = names_of_the_best(job, found, known)
     if not asks_for_metrics(job):  # else the metrics are known
-        known = all_metrics(job, listing)
-    by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
-    for checkpoint in found.checkpoints:
-        if checkpoint.entry.name not in out:
-            by_series[series_of(checkpoint, job.policy)].append(with_metrics(checkpoint, known))
-    shields = [checkpoint for checkpoint in found.protected if checkpoint.entry.name not in out]
-    missed = []
-    for series, members in by_series.items():
-        protected = [checkpoint for checkpoint in shields if counts_in(checkpoint, series, by_series, job.policy)]
-        name, now_ns = called(series, by_series), job.header["started_ns"]
-        missed.append(losses(job.policy, members, protected, deleted, name, now_ns))
-    notes = [note for lost in missed for note in lost.notes]
-    return plan._replace(
-        notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)),
-        best_goes=tuple(sorted({metric for lost in missed for metric in lost.metrics})),
-        blind=is_blind(job.policy, (member for members in by_series.values() for member in members), named),
-    )
-
-
-def names_of_the_best(job: Job, found: Sorted, known: Evidence) -> list[str]:
-    """Return the names that may show which checkpoint is the best: protected names, links and pointer files.
-
-    A pin, and a file that names the best by a fact, count as ``best``, whatever their names.
-    """
-    links = [*(entry.name for entry in found.links), *(link.entry.name for link in known.links)]
-    files = [fact.file for fact in job.rules.facts if fact.best]
-    trackers = ["best" for path in known.pointers if any(fnmatchcase(path, f"*{file}") for file in files)]
-    return [
-        *(checkpoint.entry.name for checkpoint in found.protected),
-        *links,
-        *known.pointers,
-        *trackers,
-        *(["best"] * bool(known.pins)),
-    ]
-
-
-def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequence[Checkpoint]]) -> Iterator[Reason]:
-    """Yield notes on names that order a series otherwise than the numbers inside, as `doit verify` has read them."""
-    if not was_verified(job.options.outputs_dir, listing.directory):
-        return
-    from ckptrules.verify import memory
-
-    known = memory.results_by_name(job.options.outputs_dir, listing)
-    inside = {name: verified.content.inside for name, verified in known.items()}
-    for members in by_series.values():
-        if text := misleading(members, inside):
-            yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")
+        known = known._replace(metrics=all_metrics(job, looks.listing).metrics)
+    inside = numbers_inside(job.options.outputs_dir, looks.listing)
+    return losses.with_losses(plan, looks.found, job.rules, job.policy, known, inside)
 
 
 def plan_once(job: Job, looks: Looks, known: Evidence) -> Plan:
@@ -340,3 +288,12 @@ def broken_names(outputs_dir: str, listing: Listing) -> Mapping[str, str]:
     from ckptrules.verify import memory
 
     return memory.broken_names(outputs_dir, listing)
+
+
+def numbers_inside(outputs_dir: str, listing: Listing) -> Mapping[str, NumbersInside]:
+    """Return by name the numbers in checkpoints that `doit verify` has read."""
+    if not was_verified(outputs_dir, listing.directory):
+        return {}
+    from ckptrules.verify import memory
+
+    return {name: known.content.inside for name, known in memory.results_by_name(outputs_dir, listing).items()}

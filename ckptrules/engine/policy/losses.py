@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.measures import human_size
+from ckptrules.engine.names.comparing import NumbersInside, misleading
 from ckptrules.engine.names.metrics import metrics_of, mode_of
+from ckptrules.engine.names.sorting import Sorted, with_metrics
 from ckptrules.engine.policy.judging import SKEW_NS, is_misdated
 from ckptrules.engine.policy.lines.keep_best import as_float, shortened
-from ckptrules.engine.ruleset import Policy, Reason
+from ckptrules.engine.policy.series import Series, called, counts_in, series_of
+from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 
 SMALLER = 0.9  # of the smallest deleted size; less is suspicious, as the states of one run have nearly one size
 SERIES = 3  # the least number of checkpoints for a note that one or none is left
@@ -23,6 +29,55 @@ class Losses(NamedTuple):
 
     notes: tuple[Reason, ...]
     metrics: tuple[str, ...]
+
+
+def deleted(plan: Plan) -> set[str]:
+    """Return the checkpoints that a policy deletes in a plan: not those that lost a conflict."""
+    return {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
+
+
+def with_losses(
+    plan: Plan, found: Sorted, rules: RuleSet, policy: Policy, known: Evidence, inside: Mapping[str, NumbersInside]
+) -> Plan:
+    """Add notes on deletions that a person may not have meant, such as the best by a metric.
+
+    ``known`` has all metrics that files tell. ``inside`` are the numbers in checkpoints, by name.
+    """
+    out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
+    out |= {action.name for action in plan.actions if action.keep_in_trash}
+    by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
+    for checkpoint in found.checkpoints:
+        if checkpoint.entry.name not in out:
+            by_series[series_of(checkpoint, policy)].append(with_metrics(checkpoint, known))
+    shields = [checkpoint for checkpoint in found.protected if checkpoint.entry.name not in out]
+    goes, missed = deleted(plan), []
+    for series, members in by_series.items():
+        protected = [checkpoint for checkpoint in shields if counts_in(checkpoint, series, by_series, policy)]
+        missed.append(losses(policy, members, protected, goes, called(series, by_series), known.now_ns))
+    texts = filter(None, (misleading(members, inside) for members in by_series.values()))
+    misled = (Reason(f"a name misleads: {text}, as verify found; what goes was decided by names") for text in texts)
+    return plan._replace(
+        notes=(*plan.notes, *(note for lost in missed for note in lost.notes), *misled),
+        best_goes=tuple(sorted({metric for lost in missed for metric in lost.metrics})),
+        blind=is_blind(policy, chain.from_iterable(by_series.values()), names_of_the_best(found, rules, known)),
+    )
+
+
+def names_of_the_best(found: Sorted, rules: RuleSet, known: Evidence) -> list[str]:
+    """Return the names that may show which checkpoint is the best: protected names, links and pointer files.
+
+    A pin, and a file that names the best by a fact, count as ``best``, whatever their names.
+    """
+    links = [*(entry.name for entry in found.links), *(link.entry.name for link in known.links)]
+    files = [fact.file for fact in rules.facts if fact.best]
+    trackers = ["best" for path in known.pointers if any(fnmatchcase(path, f"*{file}") for file in files)]
+    return [
+        *(checkpoint.entry.name for checkpoint in found.protected),
+        *links,
+        *known.pointers,
+        *trackers,
+        *(["best"] * bool(known.pins)),
+    ]
 
 
 def losses(
