@@ -15,7 +15,7 @@ from ckptrules.engine.plan import make_plan
 from ckptrules.engine.policy.judging import Judged, Opinion, Others, is_misdated, yes
 from ckptrules.engine.policy.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.policy.lines.max_total_size import fitting
-from ckptrules.engine.policy.retention import by_tree
+from ckptrules.engine.policy.retention import budget_last, by_tree, without_budget
 from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
 
 Rank = tuple[float | int | str, ...]  # the higher stays
@@ -71,8 +71,8 @@ def of_one(
 ) -> dict[Any, Judged]:
     """Return the opinions of the lines for the whole tree, by value of the line, for a tree of one directory."""
     by_value: dict[Any, Judged] = {}
-    alone = policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
-    for line in sorted(by_tree(policy), key=lambda line: line.key == "budget"):
+    alone = without_budget(policy)
+    for line in budget_last(by_tree(policy)):
         known = evidence._replace(tree=by_value)
         parts = [part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)]
         is_budget = line.key == "budget"

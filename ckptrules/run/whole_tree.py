@@ -13,7 +13,7 @@ from ckptrules.engine.entries import Directory
 from ckptrules.engine.facts import believed
 from ckptrules.engine.names.naming import SlowRuleError
 from ckptrules.engine.policy.judging import Judged
-from ckptrules.engine.policy.retention import by_tree
+from ckptrules.engine.policy.retention import budget_last, by_tree, without_budget
 from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import OwnPlan, best_across, budget_note, part_of, share_out
 from ckptrules.outputs.glancing import Glances
@@ -42,7 +42,7 @@ def with_tree(
     for line in tree_lines(every):
         every = with_opinions(every, by_directory)
         if line.key == "budget":
-            parts = [part_in(without_budget(own), found) for own, found in every]
+            parts = [part_in(own, found) for own, found in every]
             shared = share_out(line.value, parts, job.header["started_ns"])
             judged, note = shared.says, budget_note(line.value, shared)
             notes += [note, *(f"{job.style.name(part.directory)} {part.live}" for part in parts if part.live)]
@@ -54,9 +54,9 @@ def with_tree(
 
 
 def tree_lines(pairs: OwnJobs) -> list[PolicyLine]:
-    """Return the lines that go by the whole tree, each once; the budget is the last, as it depends on the others."""
+    """Return the lines that go by the whole tree, each once, in the order in which they decide."""
     lines = {line[:2]: line for own, _ in pairs for line in (by_tree(own.policy) if own.policy else ())}
-    return sorted(lines.values(), key=lambda line: line.key == "budget")
+    return budget_last(lines.values())
 
 
 def with_opinions(pairs: OwnJobs, by_directory: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
@@ -64,16 +64,9 @@ def with_opinions(pairs: OwnJobs, by_directory: Mapping[str, Mapping[Any, Judged
     return [(own._replace(tree=by_directory.get(found.directory, {})), found) for own, found in pairs]
 
 
-def without_budget(job: Job) -> Job:
-    """Return the job without a budget, so that it deletes all that no other line keeps."""
-    policy = job.policy
-    lines = tuple(line for line in policy.lines if line.key != "budget") if policy else ()
-    return job._replace(policy=policy and policy._replace(lines=lines))
-
-
 def part_in(job: Job, found: Directory) -> OwnPlan:
-    """Plan a directory by its own lines, for the decision over the tree; where a rule is too slow, all of it stays."""
-    decided = decided_of(job, found)
+    """Plan a directory without the budget, for the decision over the tree; by too slow a rule, all of it stays."""
+    decided = decided_of(job._replace(policy=job.policy and without_budget(job.policy)), found)
     try:
         listing = believed(decided.listing, decided.known.times)
         return part_of(job.rules, listing, decided.plan, decided.known)
@@ -84,7 +77,7 @@ def part_in(job: Job, found: Directory) -> OwnPlan:
 def ranked(best: Best, every: OwnJobs) -> Mapping[str, Judged]:
     """Rank the checkpoints of the experiments that ``across`` fits, until all of the best are whole and not in use."""
     jobs = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
-    parts = {directory: part_in(without_budget(own), found) for directory, (own, found) in jobs.items()}
+    parts = {directory: part_in(own, found) for directory, (own, found) in jobs.items()}
     while True:
         judged = best_across(best, parts.values())
         out = {

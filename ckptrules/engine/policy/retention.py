@@ -156,6 +156,16 @@ def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:
     return tuple(line for line in policy.lines if LINES[line.key].by_tree(line.value))
 
 
+def budget_last(lines: Iterable[PolicyLine]) -> list[PolicyLine]:
+    """Return lines for the whole tree in the order in which they decide: the budget depends on the others."""
+    return sorted(lines, key=lambda line: line.key == "budget")
+
+
+def without_budget(policy: Policy) -> Policy:
+    """Return a policy without the budget, which so deletes all that no other line keeps."""
+    return policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
+
+
 def reads_files(policy: Policy) -> bool:
     """Return whether a policy depends on times or sizes of files, which may change while no name does."""
     return any(LINES[line.key].by_files for line in policy.lines)
