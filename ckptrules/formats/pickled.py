@@ -163,6 +163,7 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
     """Yield the name and the argument of each opcode, up to the end of a pickle; None for a long argument.
 
     Raises:
+        UnsoundError: a line that is no text is too long.
         NotReadError: a limit is reached, or arrays of joblib stand between the opcodes.
     """
     name = ""
@@ -173,6 +174,10 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
             argument = opcode.arg.reader(file) if opcode.arg else None  # type: ignore[arg-type] # has read and readline
         except _SkippedError:
             argument = None
+        except UnsoundError:
+            if name in ("STRING", "UNICODE"):
+                raise NotReadError(f"a text of more than {LONGEST_LINE} bytes in protocol 0 is not read") from None
+            raise
         if isinstance(argument, str) and argument.startswith(OF_JOBLIB):
             raise NotReadError("the arrays that joblib writes between the opcodes of a pickle are not read")
         yield name, argument

@@ -6,6 +6,7 @@ Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_loa
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,11 @@ from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, content_of, is_cut_off, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of
 
+PICKLE = re.compile(
+    rb"\x80[\2-\5]"
+    rb"|\([dl]p\d+\n|[}\]]q\0"  # a dictionary or a list in protocol 0, and in protocol 1
+    rb"|c(?:argparse|collections|copy_reg|numpy|torch|__main__)[\w.]*\n\w+\n[()pq]"  # an object in these
+)
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ELEMENT_BYTES: Mapping[str, int] = {
     "ByteStorage": 1, "CharStorage": 1, "BoolStorage": 1, "UntypedStorage": 1, "QInt8Storage": 1, "QUInt8Storage": 1,
@@ -194,6 +200,4 @@ def _end_of_tensors(
 
 
 ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, glance_at_zip)
-LEGACY = Format(
-    "pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy, glance_at_pickle
-)
+LEGACY = Format("pickle", lambda head: bool(PICKLE.match(head)), check_legacy, glance_at_pickle)

@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import sys
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptrules.formats.content import UnsoundError
-from ckptrules.formats.files import check_file
+from ckptrules.formats.files import check_file, glance
 from ckptrules.formats.limits import NotReadError
 from ckptrules.formats.machine import StandIn
 from ckptrules.formats.pickled import Limited, read_pickle
@@ -123,7 +125,7 @@ def test_what_would_blow_up_costs_no_more_than_its_bytes(pickled: bytes) -> None
     [
         b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x02\x8b\xff\xff\xff\x7f.",
-        b"V" + b"a" * 5000 + b"\n.",
+        b"c" + b"a" * 5000 + b"\n.",
         b"\x80\x02\x82\x01.",
         b"\x80\x05\x97.",
         b"\x80\x04" + b"\x8c\xff" + b"m" * 255 + b"\x94" + b"X\x00\x10\x00\x00" + b"n" * 4096 + b"\x93.",
@@ -181,3 +183,20 @@ def test_plain_values_are_read_as_pickle_reads_them(value: object, protocol: int
         contents = read(pickle.dumps(value, protocol=protocol))
         if not contents.names:
             assert contents.value == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_of_any_protocol_is_known_and_read_to_its_end(protocol: int) -> None:
+    """One of protocol 0 or 1 was in no known format, so a half of it counted as whole."""
+    values = ({"epoch": 3, "w": [0.5]}, OrderedDict(epoch=3), Namespace(epoch=3), [1, 2])
+    for value in values:
+        content = pickle.dumps(value, protocol)
+        found = check_file(io.BytesIO(content), len(content), lambda _: None, quick=False)
+        assert (found.kind, found.epoch) == ("pickle", 3 if isinstance(value, dict) else None)
+        for end in (1, len(content) // 3):
+            with pytest.raises(UnsoundError, match="cut off"):
+                glance(io.BytesIO(content[:-end]), len(content) - end)
+    content = pickle.dumps({"w": "x" * 5000}, protocol)
+    with pytest.raises(UnsoundError, match="is not verified") if protocol == 0 else contextlib.nullcontext():
+        check_file(io.BytesIO(content), len(content), lambda _: None, quick=False)
+    glance(io.BytesIO(content), len(content))
