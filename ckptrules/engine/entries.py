@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of broken links
 NO_CHECKPOINT_ENDINGS = tuple(
-    ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
+    ".json .jsonl .txt .log .out .err .yaml .yml .toml .ini .cfg .xml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg"
+    " .gif .webp .mp4 .wav .npy .py .ipynb .sh .pid .lock".split()
 )
 """Endings of files that are no checkpoints even if a protected pattern fits: ``best_metrics.json`` by ``best_*``."""
 EntryKind = Literal["file", "directory", "link", "other"]

@@ -26,7 +26,7 @@ _UNFINISHED = re.compile(
     r"\.(?:(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])|replaced-\d{8}T\d{6}Z-\d+\Z)", re.IGNORECASE
 )
 # Endings of logs, settings and the like; an array (.npy) may be weights.
-BESIDE = (*(ending for ending in NO_CHECKPOINT_ENDINGS if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
+BESIDE = tuple(ending for ending in NO_CHECKPOINT_ENDINGS if ending != ".npy")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that a message shows
 
@@ -46,10 +46,15 @@ class PassedOver(NamedTuple):
 
 def looks_like(name: str) -> bool:
     """Return whether a name looks like a checkpoint, by its ending or by a word with a number."""
-    if _COUNT.sub("", name.lower()).endswith(ENDINGS):
+    if ends_as_weights(name):
         return True
     is_other = name.lower().endswith((*BESIDE, ".gz", ".zip")) or _UNFINISHED.search(name)
     return _NUMBERED.fullmatch(name) is not None and not is_other
+
+
+def ends_as_weights(name: str) -> bool:
+    """Return whether a name has an ending of weights, and perhaps a number behind it."""
+    return _COUNT.sub("", name.lower()).endswith(ENDINGS)
 
 
 def stands_beside(name: str, *, folder: bool) -> bool:

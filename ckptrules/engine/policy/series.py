@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptrules.engine.checkpoints import Checkpoint, Part, order_of, series_by
 from ckptrules.engine.names.case import Case
+from ckptrules.engine.names.lookalikes import ends_as_weights
 from ckptrules.engine.names.metrics import mode_of
-from ckptrules.engine.names.words import ending_of
+from ckptrules.engine.names.words import MADE_OF_IT, ending_of
 from ckptrules.engine.policy.judging import Around, Others
 from ckptrules.engine.policy.lines.keep_best import as_float
 from ckptrules.engine.policy.retention import Verdict, apply_policy
@@ -26,6 +27,9 @@ EXPECTED = frozenset(
 SHOWN = 3  # values of a field that a note shows
 FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WORD = re.compile(r"[a-z]+")
+NO_WEIGHTS = MADE_OF_IT.union("optim optims optimizer opt sched scheduler scaler".split())
+"""Words in the names of files that are no weights."""
 _WORD_AT_END = re.compile(r"[A-Za-z]+[-_.]?\Z")
 
 
@@ -128,18 +132,32 @@ def that_remain(shields: Iterable[Checkpoint], candidates: Iterable[Checkpoint])
     Files are of one checkpoint if their names differ only in what candidates have as parts: ``last-shard0.pt``. It is
     whole if it has each part that all candidates have. A name without a part may hold all of them.
     """
-    pieces = [{_piece(part) for part in one.parts} for one in candidates]
+    every = list(candidates)
+    pieces = [{_piece(part) for part in one.parts} for one in every]
     needed, known = set.intersection(*pieces), sorted(set().union(*pieces) - {""}, key=len, reverse=True)
     find = re.compile("|".join(map(_whole_words, known)) or r"(?!)").search
+    endings = {ending_of(name) for one in every for name in one.names}
     found: dict[str, dict[str, Checkpoint]] = defaultdict(dict)
     for one in shields:
         part = None if one.parts else find(one.entry.name)
-        found[one.entry.name.replace(part[0], "", 1) if part else one.entry.name][part[0] if part else ""] = one
+        if part or may_be_checkpoint(one, endings):
+            found[one.entry.name.replace(part[0], "", 1) if part else one.entry.name][part[0] if part else ""] = one
     return [
         [*parts.values()][-1]
         for parts in found.values()
         if parts.keys() >= needed or (parts.keys() == {""} and ("" not in needed or parts[""].parts))
     ]
+
+
+def may_be_checkpoint(shield: Checkpoint, endings: Collection[str]) -> bool:
+    """Return whether a protected name may be a checkpoint: ``best.toml``, ``best_optimizer.pt`` and the like are none.
+
+    A name that no format reads ends as weights do, or as the candidates: ``endings``.
+    """
+    name = shield.entry.name
+    if shield.rule or shield.parts or shield.entry.kind == "directory":
+        return True
+    return (ends_as_weights(name) or ending_of(name) in endings) and NO_WEIGHTS.isdisjoint(_WORD.findall(name.lower()))
 
 
 def _piece(part: Part) -> str:
