@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import jinja2
 
 MAX_PAD = 64
+PYTHONS = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)(?::[^{}]*)?\}(?!\})")  # a variable as Python's format() has it
 _NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Compare Operand".split())
 
 
@@ -52,6 +54,9 @@ def _compiled(template: str) -> Callable[[Mapping[str, str]], str]:
 def _tree(template: str) -> jinja2.nodes.Template:
     import jinja2
 
+    if python := PYTHONS.search(template):
+        hint = f"write {{{{ {python[1]} }}}}, with zeros in front {{{{ {python[1]} | pad(2) }}}}"
+        raise TemplateError(f"'{python[0]}' is no variable, but text", hint)
     try:
         tree = _environment().parse(template)
     except jinja2.TemplateSyntaxError as error:
