@@ -6,11 +6,15 @@ from collections.abc import Collection, Iterable
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return the word that is nearest to a mistyped one, regardless of case; empty if none is near."""
+    """Return the word that is nearest to a mistyped one, regardless of case; empty if none is near.
+
+    The only word that goes on as the mistyped one begins is nearest: ``delete`` is ``delete_old``, not ``max_delete``.
+    """
     import difflib
 
     by_lower = {one.lower(): one for one in words}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    longer = [one for one in by_lower if one.startswith(f"{word.lower()}_")]
+    near = longer if len(longer) == 1 else difflib.get_close_matches(word.lower(), by_lower, n=1)
     return by_lower[near[0]] if near else ""
 
 

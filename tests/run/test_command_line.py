@@ -169,6 +169,7 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
             "there is no task 'last.ckpt'\n    hint: for a checkpoint that is called so: 'doit explain name=",
         ),
         ("plan -delete_old=1", "unknown option '-delete_old=1' behind 'plan'\n    hint: did you mean 'delete_old='?"),
+        ("plan delete=1", "unknown option 'delete'\n    hint: did you mean 'delete_old'?"),
         ("plan DELETE_OLD=1", "unknown option 'DELETE_OLD'\n    hint: did you mean 'delete_old'?"),
         ("plan delete_old = 1", "unknown option ''\n    hint: write name=value, without spaces"),
         ("purge:ocr", "'purge' takes no experiment\n    hint: leave ':ocr' out: it is for the whole tree\n"),
