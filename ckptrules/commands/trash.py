@@ -7,12 +7,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import count_of, human_size
 from ckptrules.engine.state_folder import JOURNALS, pointer_of
-from ckptrules.report.style import Style, few, table
+from ckptrules.report.style import Style, by_numbers, few, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
@@ -51,6 +52,11 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     runs: Sequence[Run] = ()
     with contextlib.suppress(OSError):
         runs = runs_of(outputs_dir)
+    place_of = {run: place for place, run in enumerate(dict.fromkeys(item.run for item in items))}
+
+    def order(row: tuple[TrashItem, int]) -> tuple[Any, ...]:
+        return place_of[row[0].run], row[0].directory, by_numbers(row[0].name)
+
     rows = [
         (
             item.run,
@@ -60,7 +66,7 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
             human_size(item.size),
             freed_on(outputs_dir, item.run, days),
         )
-        for item, others in by_checkpoint(items, runs)
+        for item, others in sorted(by_checkpoint(items, runs), key=order)
     ]
     size = sum(item.size for item in items)
     text = table(HEADINGS, rows, right=(3,), width=style.width, drops=DROPS, later=LATER)

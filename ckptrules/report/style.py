@@ -92,6 +92,11 @@ def few(texts: Sequence[str], most: int = 3) -> str:
     return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
 
 
+def by_numbers(name: str) -> tuple[int | str, ...]:
+    """Return a sort key for names: ``epoch_9`` before ``epoch_10``."""
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", name)))
+
+
 def columns(text: str) -> int:
     """Count the columns of a text: a wide letter (Unicode, UAX #11) takes two, an accent none."""
     if text.isascii():

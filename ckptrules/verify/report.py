@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.actions import Problem, said_of
 from ckptrules.engine.measures import count_of, human_size, noun_of
 from ckptrules.formats.content import FileContent
-from ckptrules.report.style import Style, summary_of, table
+from ckptrules.report.style import Style, by_numbers, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.faults import OLD_NAME
@@ -58,12 +58,12 @@ def tally(report: Report) -> VerifyTally:
 
 def block(report: Report, style: Style) -> str:
     """Return the text on one experiment: a line for each checkpoint, the problems, and the count."""
-    whole = sound(report)
+    whole, rows = sound(report), sorted(report.rows, key=lambda row: by_numbers(row.name))
     cells = [
         (style.name(row.name) + files_of(len(row.other_names)), human_size(row.size), _state_of(row, style))
-        for row in report.rows
+        for row in rows
     ]
-    signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in report.rows]
+    signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in rows]
     lines = _with_signs(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
     problems = in_short(report.problems)
     for number, problem in enumerate(problems, 1):

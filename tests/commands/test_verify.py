@@ -116,6 +116,19 @@ def test_what_was_verified_is_not_read_again_even_under_its_new_name(project: Pr
     assert second["experiments"][0]["checkpoints"][0]["name"] == GOOD
 
 
+def test_numbers_in_names_are_sorted_as_numbers(project: Project) -> None:
+    """epoch_1, epoch_10, epoch_11, epoch_2."""
+    names = [f"checkpoint-{step}.ckpt" for step in (9, 10, 100, 1000)]
+    project.make({f"exp/checkpoints/{name}": 9 for name in names})
+    (project.folder / "rules/mine.yaml").write_text(
+        "formats:\n  - {id: mine, match: 'checkpoint-(?P<step>[0-9]+)[.]ckpt', examples: {checkpoint-9.ckpt: {step: 9}}}\n"
+    )
+    out = project.doit("verify", check=1)
+    assert re.findall(r"^  ! (\S+) ", out, re.MULTILINE)[:4] == names
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert re.findall(r"checkpoint-\d+.ckpt", project.doit("trash").partition("items")[0]) == names[:3]
+
+
 def test_an_old_name_takes_nothing_from_what_is_whole(project: Project) -> None:
     """All had the sign of a problem, none counted as verified, and each stood there twice; verified=1 took them all."""
     for epoch in (3, 4, 5):
