@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -196,16 +197,25 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
 def notes_after(
     session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any
 ) -> Iterator[str]:
-    """Yield notes on folders that no layout covers, on rules that nobody here wrote, and on links that were not sought.
+    """Yield notes on folders that no layout covers, on what nobody typed, and on folders not searched for links.
 
     `doit migrate` looks for the first only if it changed something or understood nothing: a run without work must not
     walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
         yield uncovered(session, base, job.options)
-    if isinstance(job.options, Migrating) and by_default_rules(job.rules) and (job.options.dry_run or total.changes):
-        yield f"No {RULES_DIR}/ is here, so the default rules decided.\n    hint: 'ckptrules init' writes rules to edit"
+    if isinstance(job.options, Migrating) and (job.options.dry_run or total.changes):
+        yield from untyped(job)
     yield from unsearched_notes(job.links, job.style)
+
+
+def untyped(job: Job) -> Iterator[str]:
+    """Yield notes on what nobody typed: a tree elsewhere, which copied rules may name, and the default rules."""
+    outputs_dir = job.options.outputs_dir
+    if outputs_dir == job.rules.outputs_dir and os.path.relpath(outputs_dir).split(os.sep)[0] == os.pardir:
+        yield f"The tree is {job.style.name(os.path.abspath(outputs_dir))}, as 'outputs_dir' in the rules says."
+    if by_default_rules(job.rules):
+        yield f"No {RULES_DIR}/ is here, so the default rules decided.\n    hint: 'ckptrules init' writes rules to edit"
 
 
 def unsearched_notes(links: Links, style: Style) -> Iterator[str]:

@@ -381,6 +381,21 @@ def test_the_option_overrides_what_the_rules_say_and_hints_carry_it(project: Pro
     assert project.names("ocr") == ["epoch-20_step-000003.ckpt"]
 
 
+def test_a_tree_elsewhere_that_the_rules_name_is_said(project: Project) -> None:
+    """Rules copied from another project deleted in that project, and not a word said where."""
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    here = Project(project.folder / "here")
+    shutil.copytree(project.folder / "rules", here.folder / "rules")
+    shutil.copy(project.folder / "dodo.py", here.folder)
+    for text in (str(project.outputs), "../outputs"):
+        (here.folder / "rules/place.yaml").write_text(f"outputs_dir: '{text}'\n")
+        assert f"The tree is {project.outputs}, as 'outputs_dir' in the rules says.\n" in here.doit("plan")
+    assert "The tree is" not in here.doit("plan", "outputs_dir=../outputs/.")
+    shutil.move(project.outputs, here.folder / "runs")
+    (here.folder / "rules/place.yaml").write_text("outputs_dir: runs\n")
+    assert "The tree is" not in here.doit("plan")
+
+
 @pytest.mark.parametrize("words", ["purge", "undo", "migrate", "plan", "backups", "trash", "check"])
 def test_a_broken_rule_file_that_says_where_the_outputs_are_is_refused_with_its_place(
     project: Project, words: str
