@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.spelling import nearest
 from ckptrules.run.declared import declared
-from ckptrules.run.options import Option, OptionError
+from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.words import DOIT_COMMANDS, Word
 
 WIDTH = 79
@@ -142,7 +142,8 @@ def topic_page(topic: str, sentences: Mapping[str, str], program: str) -> str:
         own = OWN[topic]
         return f"{_a_page(f'ckptrules {topic} {own.takes}', own.sentence, own.options)}\n{own.more}"
     known = {} if topic in WITHOUT_OPTIONS else declared(topic).known()
-    rows = {_forms(option): option.described for option in known.values()}
+    its_own_first = sorted(known.values(), key=lambda option: hasattr(Common, option.name))
+    rows = {_forms(option): option.described for option in its_own_first}
     return _a_page(f"{program} {topic}{' [name=value ...]' * bool(rows)}", sentences[topic], rows)
 
 

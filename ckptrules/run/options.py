@@ -293,6 +293,7 @@ class Planning(Common, offers=True):
     With a ``path``, only the directory of that checkpoint is planned.
     """
 
+    delete_old: bool = flag("also delete what the retention policy does not keep")
     policy: str = option(
         "default", some_text, "the retention policy, except for experiments to which the rules assign one"
     )
@@ -307,7 +308,6 @@ class Planning(Common, offers=True):
         "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step; "
         "in a policy that the rules assign, it only keeps more)",
     )
-    delete_old: bool = flag("also delete what the retention policy does not keep")
     max_delete: str | None = option(
         None,
         max_delete,
@@ -327,7 +327,7 @@ class Planning(Common, offers=True):
 
 class Migrating(
     Planning,
-    takes="policy keep_min_epoch keep_last delete_old max_delete on_conflict settle verified leave_links fix_state",
+    takes="delete_old policy keep_min_epoch keep_last max_delete on_conflict settle verified leave_links fix_state",
 ):
     """The options of `doit migrate`, and of commands that preview or repeat it."""
 

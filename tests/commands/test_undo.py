@@ -433,7 +433,7 @@ def test_history_shows_what_every_run_did_and_what_became_of_it(project: Project
     assert heading.split() == ["run", "when", "who", "command", "renamed", "deleted", "size", "state"]
     shown = next(line for line in (ROOT / "docs/guide.md").read_text().splitlines() if line.startswith("run  "))
     assert heading.split() == shown.split()
-    assert "  migrate keep_min_epoch=9 delete_old=1  " in migrate
+    assert "  migrate delete_old=1 keep_min_epoch=9  " in migrate
     assert migrate.endswith("     2        1  200 B  1 of 3 taken back")
     assert "  undo experiments=two  " in undo
     assert undo.endswith(f"1        0         took back {runs(project)[0]}")
