@@ -77,13 +77,21 @@ def refuse_patterns_of_commands(line: CommandLine) -> None:
 
 
 def refuse_stale_looks(line: CommandLine) -> None:
-    """Refuse `pin`, `unpin` and `undo` in one call with others, which would look before these have changed anything."""
+    """Refuse commands in one call of which one would come too early to see, or to show, what the other changes.
+
+    `pin`, `unpin` and `undo` change what others look at. A `plan` is there to be read first, and ``plan migrate`` may
+    mean the plan of a migrate.
+    """
     asked = [word.base for word in line.words if line.command == "run" and word.base in TASKS]
     for first in (task for task in asked if task in ("pin", "unpin", "undo")):
         others = (task for task in asked if task != first and (first != "undo" or line.options(task).will_change))
         if other := next(others, ""):
             fact = f"'{first}' and '{other}' in one call: each would look before the other has changed anything"
             raise OptionError(fact, "run one after the other")
+    for other in (task for task in asked if "plan" in asked and task in ("migrate", "after")):
+        if line.options(other).will_change:
+            fact = f"'plan' and '{other}' in one call: nobody could read the plan first"
+            raise OptionError(fact, f"{command('plan')} shows what {command('migrate')} does; run one after the other")
 
 
 def all_are_ours() -> bool:

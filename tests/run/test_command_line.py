@@ -169,6 +169,14 @@ def test_what_a_value_says_is_no_flag(project: Project, note: str) -> None:
             "there is no task 'last.ckpt'\n    hint: for a checkpoint that is called so: 'doit explain name=",
         ),
         ("plan -delete_old=1", "unknown option '-delete_old=1' behind 'plan'\n    hint: did you mean 'delete_old='?"),
+        (
+            "plan migrate delete_old=1",
+            "'plan' and 'migrate' in one call: nobody could read the plan first\n    hint: 'doit",
+        ),
+        (
+            "explain epoch=3-step=2*",
+            "unknown option 'epoch'\n    hint: for a checkpoint that is called so: name='epoch=3-step=2*'\n",
+        ),
         ("plan delete=1", "unknown option 'delete'\n    hint: did you mean 'delete_old'?"),
         ("plan DELETE_OLD=1", "unknown option 'DELETE_OLD'\n    hint: did you mean 'delete_old'?"),
         ("plan delete_old = 1", "unknown option ''\n    hint: write name=value, without spaces"),
