@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -174,6 +175,8 @@ class _Reader:
                 _set_once(variables, name, self._value(self.words, known[name], text))
             elif not self.words or any(word.base in TASKS for word in self.words):
                 hint = (_line_hint(name) or _hint(name, known)) if name else "write name=value, without spaces"
+                if name and "name" in known and not nearest(name, known):
+                    hint = f"for a checkpoint that is called so: name={shlex.quote(f'{name}={text}')}"
                 raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
             if (name := word.task.replace("-", "_")) in known and name not in TASKS:
