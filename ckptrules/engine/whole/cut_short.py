@@ -79,11 +79,13 @@ def cut_short(
 
 def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
     """Return the order of each checkpoint; an epoch without a step is at the step that others of that epoch have."""
-    orders = [(*order_of(one.fields), -1 if one.series[1] else one.time or -1) for one in checkpoints]
+    told = [(one.order or order_of(one.fields), one) for one in checkpoints]
+    orders = [(*order, -1 if max(order) >= 0 else one.time or -1) for order, one in told]
+    lacking = {epoch for epoch, step, _ in orders if step < 0 <= epoch}
     steps: dict[int, set[int]] = defaultdict(set)
-    for epoch, step, _ in orders:
+    for epoch, step, _ in orders if lacking else ():
         steps[epoch].add(step)
-    one_step = {epoch: max(known) for epoch, known in steps.items() if epoch >= 0 and len(known - {-1}) == 1}
+    one_step = {epoch: max(steps[epoch]) for epoch in lacking if len(steps[epoch] - {-1}) == 1}
     return [(epoch, one_step.get(epoch, step), time) for epoch, step, time in orders]
 
 
