@@ -27,8 +27,9 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
         age = (now_ns - entry.mtime_ns) // NS
         if age < settle:  # also if its time lies ahead
             return f"changed {max(0, age)} s ago (settle: {settle})"
-    files = [entry.name] if entry.kind == "file" else _files(directory, entry)
-    return next(filter(None, (_why_written_to(directory, file) for file in files)), "")
+    if entry.kind == "file":
+        return _why_written_to(directory, entry.name)
+    return next(filter(None, (_why_written_to(directory, file) for file in _files(directory, entry))), "")
 
 
 def ignore_lease_breaks() -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ckptrules.engine.checkpoints import Mention, number, numbers_told
 from ckptrules.engine.entries import Listing, in_part_folder
@@ -50,7 +50,7 @@ def read_pointers(
     found, notes = {}, list[Reason]()
     ignored = {pattern.text for pattern in rules.ignored}
     pointers, others = pointer_files(listing, rules), one_word_files(listing, rules)
-    others += [path for path in above if in_part_folder(path)[1] not in ignored]
+    others = [*others, *(path for path in above if in_part_folder(path)[1] not in ignored)]
     if not (pointers or others):
         return {}, ()
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
@@ -82,6 +82,7 @@ def read_pointers(
     return found, tuple(sorted(notes))
 
 
+@lru_cache(maxsize=2)  # asked before the files are read, and by what reads them
 def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
     """Map the pointer files of a directory to whether they protect the checkpoints that they name.
 
@@ -95,6 +96,7 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
     return {name: any(protects) for name, protects in fitting.items() if protects}
 
 
+@lru_cache(maxsize=2)  # as above
 def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     """Return the files that no rule knows and that may be trackers.
 
