@@ -18,6 +18,7 @@ from ckptrules.storage import metadata
 from ckptrules.storage.base import CHANGED, FULL
 from ckptrules.storage.moving import LINK_CHANGED, NEITHER
 
+MOVES = {"rename", *DELETES}
 NOT_BEGUN = "not begun, as the run was stopped"
 NOT_RECORDED = "not begun, as it could not be recorded"
 NO_RECORD = "was changed, but the journal cannot be written: "
@@ -167,10 +168,10 @@ def to_be_freed(plan: Plan) -> list[int]:
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan that renames and deletes."""
-    moving = [action for action in plan.actions if action.kind in {"rename", *DELETES}]
+    moving = [action for action in plan.actions if action.kind in MOVES]
     gone = {name for action in moving for name in action.names}
     links = {name for a in moving if a.leaves_link for name in a.names[: a.parts + 1]}
-    come = {to for action in moving for to in (action.to, *(to for _, to in action.with_it))}
+    come = {to for action in moving for to in (action.to, *dict(action.with_it).values())}
     return ({entry.name for entry in listing.entries} - gone | links | come) - {""}
 
 

@@ -48,7 +48,7 @@ class Action(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """All present names that this action changes."""
-        return (self.name, *(old for old, _ in self.with_it))
+        return (self.name, *dict(self.with_it))
 
 
 class Kept(NamedTuple):

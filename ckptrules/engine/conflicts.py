@@ -76,13 +76,12 @@ def find_groups(case: Case) -> list[Group]:
         if entry.name in wanted_by:
             wanted_by[entry.name] |= owners.get(entry.name) or {entry.name}
     groups: list[Group] = []
-    for wanted, names in sorted(wanted_by.items()):
-        if len(names) > 1:
-            group = Group(frozenset({wanted}), frozenset(names))
-            for other in [other for other in groups if other.names & names]:
-                groups.remove(other)
-                group = Group(group.wanted | other.wanted, group.names | other.names)
-            groups.append(group)
+    for wanted, names in sorted((wanted, names) for wanted, names in wanted_by.items() if len(names) > 1):
+        group = Group(frozenset({wanted}), frozenset(names))
+        for other in [other for other in groups if other.names & names]:
+            groups.remove(other)
+            group = Group(group.wanted | other.wanted, group.names | other.names)
+        groups.append(group)
     return groups
 
 

@@ -23,9 +23,11 @@ def relink_actions(
     A link with a legacy name that leads to its own new name is a left link, which holds no checkpoint. A link that
     would become one by following gets ``./`` before its text, so that it still holds.
     """
-    renamed = {old: (new, action.name) for action, names in _renames(actions) for old, new in names.items()}
+    every = [*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)]
+    renames = _renames(actions) if every else ()
+    renamed = {old: (new, action.name) for action, names in renames for old, new in names.items()}
     relinks = []
-    for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
+    for directory, link in every:
         if link.sibling in renamed:
             reasons = (Reason(f"{link.sibling} is renamed"),)
             to, head = renamed[link.sibling]

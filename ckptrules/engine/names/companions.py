@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Problem
@@ -29,12 +29,12 @@ class Sidecar(NamedTuple):
     owner: str = ""
 
 
-def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def by_name_only(owners: Iterable[str], names: Collection[str]) -> dict[str, tuple[str, str]]:
     """Map names that look like sidecars, though no suffix fits, to their owner and the suffix that the rules lack.
 
     Such a name is that of a checkpoint with another ending, or with one more: ``x.yaml`` or ``x.ckpt.json``.
     """
-    by_start = {start: owner for owner in owners for start in (stem_of(owner), owner)}
+    by_start = {start: owner for owner in (owners if names else ()) for start in (stem_of(owner), owner)}
     owned = {}
     for name in names:
         dots = [place for place, letter in enumerate(name) if letter == "." and name[:place] in by_start]
