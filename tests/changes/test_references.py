@@ -173,6 +173,8 @@ def test_an_old_name_that_thousands_had_is_told_in_a_few_words() -> None:
     assert both.why.endswith(" and in run_10/checkpoints and in 1997 others")
     (one,) = find("x/run_77/checkpoints/old", OldNames({"old": rows}))
     assert one.new == "new"
+    (few,) = find("old", OldNames({"old": rows[:3]}))
+    assert few.why.endswith("it was in run_0/checkpoints, run_1/checkpoints, run_2/checkpoints")
 
 
 # --- the same as before ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -284,7 +285,10 @@ def test_experiments_stand_biggest_first_on_one_scale() -> None:
 
 def test_the_parts_of_space_are_the_whole_bar() -> None:
     found = sections(sample())["space"]
-    assert sum(part["share"] for part in found["parts"]) == pytest.approx(100)
+    *bar, _ = found["parts"]  # the last one tells of what is there twice
+    ends = list(accumulate(part["share"] for part in bar))
+    assert [part["at"] for part in bar] == pytest.approx([0, *ends[:-1]])
+    assert ends[-1] == pytest.approx(100)
     assert sum(
         part["bytes"] for part in found["parts"] if part["kind"] in ("protected", "kept", "goes", "undecided")
     ) == sum(row["bytes"] for one in sample()["experiments"] for row in one["checkpoints"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from ckptrules.engine.names.lookalikes import layout_for, looks_like
+from ckptrules.engine.names.lookalikes import layout_for, looks_like, uncovered_text
 from ckptrules.outputs import find
 from tests.conftest import ROOT, Project
 from tests.support.tables import every
@@ -154,6 +154,9 @@ def test_the_glance_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert 0 < sum(number for _, number, _ in found) <= 20
     assert more
     assert find.lookalikes(str(tmp_path / "00"), set(), looks_like, lambda _: False) == ([("", 10, "0.ckpt")], False)
+    told = uncovered_text([], [], "outputs", "rules", more=True)
+    assert told == "There is too much beside the checkpoint directories to look for others in all of it."
+    assert uncovered_text([], [], "outputs", "rules") == ""
 
 
 class Hostile(NamedTuple):
