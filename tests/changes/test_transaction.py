@@ -20,6 +20,7 @@ from ckptrules.storage.posix import Disk
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
+from tests.support.killing import kills
 from tests.support.putting_back import put_back
 from tests.support.undisturbed import contents, trained
 
@@ -85,8 +86,7 @@ def test_a_restore_is_in_the_history_and_can_be_taken_back(project: Project, dam
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("how", ["before", "after", errno.EIO])
-def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(project: Project, how: str | int) -> None:
+def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(project: Project) -> None:
     project.make({f"{HERE}/{OLD}": 50, f"{HERE}/deep/0.pt": 5})
     start, made = project.tree(), backup_of(project)
     damage_a_file(project.outputs / HERE)
@@ -94,9 +94,12 @@ def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(pro
     kept, everything = project.folder.parent / "kept", contents(project)
     shutil.copytree(project.outputs, kept, symlinks=True)
     command = ("restore", f"backup={made}", "force=1")
-    for at in range(1, crash.run_in_turn(project.folder, *command).changes + 1):
+    killed = kills(project, command)
+    put_back(kept, project.outputs)
+    changes = crash.run_in_turn(project.folder, *command).changes
+    for at in [*killed, *(Fault(number, errno.EIO) for number in range(1, changes + 1))]:
         put_back(kept, project.outputs)
-        crash.run_in_turn(project.folder, *command, fault=Fault(at, how))
+        crash.run_in_turn(project.folder, *command, fault=at)
         assert set(everything) <= set(contents(project)), at
         ended = crash.run_in_turn(project.folder, *command)
         assert (ended.code, project.tree()) == (0, start), (at, ended.output)

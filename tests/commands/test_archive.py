@@ -23,8 +23,8 @@ from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.packing import Packing, Ready
 from tests.conftest import Project
 from tests.support import crash, nobody
-from tests.support.disturbing import Fault
 from tests.support.dying import let_workers, vanish
+from tests.support.killing import kills
 
 EXPERIMENTS = ("old_1", "old_2", "new")
 
@@ -578,10 +578,7 @@ def test_a_file_system_that_sets_no_limit_has_room(project: Project, monkeypatch
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
-    project: Project, tmp_path: Path, how: str
-) -> None:
+def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(project: Project, tmp_path: Path) -> None:
     archive = make(project)
     for name in ("old_2", "new"):
         shutil.rmtree(project.outputs / name)
@@ -589,14 +586,12 @@ def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
     kept = tmp_path / "kept"
     shutil.copytree(project.outputs, kept, symlinks=True)
     command = ("archive", "experiments=old_1", "archive_dir=archive")
-    ended = crash.run_in_turn(project.folder, *command)
-    assert ended.code == 0, ended.output
-    for at in range(1, ended.changes + 1):
+    for at in kills(project, command, archive):
         shutil.rmtree(project.outputs)
         shutil.rmtree(archive)
         shutil.copytree(kept, project.outputs, symlinks=True)
         archive.mkdir()
-        assert crash.run_in_turn(project.folder, *command, fault=Fault(at, how)).code == -signal.SIGKILL
+        assert crash.run_in_turn(project.folder, *command, fault=at).code == -signal.SIGKILL
         source = project.outputs / "old_1"
         assert not source.exists() or everything(source).keys() == before.keys(), at
         visible = [name for name in os.listdir(archive) if not name.startswith(".") and name.endswith(".zst")]

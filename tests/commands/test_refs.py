@@ -19,7 +19,7 @@ from ckptrules.commands.refs import TextFile, diff, obstacle
 from ckptrules.report.style import Style
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.disturbing import Fault
+from tests.support.killing import kills
 
 pytestmark = pytest.mark.whole
 
@@ -227,8 +227,7 @@ def test_a_wrong_place_is_refused(project: Project, arguments: tuple[str, ...], 
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Project, how: str) -> None:
+def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Project) -> None:
     prepare(project, "one")
     before, after = (f"load('one/checkpoints/{name}')\n" for name in (OLD, NEW))
     kept = project.folder.parent / "kept"
@@ -246,11 +245,11 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
         return {path.name: path.read_text() for path in sorted((project.folder / "scripts").glob("?.??"))}
 
     begin()
-    changes = crash.run_in_turn(project.folder, "refs", "apply=1").changes
+    killed = kills(project, ("refs", "apply=1"), project.folder / "scripts")
     assert texts() == {"a.py": after, "b.md": after}
-    for at in range(1, changes + 1):
+    for at in killed:
         begin()
-        assert crash.run_in_turn(project.folder, "refs", "apply=1", fault=Fault(at, how)).code == -signal.SIGKILL
+        assert crash.run_in_turn(project.folder, "refs", "apply=1", fault=at).code == -signal.SIGKILL
         assert set(texts().values()) <= {before, after}, at
         ended = crash.run_in_turn(project.folder, "refs", "apply=1")
         assert (ended.code, texts()) == (0, {"a.py": after, "b.md": after}), (at, ended.output)

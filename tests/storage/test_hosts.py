@@ -492,7 +492,7 @@ def test_the_lock_goes_with_every_end_of_a_run(project: Project, end: str) -> No
 @pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_run_that_was_killed_while_it_took_the_lock_hinders_none(project: Project, how: str) -> None:
-    for at in range(1, 12):
+    for at in range(1, 13):
         project.make({"one/checkpoints/epoch=1-step=2.ckpt": 9})
         assert crash.run_in_turn(project.folder, "migrate", fault=Fault(at, how)).code == -signal.SIGKILL
         assert crash.run_in_turn(project.folder, "purge").code == 0, at

@@ -85,11 +85,12 @@ def run(
     *arguments: str,
     fault: Fault | None = None,
     at_change: Callable[[int], None] | None = None,
+    after_change: Callable[[int], None] | None = None,
     old_system: bool = False,
 ) -> Ended:
     """Run it in a process that is forked from that of the tests, with all that a test has replaced in it.
 
-    ``at_change`` is called before each change, with its number.
+    ``at_change`` is called before each change, with its number, and ``after_change`` after it.
     """
     with (
         tempfile.TemporaryFile("w+", errors="surrogateescape") as output,
@@ -98,7 +99,7 @@ def run(
         if (child := os.fork()) == 0:
             gc.freeze()  # what was there before needs not be looked through, and so not be copied
             forking.share()
-            watched = disturbed(Disturbance(fault, old_system), "", counter.fileno(), -1, at_change)
+            watched = disturbed(Disturbance(fault, old_system), "", counter.fileno(), -1, at_change, after_change)
             _be_doit(folder, list(arguments), watched, output.fileno())
         _, status = os.waitpid(child, 0)
         output.seek(0)

@@ -16,7 +16,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ckptrules.storage import moving
 
-CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
+CHANGING = (
+    "chmod chown fchmod fchown fdatasync fsync ftruncate link mkdir removexattr rename replace rmdir setxattr symlink unlink "
+    "utime write"
+).split()
 READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lstat pread read readlink scandir sendfile stat statvfs".split()
 ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
@@ -71,11 +74,12 @@ def disturbed(
     counter: int,
     reads: int,
     at_change: Callable[[int], None] | None = None,
+    after_change: Callable[[int], None] | None = None,
 ) -> Iterator[None]:
     """Disturb what is run meanwhile: a dot is written to the file ``counter`` for each change, a row to ``reads`` for each look.
 
     Looks are noted below the folder only, and if they are counted or one of them fails. ``at_change`` is called before each
-    change, with its number.
+    change, with its number, and ``after_change`` after it.
     """
     with contextlib.ExitStack() as stack:
 
@@ -91,12 +95,18 @@ def disturbed(
                 replace(os, name, refuse_links)
         if "reads" in (what := fault.what if fault else disturbance.looks):
             _let_reads_fail(replace, fault, what == "reads", folder, reads)
-        _put_the_fault_in(replace, fault if fault and fault.what == "changes" else None, at_change, counter)
+        _put_the_fault_in(
+            replace, fault if fault and fault.what == "changes" else None, at_change, after_change, counter
+        )
         yield
 
 
 def _put_the_fault_in(
-    replace: Replace, fault: Fault | None, at_change: Callable[[int], None] | None, counter: int
+    replace: Replace,
+    fault: Fault | None,
+    at_change: Callable[[int], None] | None,
+    after_change: Callable[[int], None] | None,
+    counter: int,
 ) -> None:
     numbers = itertools.count(1)  # threads change the disk, too: no two have the same number
     broken: list[Callable[..., Any]] = []
@@ -127,7 +137,11 @@ def _put_the_fault_in(
                     with contextlib.suppress(OSError):
                         function(*args, **kwargs)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if after_change:
+                    after_change(number)
 
         return change
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import re
 import shutil
-import sqlite3
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ckptrules.storage.moving import TICK_NS
-from tests.conftest import ROOT, Project, all_below, content_hash
+from tests.conftest import ROOT, Project, all_below
 from tests.support import crash
 from tests.support.crash import Ended
 from tests.support.disturbing import Fault
+from tests.support.killing import NUMBERS, kills, on_disk
 from tests.support.putting_back import put_back
 
 EARLY, EARLY_NEW = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch-02_step-000176.ckpt"
@@ -55,8 +52,6 @@ SMALL: dict[str, int | str] = {
     "ocr/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
     "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
 }
-RUN = re.compile(r"\d{8}T\d{6}Z-\d+(\.\d+)?|(?<=[.-])\d+-\d+(?=\.tmp$|$)|(?<=\.)[0-9a-f]{16}(?=\.tmp$)")
-NUMBERS = re.compile(r"\b[0-9a-f]{16,}\b|\d{8}T\d{6}Z-\d+|(?<=process\b)\W+\d+|\d{4,}|\d\d:\d\d:\d\d")
 NOTES = tuple(f"outputs/.ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved", "work/"))
 APART = ("archive/", "state/")  # the latter is $XDG_STATE_HOME
 
@@ -107,28 +102,10 @@ class Undisturbed:
         put_back(self.kept, self.project.outputs)
         self.began = time.time_ns()
 
-    def kills(self) -> Iterator[Fault]:
-        """Yield each way to kill a run: after each change, and before it, where that leaves a disk that was not seen yet.
-
-        That is where something lies between two changes that is not counted as one, as what SQLite writes.
-        """
-        yield from (Fault(at, "after") for at in self.instants)
-        for at, disk in enumerate(self._disks_before_changes(), 1):
-            if ("finish", disk) not in self.seen:
-                yield Fault(at, "before")
-
-    def _disks_before_changes(self) -> list[str]:
-        found = self.kept.with_name("disks")
-
-        def look(_: int) -> None:
-            with found.open("a", encoding="utf-8") as file:
-                print(on_disk(self.project.outputs, self.began), file=file)
-
+    def kills(self) -> list[Fault]:
+        """List each way to kill a run that leaves another disk."""
         self.begin()
-        ended = crash.run(self.project.folder, *self.command, at_change=look, old_system=self.old_system)
-        disks = found.read_text(encoding="utf-8").splitlines()
-        assert (ended.code, len(disks)) == (0, len(self.instants)), ended.output
-        return disks
+        return kills(self.project, self.command, old_system=self.old_system)
 
     def has_its_links(self) -> bool:
         return self._links() == self.links
@@ -164,39 +141,6 @@ class Undisturbed:
 
     def _links(self) -> set[str]:
         return {path for path, text in self.project.tree().items() if text.startswith("->")}
-
-
-def on_disk(folder: Path, began: int) -> str:
-    """Return all that is below a folder, but for numbers that differ from run to run; ``began`` is the time of the run."""
-    rows, ours = [], f"{folder}/.ckptrules/"
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path, what = os.path.join(place, name), ""
-            status = os.lstat(path)
-            is_file = stat.S_ISREG(status.st_mode)
-            if stat.S_ISLNK(status.st_mode):
-                what = os.readlink(path)
-            elif name == "doit.db":
-                what = NUMBERS.sub("N", remembered(path))
-            elif is_file and place.endswith(("/.ckptrules", "/journal")):
-                what = NUMBERS.sub("N", Path(path).read_text()).rstrip(
-                    " "
-                )  # a lock is filled up: its process may be 999
-            elif is_file:
-                what = content_hash(path)
-            is_old = is_file and status.st_mtime_ns < began
-            is_ours = f"{path}/".startswith(ours) and (not is_file or place.endswith(("/.ckptrules", "/journal")))
-            mode = stat.S_IFMT(status.st_mode) if is_ours else status.st_mode  # it gets its own as soon as it is made
-            rows.append((RUN.sub("RUN", os.path.relpath(path, folder)), mode, status.st_nlink, is_old, what))
-    return repr(sorted(rows))
-
-
-def remembered(database: str) -> str:
-    try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            return repr(list(connection.iterdump()))
-    except sqlite3.Error as error:
-        return str(error)
 
 
 class Case(NamedTuple):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents
 
 pytestmark = pytest.mark.whole
@@ -69,9 +68,9 @@ def parted(project: Project) -> list[str]:
 def test_killed_at_any_change_all_files_of_a_checkpoint_have_their_new_names_or_none(ranks: Undisturbed) -> None:
     in_parts = 0
     files = {text for path, text in ranks.start.items() if path.endswith((".pt", ".json"))} - {"-> s300_r1.pt"}
-    for at in ranks.instants:
+    for at in ranks.kills():
         ranks.begin()
-        ended = ranks.run(*ranks.command, fault=Fault(at, "after"))
+        ended = ranks.run(*ranks.command, fault=at)
         assert ended.code == -signal.SIGKILL, (at, ended)
         assert files <= set(contents(ranks.project)), at
         if not ranks.leaves_another_disk():
@@ -88,9 +87,9 @@ def test_killed_at_any_change_all_files_of_a_checkpoint_have_their_new_names_or_
 @pytest.mark.parametrize("ranks", [(False, "leave_links=1")], ids=[""], indirect=True)
 def test_killed_while_links_are_left_under_all_old_names(ranks: Undisturbed) -> None:
     files = {text for path, text in ranks.start.items() if path.endswith((".pt", ".json"))} - {"-> s300_r1.pt"}
-    for at in ranks.instants:
+    for at in ranks.kills():
         ranks.begin()
-        ranks.run(*ranks.command, fault=Fault(at, "after"))
+        ranks.run(*ranks.command, fault=at)
         assert files <= set(contents(ranks.project)), at
         if ranks.leaves_another_disk():
             ended = ranks.run(*ranks.command)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.support.disturbing import Fault
+from tests.support.killing import kills
 from tests.support.undisturbed import CASES, COMMAND, EARLY, EARLY_NEW, Place
 
 pytestmark = pytest.mark.whole
@@ -16,23 +16,23 @@ pytestmark = pytest.mark.whole
 EACH = {
     "undo in training": 1,
     "restore": 1,
-    "migrate without a trash": 3,
-    "drop_links": 3,
-    "undo of drop_links": 3,
-    "purge": 3,
+    "migrate without a trash": 2,
+    "drop_links": 2,
+    "undo of drop_links": 2,
+    "purge": 2,
 }
 
 
 @pytest.mark.parametrize("case", EACH)
 def test_killed_at_changes(case: str, project: Project, tmp_path: Path) -> None:
     place = Place(project, CASES[case], tmp_path / "kept")
-    for at in range(1, place.undisturbed.changes + 1, EACH[case]):
-        how = ("before", "after")[at % 2]
+    place.begin()
+    for at in kills(project, place.case.command)[:: EACH[case]]:
         place.begin()
-        assert place.run(*place.case.command, fault=Fault(at, how)).code == -signal.SIGKILL
-        assert place.must_stay <= place.contents(), (at, how)
-        place.finish((at, how))
-        assert not place.dangling(), (at, how)
+        assert place.run(*place.case.command, fault=at).code == -signal.SIGKILL
+        assert place.must_stay <= place.contents(), at
+        place.finish(at)
+        assert not place.dangling(), at
 
 
 @pytest.mark.parametrize("case", ["migrate with a pin", "undo with a pin"])
@@ -41,9 +41,10 @@ def test_killed_at_any_change_a_pin_and_its_checkpoint_stay_together(
 ) -> None:
     """Also before the next run has finished what was begun, and whatever stands in the file of the pins."""
     place, seen = Place(project, CASES[case], tmp_path / "kept"), set[str]()
-    for at in [(at, how) for at in range(1, place.undisturbed.changes + 1) for how in ("before", "after")]:
+    place.begin()
+    for at in kills(project, place.case.command):
         place.begin()
-        ended = place.run(*place.case.command, fault=Fault(*at))
+        ended = place.run(*place.case.command, fault=at)
         assert ended.code == -signal.SIGKILL
         (name,) = {EARLY, EARLY_NEW}.intersection(project.names("ocr"))
         if (left := place.left(ended)) in seen:

@@ -18,6 +18,7 @@ from tests.commands.test_refs import prepare
 from tests.conftest import Project
 from tests.support import crash, disturbing
 from tests.support.disturbing import Fault
+from tests.support.killing import kills
 from tests.support.undisturbed import trained
 
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
@@ -219,18 +220,17 @@ def test_an_undo_passes_over_what_was_freed_at_once(project: Project) -> None:
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str) -> None:
+def test_what_a_killed_run_freed_at_once_is_on_record(project: Project) -> None:
     rules = project.folder / "rules" / "retention.yaml"
     rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
     early = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 50 for n in (1, 2)}
     tree: dict[str, int | str] = {**early, "one/checkpoints/epoch-12_step-000090.ckpt": 50}
     project.make(tree)
     freed = 0
-    for at in range(1, crash.run_in_turn(project.folder, "migrate", "delete_old=1").changes + 1):
+    for at in kills(project, ("migrate", "delete_old=1")):
         shutil.rmtree(project.outputs)
         project.make(tree)
-        crash.run_in_turn(project.folder, "migrate", "delete_old=1", fault=Fault(at, how))
+        crash.run_in_turn(project.folder, "migrate", "delete_old=1", fault=at)
         recover(str(project.outputs))
         left = {file.name.removesuffix(".trashed") for file in project.outputs.rglob("*") if file.is_file()}
         gone = {Path(path).name for path in early} - left
@@ -280,8 +280,7 @@ def test_where_a_state_was_freed_the_checkpoint_is_not_called_gone(project: Proj
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> None:
+def test_an_undo_of_states_killed_at_any_change(project: Project) -> None:
     trained(project)
     project.doit("migrate")
     kept, start = project.folder / "kept", project.tree()
@@ -293,11 +292,11 @@ def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> N
         assert "State fixed" in crash.run_in_turn(project.folder, "fix_state", old_system=True).output
 
     begin()
-    changes = crash.run_in_turn(project.folder, "undo", old_system=True).changes
+    killed = kills(project, ("undo",), old_system=True)
     assert project.tree() == start
-    for at in range(1, changes + 1):
+    for at in killed:
         begin()
-        ended = crash.run_in_turn(project.folder, "undo", fault=Fault(at, how), old_system=True)
+        ended = crash.run_in_turn(project.folder, "undo", fault=at, old_system=True)
         assert ended.code == -signal.SIGKILL, (at, ended)
         crash.run_in_turn(project.folder, "purge", "older_than=9d", old_system=True)  # finishes what was begun
         if project.tree() != start:
