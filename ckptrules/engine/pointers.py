@@ -28,6 +28,7 @@ _COUNTED = re.compile(
     rb"(?:[ \t]*+[:=][ \t]*+|[ \t]++)([\"']?)(\d{1,18}(?:\.0*+)?)(?![\w./\\-])\3",
     re.IGNORECASE,
 )
+_FLOAT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _FEW = 3  # numbers after such keys; a file with more is a history
 _BETWEEN = b" \t\r\n{}[],;"  # what may separate numbers in a file of nothing but numbers
 _MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8, which Windows writes
@@ -138,7 +139,7 @@ def named_alone(content: bytes, fields_of: FieldsOf) -> str:
     """Return the name or number that is all of a file's content; empty if there is more, or no rule reads the name."""
     words = content.removeprefix(_MARK).decode("utf-8", "surrogateescape").split()
     name = re.split(r"[/\\]", words[0])[-1] if len(words) == 1 else ""
-    return name if _is_number(name) or (name and fields_of(name)) else ""
+    return name if _FLOAT.fullmatch(name) or (name and fields_of(name)) else ""
 
 
 def stems(name: str, part: str) -> list[str]:

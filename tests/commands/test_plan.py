@@ -129,6 +129,9 @@ def test_a_higher_minimum_is_for_the_policy_of_the_run_alone(
         ("latest", "/home/me/run/epoch-04_step-000400.ckpt", "epoch-04_step-000400.ckpt"),
         ("latest_checkpointed_iteration.txt", "400", "400"),
         ("latest_checkpointed_iteration.txt", "100", ""),
+        ("latest_checkpointed_iteration.txt", "1e2", "1e2"),
+        ("latest_checkpointed_iteration.txt", "1.000000000000000000e+02\n", "1.000000000000000000e+02"),  # of savetxt
+        ("latest_checkpointed_iteration.txt", "+100", "+100"),
         ("latest_checkpointed_iteration.txt", "release", ""),
         ("latest", "", ""),
         ("latest", "400 401", ""),
