@@ -105,9 +105,8 @@ class Followers:
         deletes = {number: unit for number, unit in enumerate(back.units) if unit.kind in DELETES}
         heads = [head_of(unit) for unit in back.units if unit.kind == REPLACE.name]
         replaced = {head.here.path for head in heads if begins(folders, head)}
-        while held := self._held(
-            deletes, replaced, back.directory
-        ):  # what leads there may go as well, unless it is held
+        # What leads there may go as well, unless it is held.
+        while held := self._held(deletes, replaced, back.directory):
             for number, problem in held.items():
                 rows[number] = problem
                 del deletes[number]
