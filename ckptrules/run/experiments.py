@@ -206,6 +206,7 @@ def notes_after(
         yield uncovered(session, base, job.options)
     if isinstance(job.options, Migrating) and (job.options.dry_run or total.changes):
         yield from untyped(job)
+        yield from without_experiment(session, base, job)
     yield from unsearched_notes(job.links, job.style)
 
 
@@ -216,6 +217,18 @@ def untyped(job: Job) -> Iterator[str]:
         yield f"The tree is {job.style.name(os.path.abspath(outputs_dir))}, as 'outputs_dir' in the rules says."
     if by_default_rules(job.rules):
         yield f"No {RULES_DIR}/ is here, so the default rules decided.\n    hint: 'ckptrules init' writes rules to edit"
+
+
+def without_experiment(session: Session, base: str, job: Job) -> Iterator[str]:
+    """Yield a note on each pattern below ``experiments`` that fits none: what it was to keep goes by another policy."""
+    if not job.options.delete_old or job.options.path or selects(session, base, job.options):
+        return
+    names = sorted(found.experiment for found in find(session, job.options))
+    for one in job.rules.experiments:
+        if names and not any(map(one.pattern.fits, names)):
+            fact = f"no experiment fits '{job.style.name(one.pattern.text)}' ({one.pattern.place})"
+            hint = f"a pattern must fit the whole name, as in '{job.style.name(names[0])}'"
+            yield f"Policy '{one.policy}' is for none: {fact}.\n    hint: {hint}"
 
 
 def unsearched_notes(links: Links, style: Style) -> Iterator[str]:

@@ -156,6 +156,24 @@ def test_a_task_that_is_usual_needs_neither_outputs_nor_rules(project: Project, 
         assert out == "trained\n"
 
 
+def test_a_pattern_that_fits_no_experiment_is_said(project: Project) -> None:
+    """`paper*` did not fit `cvpr/paper_1`, and what its policy was to keep went by another one, without a word."""
+    project.make({f"cvpr/paper_1/checkpoints/epoch_{epoch}_step_1.ckpt": 1 for epoch in (1, 11, 12)})
+    rules = project.folder / "rules"
+    (rules / "naming.yaml").write_text(
+        (rules / "naming.yaml").read_text().replace("['*/checkpoints']", "['*/*/checkpoints']")
+    )
+    (rules / "mine.yaml").write_text("experiments:\n  - {match: 'paper*', policy: keep_all}\n")
+    note = (
+        "Policy 'keep_all' is for none: no experiment fits 'paper*' (rules/mine.yaml:2:13).\n    hint: a pattern must"
+    )
+    assert note in project.doit("plan", "delete_old=1")
+    assert note not in project.doit("plan")
+    assert note not in project.doit("plan:cvpr/paper_1", "delete_old=1")
+    (rules / "mine.yaml").write_text("experiments:\n  - {match: '*paper*', policy: keep_all}\n")
+    assert "Policy 'keep_all'" not in project.doit("plan", "delete_old=1")
+
+
 def test_rules_that_nobody_here_wrote_are_named(project: Project) -> None:
     """In a folder without rules, all below epoch 10 went, and not a word said by whose rules."""
     project.make({f"exp/checkpoints/epoch_{epoch}_step_1.ckpt": 1 for epoch in (1, 11, 12)})
