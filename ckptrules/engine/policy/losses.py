@@ -132,20 +132,25 @@ def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable
 def _extremes_that_go(
     policy: Policy, checkpoints: Iterable[Checkpoint], goes: Collection[str]
 ) -> tuple[Mapping[str, list[str]], list[str]]:
-    """Return what each deleted name is the best, highest or lowest by, and the metrics whose best one is deleted."""
+    """Return what each deleted name is the best, highest or lowest by, and the metrics whose best one is deleted.
+
+    If a policy takes the highest loss for the best, the lowest is one of these.
+    """
     asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
     words: dict[str, list[str]] = defaultdict(list)
     metrics = []
     for metric, rated in sorted(_by_metric(checkpoints).items()):
-        mode = asked.get(metric) or mode_of(metric)
-        for end in [mode] if mode else ["max", "min"] * (len(rated) > 1):
+        usual = mode_of(metric)
+        mode = asked.get(metric) or usual
+        for end in sorted({mode, usual or mode}) if mode else ["max", "min"] * (len(rated) > 1):
             extreme = (max if end == "max" else min)(value for value, _ in rated.values())
             first = [name for name, (value, _) in rated.items() if value == extreme]
             if all(name in goes for name in first):
-                what = "best by" if mode else {"max": "highest", "min": "lowest"}[end]
+                what = "best by" if mode == end else {"max": "highest", "min": "lowest"}[end]
                 text = shortened(text for _, text in rated.values())[rated[first[-1]][1]]
+                text += f"; keep_best has mode: {mode}" * bool(mode and mode != end)
                 words[first[-1]].append(f"{what} {metric} ({text})")
-                metrics += [metric] * bool(mode)
+                metrics += [metric] * (mode == end)
     return words, metrics
 
 

@@ -68,6 +68,10 @@ CASES = {
     "keep_best says which end is the best": Case(
         named("foo", "0.9", "0.1", "0.5", "0.6"), (), "{keep_best: {metric: foo, mode: max, count: 2}}"
     ),
+    "keep_best takes the highest loss for the best": Case(
+        named("val_loss", "0.5", "0.1", "0.9", "0.6"), ("the lowest val_loss (0.1; keep_best has mode: max), epoch-02",),
+        "{keep_best: {metric: val_loss, mode: max, count: 2}}",
+    ),
     "three of which one stays": Case(beside("x", 1, 2, 3), ("all but one of 3 checkpoints go",), "{keep_last: 1}"),
     "two of which one stays": Case(beside("x", 1, 2), (), "{keep_last: 1}"),
     "four of which two stay": Case(beside("x", 1, 2, 3, 4), (), "{keep_last: 2}"),
