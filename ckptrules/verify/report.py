@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Problem, said_of
@@ -15,6 +15,7 @@ from ckptrules.verify.faults import OLD_NAME
 from ckptrules.verify.memory import CheckResult
 from ckptrules.verify.portion import ReportRow
 
+NOT_UNDERSTOOD = ("unknown_format", "not_read")  # ids of problems that do not say that anything is broken
 SIGN_WIDTH = 4  # columns of a sign and the blanks around it
 
 
@@ -59,8 +60,9 @@ def tally(report: Report) -> VerifyTally:
 def block(report: Report, style: Style) -> str:
     """Return the text on one experiment: a line for each checkpoint, the problems, and the count."""
     whole, rows = sound(report), sorted(report.rows, key=lambda row: by_numbers(row.name))
+    unknown = {name for one in report.problems if one.id in NOT_UNDERSTOOD for name in one.names}
     cells = [
-        (style.name(row.name) + files_of(len(row.other_names)), human_size(row.size), _state_of(row, style))
+        (style.name(row.name) + files_of(len(row.other_names)), human_size(row.size), _state_of(row, unknown, style))
         for row in rows
     ]
     signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in rows]
@@ -122,9 +124,12 @@ def report_as_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _state_of(row: ReportRow, style: Style) -> str:
-    not_sound = "to be read" if row.unread else "not sound" if row.whole else "not whole"
-    return "; ".join(_details(row, row.result, style)) if row.result else not_sound
+def _state_of(row: ReportRow, unknown: Collection[str], style: Style) -> str:
+    if row.result:
+        return "; ".join(_details(row, row.result, style))
+    if row.unread:
+        return "to be read"
+    return "not understood" if row.name in unknown else "not sound" if row.whole else "not whole"
 
 
 def _details(row: ReportRow, result: CheckResult, style: Style) -> Iterable[str]:

@@ -116,6 +116,14 @@ def test_what_was_verified_is_not_read_again_even_under_its_new_name(project: Pr
     assert second["experiments"][0]["checkpoints"][0]["name"] == GOOD
 
 
+def test_what_is_in_no_known_format_is_not_called_broken(project: Project) -> None:
+    """It was `not sound`, which nobody knows."""
+    put(project, "epoch-01_step-000001.ckpt", b"in a format of its own")
+    put(project, "epoch-02_step-000002.ckpt", lightning(2, 2)[:-100])
+    states = re.findall(r"^  ! epoch-0(.).*  (\S+ \S+)$", project.doit("verify", check=1), re.MULTILINE)
+    assert states == [("1", "not understood"), ("2", "not sound")]
+
+
 def test_numbers_in_names_are_sorted_as_numbers(project: Project) -> None:
     """epoch_1, epoch_10, epoch_11, epoch_2."""
     names = [f"checkpoint-{step}.ckpt" for step in (9, 10, 100, 1000)]
