@@ -32,6 +32,9 @@ SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # others may be empty marks
+NO_CHECKPOINT = re.compile(
+    r"(?:.*/)?(?:\.(?!metadata\Z)|events\.out\.).*|.*\.(?:bak|onnx|part|partial|swp|tmp|(?:log|csv|txt)\.gz)"
+)
 NO_FILE = -1  # the newest time in a directory without files
 Leaves = Callable[[str], bool]  # whether a path, which begins with the name of a directory, will be moved out of it
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
@@ -183,7 +186,8 @@ def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Walk
         holds_something=bool(walk.times) or walk.leads,
         hollow=hollow,
         torn=min(filter(None, torn), default=""),
-        only_texts=not hollow and all(path.endswith(NO_CHECKPOINT_ENDINGS) for path in walk.paths),
+        only_texts=not hollow
+        and all(path.endswith(NO_CHECKPOINT_ENDINGS) or NO_CHECKPOINT.fullmatch(path) for path in walk.paths),
         shared=hard_links(walk.several),
         files=tuple(sorted(path for kind in of_kinds(saved).values() for path in kind)),
         unread=bool(unread),

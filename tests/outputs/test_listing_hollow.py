@@ -180,8 +180,12 @@ def test_a_folder_of_links_to_weights_has_these(tree: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "only_texts"),
-    [("a.png of/b.json", True), ("a.png of/b.pt", False), ("a.png b", False), ("a.png b.json.safetensors", False)],
-)
+    [
+        ("a.png of/b.json", True), ("a.png of/b.pt", False), ("a.png b", False), ("a.png b.json.safetensors", False),
+        ("run.sh .DS_Store tb/events.out.tfevents.1 old.log.gz model.pt.bak model.onnx", True), ("x/.metadata", False),
+        (".cache/model.pt", True),
+    ],
+)  # fmt: skip
 def test_a_folder_that_only_tells_of_checkpoints_is_none(tree: Path, names: str, *, only_texts: bool) -> None:
     listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
     assert [entry.only_texts for entry in listing.entries] == [only_texts]
