@@ -257,7 +257,7 @@ def own_jobs(session: Session, job: Job, selected: Collection[str] | None = None
     pairs = []
     for found in directories:
         assigned = assignment(job.rules, found.experiment)
-        rules = rules_of(session, options, found.directory)
+        rules = rules_of(session, options, found.directory) if job.rules.packs else job.rules
         if rules.settle != job.rules.settle or rules.shared != job.rules.shared:  # the option `settle` changes them
             rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)
         if options.path:
