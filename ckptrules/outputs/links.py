@@ -21,17 +21,16 @@ from ckptrules.storage.reading import why_of
 MOST_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
 ADAPTER, BASE = "adapter_config.json", "base_model_name_or_path"  # of peft: an adapter is useless without its base
 # Names that say that a file is a tracker (best_f1.json, last_good, resume.sh), but not of a single save, nor a log.
-_TRACKS = re.compile(
-    r"(?!(?:.*[^a-z0-9])?(?:epoch|ep|step|iter|iteration|it)?[0-9])"
+_TRACKS = (
+    r"(?is)(?!(?:.*[^a-z0-9])?(?:epoch|ep|step|iter|iteration|it)?[0-9])"
     r"(?:.*[-_. ])?(?:best|last|latest|newest|current|resume|selected|keep)(?:model|epoch|checkpoint|ckpt)?"
-    r"(?:[-_. ].*)?(?<!\.log|\.out|\.err)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:[-_. ].*)?(?<!\.log|\.out|\.err)"
 )
 
 
 def tracks(name: str) -> bool:
     """Return whether a file is a tracker by its name: it says best or last, and has no number of a save."""
-    return _TRACKS.fullmatch(name) is not None
+    return re.fullmatch(_TRACKS, name) is not None
 
 
 class Leading(NamedTuple):

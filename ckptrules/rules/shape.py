@@ -21,7 +21,7 @@ MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
 IN_NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # other surrogates stand for bytes that are not UTF-8
-NO_SPACE = re.compile(r"\s*(?:- )?\w+:[^\s/].*")  # a key and its value without a space between them
+NO_SPACE = r"\s*(?:- )?\w+:[^\s/].*"  # a key and its value without a space between them
 ODD = "“”„‟‘’‚‛«»\u200b\u200e\u200f\u2060\ufeff"  # look like quotes, or like nothing; to YAML they are text
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if PyYAML was built with it
 MAX_DIGITS = 18
@@ -106,7 +106,7 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
         place = Location(file, mark.line + 1, mark.column + 1) if mark else start
         problem = str(error.problem or error.context)
         hint = next((hint for part, hint in YAML_HINTS.items() if part in problem), "")
-        if any(NO_SPACE.fullmatch(line) for line in text.splitlines()[max(place.line - 2, 0) : place.line]):
+        if any(re.fullmatch(NO_SPACE, line) for line in text.splitlines()[max(place.line - 2, 0) : place.line]):
             hint = SPACE_HINT
         faults.append(Fault(place, f"not valid YAML: {problem}", hint))
         return None
@@ -262,7 +262,7 @@ class _Checker(NamedTuple):
     def mapping(self, node: yaml.Node, mapping: Keys | MapOf, what: str) -> Value | None:
         if not isinstance(node, yaml.MappingNode):
             fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
-            hint = SPACE_HINT if NO_SPACE.fullmatch(str(node.value)) else _as_mapping(mapping, what)
+            hint = SPACE_HINT if re.fullmatch(NO_SPACE, str(node.value)) else _as_mapping(mapping, what)
             self.refuse(node, f"{what} {fact}", hint)
             return None
         if isinstance(mapping, MapOf) and not node.value:

@@ -28,9 +28,7 @@ WEIGHTS = tuple(
     ".ckpt .pt .pth .bin .safetensors .h5 .hdf5 .npz .npy .msgpack .gguf .distcp .th .t7 .nemo .keras .onnx .pkl .ply "
     ".params .pdparams .pdopt .caffemodel .solverstate .index .zip .tar .tgz .gz .bz2 .xz .zst .lz4".split()
 )
-SHARD = re.compile(
-    rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
-)
+SHARD = rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}"
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # others may be empty marks
 NO_CHECKPOINT = re.compile(
     r"(?:.*/)?(?:\.(?!metadata\Z)|events\.out\.).*|.*\.(?:bak|onnx|part|partial|swp|tmp|(?:log|csv|txt)\.gz)"
@@ -172,7 +170,7 @@ def walk_folder(directory: int, name: str, leaves: Leaves | None = None) -> Walk
         if leaves:
             for some in (directories, names):
                 some[:] = [one for one in some if not leaves(os.path.join(folder, one))]
-        walk.torn.append(why_too_few(filter(SHARD.fullmatch, names)))
+        walk.torn.append(why_too_few(filter(re.compile(SHARD, re.ASCII).fullmatch, names)))
         for one in (*names, *directories):
             walk.look_at(folder, one, inner, names)
     unread = _unread(walk.ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])

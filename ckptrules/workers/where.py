@@ -10,7 +10,7 @@ from ckptrules.storage.reading import why_of
 NONE, PROCESSES, DASK = "none", "processes", "dask:"
 HERE = (NONE, PROCESSES)
 PATIENCE = 3  # seconds in which a scheduler must accept a connection
-CLUSTER = re.compile(
+CLUSTER = (
     r"dask:(?:local:(?P<workers>[1-9]\d{0,2})"
     r"|(?P<trust>insecure:)?(?P<url>(?P<scheme>tcp|tls)://(?P<host>[^\s/:@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})))"
 )
@@ -31,7 +31,7 @@ def read_executor(text: str) -> Cluster | None:
     Raises:
         ValueError: the value is none of `FORMS`.
     """
-    found = CLUSTER.fullmatch(text)
+    found = re.fullmatch(CLUSTER, text)
     if text in HERE:
         return None
     if not found or int(found["port"] or 0) > 65535:  # noqa: PLR2004 - the last port
