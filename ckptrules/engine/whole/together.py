@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from itertools import pairwise
@@ -12,7 +12,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 Run = tuple[tuple[str, ...], str]  # its words, and whether its names tell an epoch or only a step
 Order = tuple[int, int, int]  # of a save: `order_of`, and the time in its names where both are missing
 Saves = Mapping[Order, Sequence[Checkpoint]]
-SAVES = 2  # that two runs must have in common
+SAVES = 2  # that two runs must have in common; one if that is all that is left of them
 RECENT = 8  # saves of each run that are looked at
 APART = 10  # times as long as a save takes, at least, is the time to the next one
 NOW_AND_THEN = frozenset("best last latest final".split())  # what is saved beside others, but not each time
@@ -41,7 +41,7 @@ def joined(runs: Mapping[Run, Saves]) -> list[tuple[dict[Order, list[Checkpoint]
 
 
 def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
-    """Return each two runs of which files with equal numbers were written one after the other, at least twice."""
+    """Return each two runs of which files with equal numbers were written one after the other."""
     rows = sorted(
         (run[1], one.entry.mtime_ns, order, run)
         for run, saves in runs.items()
@@ -49,9 +49,8 @@ def _neighbours(runs: Mapping[Run, Saves]) -> list[tuple[Run, Run]]:
         for order, files in saves.items()
         for one in files
     )
-    pairs = Counter((a[-1], b[-1]) for a, b in pairwise(rows) if a[0] == b[0] and a[2] == b[2] and a[-1] != b[-1])
-    both_ways = {pair: count + pairs[pair[1], pair[0]] for pair, count in pairs.items()}
-    return [pair for pair, count in both_ways.items() if count >= SAVES]
+    pairs = ((a[-1], b[-1]) for a, b in pairwise(rows) if a[0] == b[0] and a[2] == b[2] and a[-1] != b[-1])
+    return [*dict.fromkeys(pairs)]
 
 
 def _together(one: Saves, other: Saves) -> list[Order]:
@@ -63,7 +62,7 @@ def _together(one: Saves, other: Saves) -> list[Order]:
         gaps[earlier].append(later[0] - earlier[1])
         gaps[later].append(later[0] - earlier[1])
     quick = [order for order in common if _took(spans[order]) * APART < min(gaps[spans[order]], default=0)]
-    return quick[-SAVES:] if len(quick) >= SAVES else []
+    return quick[-SAVES:] if len(quick) >= min(SAVES, len(common)) else []
 
 
 def _took(span: tuple[int, int]) -> int:

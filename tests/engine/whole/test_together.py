@@ -27,7 +27,10 @@ TORN = "vqvae_1@0 prior_1@2 vqvae_2@100 prior_2@103 vqvae_3@200 prior_3@201 vqva
         ("a_1@0 b_1@40 a_2@100 b_2@140 a_3@200 b_3@240 a_4@300", "", "a_1 a_2 a_3 b_1 b_2"),  # side by side
         ("a_1@0 a_2@100 a_3@200 a_4@300 b_1@400 b_2@500 b_3@600", "", "a_1 a_2 a_3 b_1 b_2"),  # one after the other
         ("a_1@0 b_1@0 a_2@0 b_2@0 a_3@0 b_3@0 a_4@0", "", "a_1 a_2 a_3 b_1 b_2"),  # a copy
-        ("a_1@0 b_1@1 a_2@100 a_3@200", "", "a_1 a_2"),  # once
+        ("a_1@0 b_1@1 a_2@100", "a_2", ""),  # once, as a first run with `keep_last: 1` leaves it
+        ("a_1@0 b_1@1 a_2@100 a_3@200", "", "a_2"),
+        ("a_1@0 b_1@20 a_2@100", "", "a_1"),
+        ("a_1@0 b_1@1 a_2@100 b_2@150 a_3@200", "", "a_1 a_2 b_1"),  # once of twice
         ("a_1@0 b_1@1 a_01@2 b_01@3", "", ""),  # of one number alone
     ],
 )
