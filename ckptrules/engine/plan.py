@@ -23,6 +23,7 @@ from ckptrules.engine.policy.lines.keep_best import metric_of
 from ckptrules.engine.policy.retention import NOTHING, Verdict, keep_one_of_each
 from ckptrules.engine.policy.series import fields_that_differ, judge, runs_of_one
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
+from ckptrules.engine.whole.alongside import missed
 from ckptrules.engine.whole.wholeness import complete_lines, unwhole, witnesses
 
 
@@ -111,7 +112,8 @@ def case_of(
         )
     marked, showing = unwhole(found, listing, rules, evidence)
     busy = {name: Reason(why) for name, why in evidence.in_use.items()} | marked
-    held = showing | holding.holders(found, evidence)
+    sound = (one for one in found.checkpoints if one.entry.name not in busy)
+    held = missed(sound, found.others) | showing | holding.holders(found, evidence)
     return Case(rules, listing, policy, on_conflict, evidence, leave_links, found, pairs, held, marked, busy)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,6 +45,12 @@ class Sorted(NamedTuple):
     def has_parts(self) -> bool:
         """Whether any checkpoint consists of parts."""
         return any(checkpoint.parts for checkpoint in self.every)
+
+    @property
+    def others(self) -> Iterator[str]:
+        """The names that are no checkpoints: those that no rule reads, those that are ignored, and sidecars."""
+        yield from (row.name for row in self.skipped)
+        yield from (one.name for owned in self.sidecars.values() for one in owned if one.suffix)
 
     @property
     def heads(self) -> dict[str, str]:
