@@ -272,7 +272,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
     r"is open for writing( \(.+\))?$|changed .+ ago|pinned: .+": None,
     r"is not finished, as .+ says$": "unfinished: ",
-    r"nothing like .+ was saved since$": None,
+    r"nothing like .+ was saved since$|it shows what .+ may lack$": None,
     r"no rule reads .+, which may belong to it$": "id: |template: ",
     r"leftover, .+ goes after (\d+[a-z]+)$": "after: ",
 }

@@ -9,12 +9,12 @@ from heapq import nlargest
 
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
 from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS
-from ckptrules.engine.names.words import MADE_OF_IT
+from ckptrules.engine.names.words import MADE_OF_IT, ending_of
 from ckptrules.engine.ruleset import Reason
 
 SAVES = 3  # of each series that are compared: the newest, and two before it
 SETTINGS = (".json", ".yaml", ".yml")  # may say at which step a run goes on
-_MADE = MADE_OF_IT.difference(["buffer"])  # a replay buffer is needed to go on
+_MADE = MADE_OF_IT.difference(["buffer", "stats"])  # what a training may need to go on
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -63,7 +63,8 @@ def _roles(told: Mapping[int, set[int]], others: Iterable[str]) -> dict[int, dic
     for name in sorted(others):
         if name.endswith(NO_CHECKPOINT_ENDINGS) and not name.endswith(SETTINGS):
             continue
-        words = _WORD.findall(name.casefold())
+        ending = ending_of(name)
+        words = [*_WORD.findall(name.removesuffix(ending).casefold()), ending]
         for count in told.keys() & map(number, words) if _MADE.isdisjoint(words) else ():
             found[count][tuple(word for word in words if number(word) not in told[count])] = name
     return found

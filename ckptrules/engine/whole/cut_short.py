@@ -58,9 +58,10 @@ def cut_short(
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.files for one in checkpoints):
         return {}, {}  # every save is one file
     trainings: dict[Run, dict[Order, list[Checkpoint]]] = defaultdict(dict)
+    are_steps = any(step >= 0 for _, step, _ in orders)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
-        unit = "epoch" if kind == "epoch" else "step"  # a number of unknown unit may be called a step elsewhere
+        unit = "epoch" if kind == "epoch" or not are_steps else "step"
         trainings[_training(run), unit].setdefault(order, []).append(one)
     short: dict[str, Reason] = {}
     showing: dict[str, Reason] = {}
@@ -78,10 +79,16 @@ def cut_short(
 
 
 def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
-    """Return the order of each checkpoint; an epoch without a step is at the step that others of that epoch have."""
+    """Return the order of each checkpoint; an epoch without a step is at the step that others of that epoch have.
+
+    A number of unknown unit is an epoch where no name tells a step, and several tell such an epoch.
+    """
     told = [(one.order or order_of(one.fields), one) for one in checkpoints]
     orders = [(*order, -1 if max(order) >= 0 else one.time or -1) for order, one in told]
     lacking = {epoch for epoch, step, _ in orders if step < 0 <= epoch}
+    alike = lacking.intersection(step for epoch, step, _ in orders if epoch < 0)
+    if len(alike) >= SAVES and not any("step" in numbers_told(one.fields) for one in checkpoints):
+        return [(max(epoch, step), -1, time) for epoch, step, time in orders]
     steps: dict[int, set[int]] = defaultdict(set)
     for epoch, step, _ in orders if lacking else ():
         steps[epoch].add(step)
@@ -191,7 +198,7 @@ def _files(save: Iterable[Checkpoint]) -> Files:
             continue
         for entry in (one.entry, *(part.entry for part in one.parts)):
             name, ending = entry.name, ending_of(entry.name)
-            words = _without(_WORD.findall(name.casefold()), numbers_told(one.fields).values())
+            words = _without(_WORD.findall(name.removesuffix(ending).casefold()), numbers_told(one.fields).values())
             pieces = *_training(one.series[0]), *_split(words)[0]
             found[*pieces, ending + "/" * (entry.kind == "directory")] = name
             kinds = of_kinds(entry.files).items()

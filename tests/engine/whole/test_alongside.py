@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptrules.engine.retention import with_line
+from ckptrules.engine.policy.retention import with_line
 
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan

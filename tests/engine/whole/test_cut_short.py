@@ -150,7 +150,7 @@ layout: ['*']
 retention: {default: {keep_last: 1}}
 formats:
   - {id: x, match: '(?P<number>\d+)_(?P<run>\w+)\.ckpt', examples: {1_nets.ckpt: {number: 1}}}
-  - {id: y, match: '(?P<run>\w+)_(?P<number>\d+)\.pth', examples: {G_AB_1.pth: {number: 1}}}
+  - {id: y, match: '(?P<run>\w+)_(?P<number>\d+)\.(?:pth|h5)', examples: {G_AB_1.pth: {number: 1}}}
 """
 
 
@@ -276,6 +276,29 @@ def test_files_of_one_save_whose_numbers_are_of_two_kinds_belong_together() -> N
     listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names))
     made = make_plan(rules, listing, rules.policies["default"])
     assert (made.going, made.unwhole) == (set(), ("D_3.pth",))
+
+
+def test_a_number_is_an_epoch_beside_epochs() -> None:
+    """A pack called the number of the model an epoch, and a draft that of the codes a number: the last pair went."""
+    text = r"""{layout: ['*'], retention: {default: {keep_last: 1}}, formats: [
+      {id: x, match: '(?P<run>model)_(?P<epoch>\d+)\.pth', examples: {model_1.pth: {epoch: 1}}},
+      {id: y, match: '(?P<run>codes)_(?P<number>\d+)\.pth', examples: {codes_1.pth: {number: 1}}}]}"""
+    rules = load_rules({"rules/x.yaml": text})
+    names = [f"{name}_{n}.pth" for n in (1, 2, 3, 4) for name in ("codes", "model")]
+    del names[-2]
+    entries = (Entry(one, "file", 1, 100 * int(one[-5]) + len(one)) for one in names)
+    made = make_plan(rules, Listing("x", "x", tuple(entries)), rules.policies["default"])
+    assert (made.going, made.unwhole) == ({"codes_1.pth", "model_1.pth"}, ("model_4.pth",))
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+def test_a_digit_of_an_ending_is_no_number_of_a_save(number: int) -> None:
+    """Of gen_5.h5 the 5 of the ending was taken for that of the save: the last pair was torn."""
+    rules = load_rules({"rules/x.yaml": DRAFTED})
+    names = [f"{net}_{n}.h5" for n in range(number - 3, number + 1) for net in ("gen", "dis")]
+    listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in names[:-1]))
+    made = make_plan(rules, listing, rules.policies["default"])
+    assert (made.going, made.unwhole) == ({*names[:2]}, (names[-2],))
 
 
 def test_an_epoch_is_that_of_a_step() -> None:
