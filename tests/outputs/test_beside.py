@@ -67,6 +67,17 @@ def test_folders_of_which_no_rule_reads_the_names_count_too(tree: Project) -> No
     assert left(tree) == ["m20", "m40", "o10", "o20", "o30", "s20"]
 
 
+@pytest.mark.parametrize(
+    "folders", ["ModelParameters OptimizerParameters LatentCodes", "unet vae", "backbone head", "Model LRScheduler RNG"]
+)
+def test_folders_are_known_by_words_in_camel_case_and_of_parts_of_a_model(tree: Project, folders: str) -> None:
+    """DeepSDF writes ModelParameters/2500.pth first: the last model with codes went, and its codes stayed."""
+    names = [f"{folder}/epoch_{n}.pth" for n in (10, 20, 30) for folder in folders.split()]
+    put(tree, " ".join(names) + f" {folders.split(maxsplit=1)[0]}/epoch_40.pth")
+    tree.doit("migrate", "delete_old=1")
+    assert sorted(left(tree)) == sorted([*(f"{folder[0]}30" for folder in folders.split()), f"{folders[0]}40"])
+
+
 @pytest.mark.parametrize("half", ["models/model_epoch_40.pt", "optimizers/optimizer_epoch_40.pt"])
 @pytest.mark.parametrize("content", [b"", torch_zip({})[:-30]])
 def test_a_save_of_which_one_file_is_no_good_is_no_pair(tree: Project, half: str, content: bytes) -> None:

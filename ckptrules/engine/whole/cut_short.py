@@ -27,11 +27,13 @@ ROLES = frozenset(
 COUNTED = ROLES.difference("model net nets weights params state".split(), "gdef")
 OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 """Words in a name that say neither."""
-PLACES = ROLES | OF_ANY | {"network", "training", "weight"}  # in the name of a folder
+PLACES = ROLES | OF_ANY.union("backbone cam code head latent lr network parameter rng training unet vae weight".split())
+"""Words in the name of a folder that say what the files in it hold."""
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
 Files = dict[Role, str]  # the paths of a save
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # LRScheduler
 _LAST_WORD = re.compile(r"[-_.]([A-Za-z]+)\Z")
 
 
@@ -97,8 +99,8 @@ def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
 
 
 def names_roles(folder: str) -> bool:
-    """Return whether the name of a folder says what the files in it hold: ``optimizers``, ``training_states``."""
-    words = _WORD.findall(folder.casefold())
+    """Return whether the name of a folder says what the files in it hold: ``optimizers``, ``LatentCodes``."""
+    words = [word.casefold() for word in _WORD.findall(_CAMEL.sub("_", folder))]
     return bool(words) and all(not PLACES.isdisjoint((word, word.removesuffix("s"))) for word in words)
 
 

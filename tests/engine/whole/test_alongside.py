@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ckptrules.engine.policy.retention import with_line
-
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
+from ckptrules.engine.policy.retention import with_line
 from ckptrules.rules.load import load_rules
 from tests.support.tables import every_row
 
