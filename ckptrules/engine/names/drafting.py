@@ -23,17 +23,25 @@ MOST = 7  # digits without leading zeros of a number that no word explains; a lo
 _PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
 """Words before the number of one of several files of a checkpoint."""
 _APART = frozenset(
-    "block bs client cluster consolidated depth dim dims domain exp experiment group head hidden kfold layer layers "
-    "horizon lead member rep repeat replica run size subject v variant ver version".split()
+    "bin bits block bootstrap bs channel chr chromosome client cluster consolidated day days degree depth dim "
+    "dims domain exp experiment fidelity freq group head hidden horizon hour hours kfold layer layers lead "
+    "leadtime member month noise octave percentile precision quantile rate ratio region rep repeat replica "
+    "replicate res resolution run scale scales season size snr station subject threshold tile v variant ver "
+    "version week width zone".split()
 ).union(_PARTS, PIECES, SETTINGS, BEGIN_ANEW.difference(["round"]))
 """Words before a number that counts no progress: checkpoints that differ in it must not replace each other."""
 _MODELS = frozenset("densenet dinov efficientnet gpt resnet resnext rn sd vgg vit wf yolov f h l p r x".split())
 """Words right before the number of a model, or of what a letter stands for: ``resnet18``, fold ``f0``, scale ``x4``."""
 _SEVERAL = frozenset(
-    "actor agent attempt band city class classifier config critic decoder discriminator encoder ensemble expert head "
-    "level member player policy q qf site target try value vf".split()
+    "adapter actor agent asset attempt bag band branch bucket building camera cat category center chain choice city "
+    "class classifier codebook component config corpus critic decoder discriminator encoder endpoint ensemble env "
+    "estimator expert factor forest game gene head hospital house individual island joint lang language learner level "
+    "lora machine map member mixture mlp mode obj object opponent option order param participant partition plane "
+    "player policy pop product prompt property q qf quantizer residue robot room route scenario sensor setting singer "
+    "site skill speaker species stock store stream student submodel subnet subset target teacher team tower tree try "
+    "turbine value vf view voice".split()
 )
-"""Words before a number of one digit that counts networks, places or attempts; a longer one may count steps."""
+"""Words before a number of one digit that counts networks, things or attempts; a longer one may count steps."""
 _YEARS = range(1980, 2036)
 _MOMENT = re.compile(
     r"(?<!\d)(?:(?:19|20)\d\d([-_.])\d\d\1\d\d|\d\d([-_.:])\d\d\2\d\d|(?:19|20)\d{6}[-_T]?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?)(?!\d)"
