@@ -12,8 +12,8 @@ from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS
 from ckptrules.engine.names.words import MADE_OF_IT, ending_of
 from ckptrules.engine.ruleset import Reason
 
-SAVES = 3  # of each series that are compared: the newest, and two before it
-SETTINGS = (".json", ".yaml", ".yml")  # may say at which step a run goes on
+SAVES = 5  # of each series that are compared: some in a row may have been cut short
+NOTES = (".json", ".txt", ".yaml", ".yml")  # may say at which step a run goes on
 _MADE = MADE_OF_IT.difference(["buffer", "stats"])  # what a training may need to go on
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
@@ -22,8 +22,8 @@ def missed(checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> dict[str
     """Return why checkpoints stay: nothing like a file beside them was saved with the newest of their series.
 
     A training may write such a file last (``DONE_00005000``), or may need it to go on (``step_5000.yaml``), and the
-    newest save may have been killed before. The two saves before it must each have one, and both stay: without them,
-    the next plan would not know.
+    newest save may have been killed before. Two saves in a row must each have one, and none since. Both stay: without
+    them, the next plan would not know.
 
     Args:
         checkpoints: the whole ones.
@@ -32,19 +32,24 @@ def missed(checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> dict[str
     series: dict[tuple[str, str], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
     for one in checkpoints:
         if one.series[1]:
-            series[one.series].setdefault(order_of(one.fields), []).append(one)
-    last = [[saves[order] for order in nlargest(SAVES, saves)] for saves in series.values() if len(saves) >= SAVES]
+            series[one.series].setdefault(one.order or order_of(one.fields), []).append(one)
+    last = [[saves[order] for order in nlargest(SAVES, saves)] for saves in series.values()]
     told: dict[int, set[int]] = defaultdict(set)
     for save in (save for saves in last for save in saves):
         told[_count(save[0])].update(numbers_told(save[0].fields).values())
-    roles = _roles(told, others if last else ())
+    roles = _roles(told, others) if any(len(saves) > 2 for saves in last) else {}  # noqa: PLR2004 - two before the newest
     found = {}
     for saves in last:
-        newest, before, earlier = (roles.get(_count(save[0]), {}) for save in saves)
-        if lost := before.keys() & earlier.keys() - newest.keys():
-            why = Reason(f"nothing like {min(before[role] for role in lost)} was saved since")
-            shows = Reason(f"it shows what {saves[0][0].entry.name} may lack")
-            found |= {one.entry.name: why for one in saves[1]} | {one.entry.name: shows for one in saves[2]}
+        each = [roles.get(_count(save[0]), {}) for save in saves]
+        since = each[0].keys() & set()
+        for place, (after, before, earlier) in enumerate(zip(each, each[1:], each[2:], strict=False), start=1):
+            since |= after.keys()
+            if lost := before.keys() & earlier.keys() - since:
+                why = Reason(f"nothing like {min(before[role] for role in lost)} was saved since")
+                shows = Reason(f"it shows what {saves[0][0].entry.name} may lack")
+                found |= {one.entry.name: why for one in saves[place]}
+                found |= {one.entry.name: shows for one in saves[place + 1]}
+                break
     return found
 
 
@@ -61,7 +66,7 @@ def _roles(told: Mapping[int, set[int]], others: Iterable[str]) -> dict[int, dic
     """
     found: dict[int, dict[tuple[str, ...], str]] = defaultdict(dict)
     for name in sorted(others):
-        if name.endswith(NO_CHECKPOINT_ENDINGS) and not name.endswith(SETTINGS):
+        if name.endswith(NO_CHECKPOINT_ENDINGS) and not name.endswith(NOTES):
             continue
         ending = ending_of(name)
         words = [*_WORD.findall(name.removesuffix(ending).casefold()), ending]

@@ -38,12 +38,19 @@ def going(names: str, more: str = "") -> list[str]:
         "model_1_50.bin DONE_50 model_1_100.bin DONE_100 model_2_200.bin DONE_200 model_3_300.bin",
         "model_1_50.bin e1_50.done model_1_100.bin e1_100.done model_2_200.bin e2_200.done model_3_300.bin",
         "model_50.bin x_50_0 x_50_1 model_100.bin x_100_0 x_100_1 model_200.bin x_200_0 x_200_1 model_300.bin x_300_0",
+        "model_50.bin commit_50.txt model_100.bin commit_100.txt model_200.bin commit_200.txt model_300.bin",
         "a_model_50.bin DONE_50 a_model_100.bin DONE_100 a_model_200.bin DONE_200 a_model_300.bin b_model_300.bin",
     ],
 )
 def test_the_last_saves_with_a_file_that_the_newest_lacks_stay(names: str) -> None:
     """A training goes on from the save that a marker, or what lies beside it, calls whole: this one went."""
     assert going(names) == [names.split(maxsplit=1)[0]]
+
+
+@every_row("since", ["model_300.bin", "model_300.bin model_400.bin", "model_300.bin model_400.bin model_500.bin"])
+def test_no_save_since_two_with_a_file_has_one(since: str) -> None:
+    gone = going(f"model_50.bin DONE_50 model_100.bin DONE_100 model_200.bin DONE_200 {since}")
+    assert gone == sorted(["model_50.bin", *since.split()[:-1]])
 
 
 @every_row("more", ["sidecars: [.yaml]", "ignored: ['*.yaml']"])
