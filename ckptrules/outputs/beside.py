@@ -18,6 +18,7 @@ from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_directory
 from ckptrules.storage.reading import open_below
 
+MOST = 64  # folders beside each other: each of them is read for each
 _NUMBER = re.compile(r"(?<!\d)(?<!\d\.)\d+(?!\.?\d)")  # a whole one
 
 
@@ -48,7 +49,7 @@ def newest_beside(looks: Looks) -> dict[str, tuple[str, ...]]:
         return {}
     with open_below(looks.outputs_dir, above) as directory:
         folders = [e.name for e in os.scandir(directory) if names_roles(e.name) and e.is_dir(follow_symlinks=False)]
-    if folders == [own]:
+    if folders == [own] or len(folders) > MOST:
         return {}
     told = [(one.entry.name, {*numbers_told(one.fields).values()}) for one in looks.found.checkpoints]
     shares = [_share(looks, os.path.join(above, folder)) for folder in sorted(folders)]

@@ -68,14 +68,36 @@ def test_folders_of_which_no_rule_reads_the_names_count_too(tree: Project) -> No
 
 
 @pytest.mark.parametrize(
-    "folders", ["ModelParameters OptimizerParameters LatentCodes", "unet vae", "backbone head", "Model LRScheduler RNG"]
+    "folders",
+    [
+        "ModelParameters OptimizerParameters LatentCodes",
+        "unet vae",
+        "backbone head",
+        "Model LRScheduler RNG",
+        "rank_0 rank_1 rank_2",
+        "mp_rank_00 mp_rank_01",
+        "critic1 critic2",
+        "G_A D_B",
+        "policies buffers",
+        "gpu0 gpu1",
+    ],
 )
-def test_folders_are_known_by_words_in_camel_case_and_of_parts_of_a_model(tree: Project, folders: str) -> None:
+def test_folders_are_known_by_words_in_camel_case_and_of_parts(tree: Project, folders: str) -> None:
     """DeepSDF writes ModelParameters/2500.pth first: the last model with codes went, and its codes stayed."""
     names = [f"{folder}/epoch_{n}.pth" for n in (10, 20, 30) for folder in folders.split()]
     put(tree, " ".join(names) + f" {folders.split(maxsplit=1)[0]}/epoch_40.pth")
     tree.doit("migrate", "delete_old=1")
     assert sorted(left(tree)) == sorted([*(f"{folder[0]}30" for folder in folders.split()), f"{folders[0]}40"])
+
+
+@pytest.mark.parametrize(
+    "folders", ["bert gpt", "fold_0 fold_1", "10 20", "a b", "checkpoint_1 checkpoint_2", "seed1 seed2"]
+)
+def test_other_folders_are_runs_of_their_own(tree: Project, folders: str) -> None:
+    put(tree, " ".join(f"{folder}/epoch_{n}.pth" for n in (10, 20, 30) for folder in folders.split()))
+    put(tree, f"{folders.split(maxsplit=1)[0]}/epoch_40.pth")
+    tree.doit("migrate", "delete_old=1")
+    assert [name[1:] for name in left(tree)] == ["40", "30"]
 
 
 @pytest.mark.parametrize("half", ["models/model_epoch_40.pt", "optimizers/optimizer_epoch_40.pt"])

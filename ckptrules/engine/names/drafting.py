@@ -14,14 +14,13 @@ from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.measures import count_of
 from ckptrules.engine.names.lookalikes import looks_like
 from ckptrules.engine.names.metrics import mode_of
-from ckptrules.engine.names.words import BEGIN_ANEW, ENDING, ITEMS, KEYS, PIECES, SETTINGS
+from ckptrules.engine.names.words import BEGIN_ANEW, ENDING, ITEMS, KEYS, PARTS, PIECES, SETTINGS
 from ckptrules.engine.shapes import in_yaml
 
 SOME = 20  # names of one kind that a draft is made from
 COLUMN = 32  # where comments begin
 MOST = 7  # digits without leading zeros of a number that no word explains; a longer one is a day or a time
-_PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
-"""Words before the number of one of several files of a checkpoint."""
+_PARTS = PARTS.difference(BEGIN_ANEW)
 _APART = frozenset(
     "bin bits block bootstrap bs channel chr chromosome client cluster consolidated day days degree depth dim "
     "dims domain exp experiment fidelity freq group head hidden horizon hour hours kfold layer layers lead "

@@ -21,6 +21,8 @@ MODELS = frozenset("student teacher".split())  # models of one training; each is
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number after them, they name one of several files or trainings
+PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp stage".split())
+"""Words before the number of one of several files, or folders, of a checkpoint."""
 COUNTED = frozenset(
     "b batch batches cnt count date dev episode episodes frames games gs idx images mb minibatch rew samples time "
     "timestep timesteps tokens total val valid".split()

@@ -38,10 +38,10 @@ def missed(checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> dict[str
     for save in (save for saves in last for save in saves):
         told[_count(save[0])].update(numbers_told(save[0].fields).values())
     roles = _roles(told, others) if any(len(saves) > 2 for saves in last) else {}  # noqa: PLR2004 - two before the newest
-    found = {}
+    found: dict[str, Reason] = {}
     for saves in last:
         each = [roles.get(_count(save[0]), {}) for save in saves]
-        since = each[0].keys() & set()
+        since = set[tuple[str, ...]]()
         for place, (after, before, earlier) in enumerate(zip(each, each[1:], each[2:], strict=False), start=1):
             since |= after.keys()
             if lost := before.keys() & earlier.keys() - since:

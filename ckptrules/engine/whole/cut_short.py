@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain, islice
 
 from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order_of
-from ckptrules.engine.names.words import ENDING, ending_of
+from ckptrules.engine.names.words import ENDING, PARTS, ending_of
 from ckptrules.engine.ruleset import Reason, is_told_all
 from ckptrules.engine.whole.counted import of_kinds
 from ckptrules.engine.whole.together import SAVES, Order, Run, Saves, joined
@@ -27,7 +27,11 @@ ROLES = frozenset(
 COUNTED = ROLES.difference("model net nets weights params state".split(), "gdef")
 OF_ANY = frozenset("checkpoint ckpt snapshot".split())
 """Words in a name that say neither."""
-PLACES = ROLES | OF_ANY.union("backbone cam code head latent lr network parameter rng training unet vae weight".split())
+PLACES = ROLES | OF_ANY.union(
+    "agent backbone cam client coarse code dataloader embedding fine gnn head latent lora lr metadata momentum nerf "
+    "network obs parameter pose prior rng sampler saved server text tokenizer trainer training unet vae vqvae weight "
+    "world".split()
+)
 """Words in the name of a folder that say what the files in it hold."""
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
@@ -99,9 +103,15 @@ def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
 
 
 def names_roles(folder: str) -> bool:
-    """Return whether the name of a folder says what the files in it hold: ``optimizers``, ``LatentCodes``."""
+    """Return whether the name of a folder says what its files hold: ``optimizers``, ``LatentCodes``, ``rank_0``."""
     words = [word.casefold() for word in _WORD.findall(_CAMEL.sub("_", folder))]
-    return bool(words) and all(not PLACES.isdisjoint((word, word.removesuffix("s"))) for word in words)
+    singular = [word.removesuffix("ies") + "y" * word.endswith("ies") for word in words]
+    says = [
+        not PLACES.isdisjoint((word, one, one.removesuffix("s"))) for word, one in zip(words, singular, strict=True)
+    ]
+    counts = [word.isdigit() and before in COUNTED | PARTS for before, word in zip(["", *words], words, strict=False)]
+    is_place = any(says) or any(counts)
+    return is_place and all(map(any, zip(says, counts, (word in SIDES | PARTS for word in words), strict=True)))
 
 
 def _of_newest(
