@@ -89,8 +89,9 @@ def tally(plan: Plan) -> Tally:
     count: Counter[str] = Counter()
     size: Counter[str] = Counter()
     for action in plan.actions:
-        count[ACTIONS[action.kind].counts_as] += 1
-        size[ACTIONS[action.kind].counts_as] += action.size
+        number = ACTIONS[action.kind].counts_as
+        count[number] += 1
+        size[number] += action.size
     return Tally(
         **count,
         experiments=1,
@@ -123,7 +124,7 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
     if not lines and not style.verbose:
         return ""
     title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
-    return "\n".join([title, *(f"  {line}" for line in lines), ""])
+    return "\n  ".join([title, *lines]) + "\n"
 
 
 def _skipped_lines(every: Sequence[Skipped], style: Style) -> Iterator[str]:
