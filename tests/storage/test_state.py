@@ -21,9 +21,11 @@ from ckptrules.engine.state_folder import BELIEVED
 from ckptrules.run import reporter
 from ckptrules.storage import lock as storage_lock
 from ckptrules.storage import writing
+from ckptrules.storage.state import token
 from ckptrules.verify import memory
 from tests.conftest import Project, content_hash, default, new_project, run_program
 from tests.support import crash
+from tests.support.tables import every_row
 
 OLD = "epoch=3-step=40.ckpt"
 TREE: dict[str, int | str] = {
@@ -584,3 +586,12 @@ def test_a_user_without_a_name_is_a_number(
 
 def test_scan_and_store_agree_on_the_state() -> None:
     assert {"lock", "lock.host", "journal", "trash", "verified", "proved", "doit.db"} <= set(BELIEVED)
+
+
+@every_row("there", ["", ".ckptrules", ".ckptrules/work"])
+def test_a_token_leaves_the_folders_that_were_there_and_no_others(there: str, tmp_path: Path) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with token(str(tmp_path)) as path:
+        assert os.path.isfile(path)
+    assert sorted(tmp_path.rglob("*")) == before
