@@ -120,7 +120,7 @@ def pack_in_worker(threads: int, ready: Ready, progress: Progress) -> str:
 
 
 def pack(ready: Ready, threads: int, progress: Progress) -> None:
-    """Write the archive, read it back, and only then give it its name. After an error, nothing of it is left.
+    """Write the archive, read it back, and only then give it its name. After an error before, nothing of it is left.
 
     Raises:
         ArchiveError: it would not fit, the experiment has changed meanwhile, or the archive differs from it.
@@ -139,7 +139,8 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
             raise ArchiveError("has changed while it was packed")
         with contextlib.suppress(FileNotFoundError):
             refuse_other_kinds(os.lstat(manifest_path(place.path)), manifest_path(place.path))
-        writing.write_file(manifest_path(place.path), to_json(manifest))
+    # Only now, as a run of another tree may have taken the name meanwhile.
+    writing.write_file(manifest_path(place.path), to_json(manifest))
 
 
 def refuse_without_room(ready: Ready) -> None:

@@ -214,6 +214,25 @@ def test_what_is_not_as_it_was_packed_has_no_archive(
     assert os.listdir(place.folder) == []
 
 
+def test_what_has_taken_the_name_meanwhile_keeps_its_manifest(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of two trees packed one archive at once; the manifest of the later lay beside the archive of the other."""
+    place = Packing(str(project.outputs), "old_1", str(make(project)), "gz")
+    ready, check = Ready(place, packing.listing(place), "2026-11-28T00:00:00+00:00"), unpacking.check
+
+    def meanwhile(*given: object) -> Manifest:
+        Path(place.path).write_bytes(b"of another tree")
+        Path(packing.manifest_path(place.path)).write_bytes(b"its manifest")
+        return check(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(packing, "check", meanwhile)
+    assert packing.pack_in_worker(1, ready, lambda _: None) == packing.already_there(place)
+    assert Path(place.path).read_bytes() == b"of another tree"
+    assert Path(packing.manifest_path(place.path)).read_bytes() == b"its manifest"
+    assert len(os.listdir(place.folder)) == 2
+
+
 def test_where_the_manifest_beside_cannot_be_read_the_archive_is(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
