@@ -8,7 +8,8 @@ from functools import partial
 from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style, few
 from ckptrules.run import refusing
-from ckptrules.run.options import BACKUP, Common, OptionError
+from ckptrules.run.asking import confirmed, on_terminal
+from ckptrules.run.options import BACKUP, Common, OptionError, flag
 from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
 from ckptrules.stopping import StoppedError, heed
@@ -23,12 +24,14 @@ class Options(Common, takes="wait"):
 
     finds_outputs = False
     backup: str | None = BACKUP
+    yes: bool = flag("remove it without asking (it asks only on a terminal)")
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the backup to remove, and refuse a folder that is more than a backup.
+    """Find the backup to remove, and refuse a folder that is more than a backup; on a terminal, ask first.
 
     Raises:
+        SystemExit: Ctrl-C or SIGTERM came.
         OptionError: the folder is ``outputs_dir``, lies in it or around it, or holds files that are not of the backup.
     """
     path, manifest, _ = chosen_backup(options.backup, "drop_backup")
@@ -45,6 +48,10 @@ def prepare(session: Session, options: Options) -> Prepared:
     if foreign:
         fact = f"backup '{path}': holds what is not of the backup: {few([*map(style.name, foreign)])}"
         raise OptionError(fact, "move it away; it would be lost with the backup")
+    if on_terminal() and not (options.yes or options.dry_run):
+        print(f"Backup: {style.name(path)} ({report.contents(manifest)})")
+        if not confirmed("Remove it for good?", "nothing was removed"):
+            return Prepared(partial(Done, "Nothing was removed.\n"))
     return Prepared(partial(drop, style, path, manifest))
 
 

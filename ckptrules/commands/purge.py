@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ from ckptrules.engine.measures import count_of, human_size, seconds
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style, table
 from ckptrules.run import records
+from ckptrules.run.asking import confirmed, on_terminal
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, as_time, flag, option
 from ckptrules.run.outcome import Done, Prepared
@@ -52,10 +51,9 @@ def prepare(session: Session, options: Options) -> Prepared:
     days = seconds(options.older_than) / records.DAY if options.older_than else 0
     runs = records.waiting_runs(options.outputs_dir, days)
     shown = trash_text(options, session.style(options), runs)
-    on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
-    if runs and on_terminal and not (options.yes or options.dry_run):
+    if runs and on_terminal() and not (options.yes or options.dry_run):
         print(shown, end="")
-        if not confirmed():
+        if not confirmed("Free it for good?", "nothing was freed"):
             return Prepared(partial(Done, "Nothing was freed.\n"))
         shown = ""
     return Prepared(partial(free, session, options, runs, shown))
@@ -74,24 +72,6 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     text = table((), [("", *row) for row in rows], right=(3, 4)) if rows else ""
     text += "".join(f"{note}\n" for note in stranger_notes(options.outputs_dir, style))
     return f"Trash: {style.name(place)}\n{text}"
-
-
-def confirmed() -> bool:
-    """Ask the user whether to free what was shown, and return the answer.
-
-    Raises:
-        SystemExit: Ctrl-C or SIGTERM came.
-    """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in stopping.SIGNALS}
-    try:  # else a signal would wait for an answer
-        print("Free it for good? [y/N] ", end="", flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except KeyboardInterrupt:
-        print("\nStopped: nothing was freed.")
-        raise SystemExit(stopping.EXIT_CODE) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def free(session: Session, options: Options, runs: Sequence[str], shown: str) -> Done:

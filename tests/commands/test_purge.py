@@ -37,12 +37,12 @@ def deleted(project: Project) -> Path:
     return run
 
 
-def on_terminal(project: Project, answer: str, *words: str) -> tuple[int, str]:
-    """Run purge with a terminal as its input and output."""
+def on_terminal(project: Project, answer: str, *words: str, command: str = "purge") -> tuple[int, str]:
+    """Run a command with a terminal as its input and output."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(project.folder)
-        os.execv(sys.executable, [sys.executable, "-m", "doit", "purge", *words])
+        os.execv(sys.executable, [sys.executable, "-m", "doit", command, *words])
     shown, asked = b"", False
     while True:
         if not select.select([terminal], [], [], PATIENCE)[0]:
@@ -93,6 +93,27 @@ def test_it_asks_on_a_terminal(
     assert run.exists() != freed
     assert ("Nothing was freed." in shown or "nothing was freed" in shown) == (not freed and not words)
     assert project.doit("history").count("purge") == int(freed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "dropped", "code"),
+    [("y\n", (), True, 0), ("\n", (), False, 0), ("\x03", (), False, 130), ("", ("yes=1",), True, 0)],
+)
+def test_a_backup_is_not_removed_without_a_question(
+    project: Project,
+    answer: str,
+    words: tuple[str, ...],
+    dropped: bool,  # noqa: FBT001
+    code: int,
+) -> None:
+    """It removed the only copy at once, while purge asks before it frees what was deleted."""
+    project.make(OLD)
+    project.doit("backup")
+    (made,) = project.folder.glob("outputs_backup_*")
+    ended, shown = on_terminal(project, answer, f"backup={made.name}", *words, command="drop_backup")
+    assert (ended, "Remove it for good? [y/N]" in shown) == (code, not words), shown
+    assert made.exists() != dropped
+    assert ("othing was removed" in shown) == (not dropped)
 
 
 def test_an_empty_trash_is_no_question(project: Project) -> None:
