@@ -77,7 +77,7 @@ def best_inside(
         if len(faults) == len(row.names):
             text = f"which one is the best is not known from the newest: {faults[0]}"
             notes.setdefault(row.fact, Reason(text, row.fact.place))
-    return best, tuple(notes.values())
+    return best, tuple({note.text: note for note in notes.values()}.values())  # two packs may read the same files
 
 
 def _texts_in(outputs_dir: str, path: str, where: str) -> list[str] | str:

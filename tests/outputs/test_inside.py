@@ -87,6 +87,13 @@ def test_what_the_newest_call_the_best_is_known(tmp_path: Path, case: Case) -> N
     assert found(tmp_path, case) == (case.best, [case.note] if case.note else [])
 
 
+def test_what_two_facts_do_not_know_is_told_once(tmp_path: Path) -> None:
+    """The user's own line beside that of the pack: the plan had the same note twice."""
+    rules = FORMER.replace("facts: [", "facts: [{file: '*.ckpt', inside: true, best: best}, ")
+    case = Case(dict.fromkeys(["e1.ckpt", "e2.ckpt"], b"weights"), {})
+    assert found(tmp_path, case, rules) == ({}, [f"{UNKNOWN}e2.ckpt: it is no zip file of torch, or damaged"])
+
+
 def test_a_name_of_before_a_rename_means_what_the_rules_make_of_it(tmp_path: Path) -> None:
     case = Case({"e1.ckpt": says(name(1)), "e2.ckpt": says(name(1))}, {})
     assert found(tmp_path, case, FORMER) == ({"e1.ckpt": "e2.ckpt"}, [])
