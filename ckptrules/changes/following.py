@@ -42,6 +42,7 @@ from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
 NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does
+PINNED = "is a part of it, and pinned"
 Referrer = TypeVar("Referrer")  # a link or a text that leads to a name
 Moves = Mapping[str, str]  # of one unit, old and new names in its checkpoint directory, the head first
 
@@ -75,13 +76,22 @@ class Followers:
     """Adds to the units of an undo what follows their renames, and holds what may not go.
 
     Each checkpoint directory is looked at once, by the rules of today. ``run`` is the undo, ``leaving`` are the links
-    that it takes away anywhere (`links_that_leave`). ``notes`` are on files that may name something and are too long to
-    follow.
+    that it takes away anywhere (`links_that_leave`), ``pinned`` the paths of pinned files. ``notes`` are on files that
+    may name something and are too long to follow.
     """
 
-    def __init__(self, outputs_dir: str, rules: RuleSet, links: Links, run: str, leaving: frozenset[str]) -> None:
+    def __init__(
+        self,
+        outputs_dir: str,
+        rules: RuleSet,
+        links: Links,
+        run: str,
+        leaving: frozenset[str] = frozenset(),
+        pinned: Collection[str] = (),
+    ) -> None:
         self._outputs_dir, self._links, self._run = outputs_dir, links, run
-        self._rules, self._tree, self._leaving = rules, Tree(outputs_dir), leaving
+        self._rules, self._tree = rules, Tree(outputs_dir)
+        self._leaving, self._pinned = leaving, pinned
         self.notes: list[Reason] = []
         self._moved: dict[str, str] = {}  # by the units before: paths of folders today, and those after
         self._home = cache(self._find_home)
@@ -250,6 +260,11 @@ class Followers:
         for pointer, mentions in referrers.pointers.items() if referrers else ():
             for mention in (mention for mention in mentions if mention.protects):
                 holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
+        for path in self._pinned:
+            holders[_below(home, path)].append(Holder(path, PINNED))
+        for one in referrers.looks.found.every if referrers and holders else ():  # what holds one part holds all
+            if of_all := [holder for name in one.names for holder in holders.get(name, ())]:
+                holders |= dict.fromkeys(one.names, of_all)
         return holders
 
 
@@ -329,6 +344,7 @@ def _cannot_follow(unit: Unit, moves: Moves, referrers: Referrers) -> Holder | N
 
 def _stays(unit: Unit, holder: Holder) -> Problem:
     what = "re-point or remove that link" if holder.does == "points to it" else "change that file, or move it away"
+    what = "unpin it" if holder.does == PINNED else what
     what += f" (in the rules, {holder.line})" * bool(holder.line)
     text = f"stays as it is: {holder.path} {holder.does}"
     return Problem("refused", (head_of(unit).name,), text, f"{what}, then undo this again")

@@ -324,7 +324,8 @@ def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, l
 
 def with_followers(job: UndoJob, folders: Folders, back: TakeBack) -> tuple[TakeBack, list[Problem], Sequence[Reason]]:
     """Add what leads to the names by now; a directory in which nobody can see that is left as it is."""
-    followers = Followers(job.options.outputs_dir, job.rules, job.links, job.run, job.leaving)
+    pinned = [found.path for found in job.pinned if not found.fault]
+    followers = Followers(job.options.outputs_dir, job.rules, job.links, job.run, job.leaving, pinned)
     try:
         return *followers.add(folders, back), followers.notes
     except FAULTS as fault:

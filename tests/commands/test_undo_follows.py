@@ -240,6 +240,29 @@ def test_what_a_restore_brought_goes_again_with_what_leads_to_it(project: Projec
     assert project.names("one") == sorted(["epoch=1-step=1.ckpt", "mine.ckpt"])
 
 
+@pytest.mark.parametrize("holder", ["pin", "link"])
+def test_what_holds_one_part_of_what_a_restore_brought_holds_all(project: Project, holder: str) -> None:
+    """Each file comes back by itself: the undo took two of three shards of a pinned checkpoint away again."""
+    form = (
+        "formats: [{id: s, match: 'e(?P<epoch>\\d+)-s(?P<part>\\d)\\.pt', examples: {e1-s0.pt: {epoch: 1, part: 0}}}]\n"
+    )
+    (project.folder / "rules/mine.yaml").write_text(form)
+    names = [f"e{n}-s{part}.pt" for n in (1, 2) for part in range(3)]
+    project.make({f"{HERE}/{name}": 1 for name in names} | {f"{HERE}/last.ckpt": 1})
+    (project.folder / "saved").mkdir()
+    backup = re.search(r"saved/outputs_backup_\d+_\d+", project.doit("backup", "to=saved"))
+    assert backup
+    for name in names:
+        (project.outputs / HERE / name).unlink()
+    project.doit("restore", f"backup={backup[0]}")
+    if holder == "pin":
+        project.doit("pin", f"name={HERE}/e1-s1.pt")
+    else:
+        (project.outputs / HERE / "mine").symlink_to("e1-s1.pt")
+    project.doit("undo", check=1)
+    assert set(project.names("one")) - {"mine"} == {"last.ckpt", *(name for name in names if name.startswith("e1"))}
+
+
 def test_what_a_restore_replaced_holds_nothing_as_it_goes_back(project: Project) -> None:
     """The old last.ckpt and latest came back and held what came back with them, as did a link in another folder."""
     links = {
