@@ -10,8 +10,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import Pipe, active_children, forkserver, get_context, parent_process, resource_tracker
+from multiprocessing import Pipe, active_children, forkserver, parent_process, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 from ckptrules import stopping
@@ -27,6 +28,20 @@ KILLED = 1  # seconds to wait for a killed process, which may hang in a system c
 MOST = 61  # processes; doit's -n says how many of them have work at once
 PRELOADED = [__name__, "ckptrules.run.working"]  # the fork server imports these once for all processes
 COUNT = struct.Struct("q")  # a report of bytes done; so short a message is sent wholly or not at all
+
+
+class Worker(ForkServerProcess):
+    """A process that ignores SIGTERM, as only the main process says when to stop (`_begin`)."""
+
+    def terminate(self) -> None:
+        """Kill it: where one has died, `ProcessPoolExecutor` ends all others so, and waits for them."""
+        self.kill()
+
+
+class Context(ForkServerContext):
+    """Starts workers by a fork server."""
+
+    Process = Worker
 
 
 class Pool(HereFirst[Executor]):
@@ -104,7 +119,7 @@ class Pool(HereFirst[Executor]):
     def _start_processes(self) -> Executor:
         """Start the fork server, and at once as many processes as will be at work: none dies while one starts."""
         forkserver.set_forkserver_preload([*PRELOADED, *self._needed])
-        context = get_context("forkserver")
+        context = Context()
         run = context.RawArray("d", 2)
         stopping.share(run)
         held = [Connection(os.dup(lock)) for lock in self._locks]  # a `Connection` can be sent, a descriptor cannot

@@ -48,6 +48,21 @@ def test_a_killed_process_costs_no_more_than_the_file_that_killed_it(workers: Wo
     assert list(workers.each(work, files[:1], lambda _: None)) != []  # and they go on
 
 
+def test_where_one_process_has_died_the_others_end_at_once_although_they_ignore_sigterm() -> None:
+    """From Python 3.12 on, an executor waits for them, and takes no more work meanwhile: a run hung for ever."""
+    before = active_children()
+    pool = Pool((), 2, asked=True)
+    pids = set[object]()
+    while len(pids) < 2:  # both have begun
+        pids.update(*(turn.result() for turn in [pool.begin(work, [File("a")]) for _ in range(2)]))
+    first, *others = set(active_children()).difference(before)
+    first.kill()
+    for other in others:
+        other.join(60)
+    assert [other.is_alive() for other in others] == [False] * len(others)
+    pool.end(killed=True)
+
+
 class Kills:
     """What kills the process that receives it; it is more than a pipe holds, so it is being sent meanwhile."""
 
