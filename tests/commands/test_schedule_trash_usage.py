@@ -224,7 +224,7 @@ def test_a_scheduled_line_starts_the_program_that_printed_it(project: Project, p
     project.make({"one/checkpoints/epoch=1-step=2.ckpt": 3})
     (project.folder / "dodo.py").rename(project.folder / "ours.py")
     (project.folder / "dodo.py").write_text("def task_other():\n    return {'actions': ['true']}\n")
-    (project.folder / "csv.py").write_text("raise SystemExit('not the csv of Python')\n")
+    (project.folder / "inspect.py").write_text("raise SystemExit('not the one of Python')\n")
     words = [*program.split(), "schedule"]
     out = run_program(*words, folder=project.folder, environment=default())[1]
     (line,) = (line for line in out.splitlines() if line.startswith("0 2 * * 0 "))

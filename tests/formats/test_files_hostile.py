@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -764,6 +765,7 @@ def test_folders_in_folders_without_end_are_no_checkpoint(project: Project) -> N
         ended = crash.run_in_turn(project.folder, command)
         assert "Traceback" not in ended.output, command
         if command in ("plan", "migrate"):
-            assert "Problem: epoch=1-step=2.ckpt is neither a file nor a directory" in ended.output
+            # From Python 3.13 on, `os.fwalk` needs no calls in calls, and finds that there is nothing.
+            assert re.search("Problem: epoch=1-step=2.ckpt is (neither a file nor a|an empty) directory", ended.output)
     assert "epoch-02_step-000002.ckpt" in project.names("one")
     subprocess.run(["rm", "-rf", str(deep)], check=True)  # pytest's own clean-up would stumble as well
