@@ -42,7 +42,8 @@ from ckptrules.storage import reading
 from ckptrules.storage.state import Folders
 
 NO_RULES = RuleSet((), (), (), (), (), (), ())  # where they cannot be read: links follow, no file does
-PINNED = "is a part of it, and pinned"
+POINTS, PINNED = "points to it", "is a part of it, and pinned"
+HINTS = {POINTS: "re-point or remove that link", PINNED: "unpin it"}  # by what a holder does
 Referrer = TypeVar("Referrer")  # a link or a text that leads to a name
 Moves = Mapping[str, str]  # of one unit, old and new names in its checkpoint directory, the head first
 
@@ -244,7 +245,7 @@ class Followers:
         """Yield what leads to a name, or into the folder of that name."""
         path = step.here.path
         if step.identity.kind == "directory":
-            yield from (Holder(Spot(place, link.name).path, "points to it") for place, link in self._links.below(path))
+            yield from (Holder(Spot(place, link.name).path, POINTS) for place, link in self._links.below(path))
         if not lies_in(directory, path):  # else an experiment goes as a whole
             home = self._home(step.directory)
             yield from self._holders(home).get(_below(home, path), ())
@@ -254,9 +255,9 @@ class Followers:
         holders: dict[str, list[Holder]] = defaultdict(list)
         referrers = self._referrers(home)
         for name, links in referrers.links.items() if referrers else ():
-            holders[name] += [Holder(Spot(home, link.name).path, "points to it") for link in links]
+            holders[name] += [Holder(Spot(home, link.name).path, POINTS) for link in links]
         for name, outside in referrers.outside.items() if referrers else ():
-            holders[name] += [Holder(Spot(place, link.name).path, "points to it") for place, link in outside]
+            holders[name] += [Holder(Spot(place, link.name).path, POINTS) for place, link in outside]
         for pointer, mentions in referrers.pointers.items() if referrers else ():
             for mention in (mention for mention in mentions if mention.protects):
                 holders[mention.name].append(Holder(Spot(home, pointer).path, "names it"))
@@ -324,11 +325,11 @@ def _cannot_follow(unit: Unit, moves: Moves, referrers: Referrers) -> Holder | N
     """Return what leads to a renamed checkpoint and could not follow it."""
     for place, link in _of(moves, referrers.outside):
         if not link.link_text:  # it leads here through a link that is not ours
-            return Holder(Spot(place, link.name).path, "points to it")
+            return Holder(Spot(place, link.name).path, POINTS)
     own = {step.name for step in unit.steps}
     for link in _of(moves, referrers.links):
         if link.name in moves.values() and link.name not in own:
-            return Holder(link.name, "points to it")
+            return Holder(link.name, POINTS)
     named = _of(moves, referrers.texts)
     fields = reader(referrers.looks.rules)(head_of(unit).name, None).claim.fields if named else {}
     if pointer := cannot_follow(referrers.texts, moves, fields):
@@ -343,8 +344,7 @@ def _cannot_follow(unit: Unit, moves: Moves, referrers: Referrers) -> Holder | N
 
 
 def _stays(unit: Unit, holder: Holder) -> Problem:
-    what = "re-point or remove that link" if holder.does == "points to it" else "change that file, or move it away"
-    what = "unpin it" if holder.does == PINNED else what
+    what = HINTS.get(holder.does, "change that file, or move it away")
     what += f" (in the rules, {holder.line})" * bool(holder.line)
     text = f"stays as it is: {holder.path} {holder.does}"
     return Problem("refused", (head_of(unit).name,), text, f"{what}, then undo this again")

@@ -120,7 +120,7 @@ def pack_in_worker(threads: int, ready: Ready, progress: Progress) -> str:
 
 
 def pack(ready: Ready, threads: int, progress: Progress) -> None:
-    """Write the archive, read it back, and only then give it its name. After an error before, nothing of it is left.
+    """Write the archive, read it back, and only then give it its name. An error until then leaves nothing of it.
 
     Raises:
         ArchiveError: it would not fit, the experiment has changed meanwhile, or the archive differs from it.

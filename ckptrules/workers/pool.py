@@ -30,7 +30,7 @@ PRELOADED = [__name__, "ckptrules.run.working"]  # the fork server imports these
 COUNT = struct.Struct("q")  # a report of bytes done; so short a message is sent wholly or not at all
 
 
-class Worker(ForkServerProcess):
+class _Worker(ForkServerProcess):
     """A process that ignores SIGTERM, as only the main process says when to stop (`_begin`)."""
 
     def terminate(self) -> None:
@@ -38,10 +38,10 @@ class Worker(ForkServerProcess):
         self.kill()
 
 
-class Context(ForkServerContext):
+class _Context(ForkServerContext):
     """Starts workers by a fork server."""
 
-    Process = Worker
+    Process = _Worker
 
 
 class Pool(HereFirst[Executor]):
@@ -119,7 +119,7 @@ class Pool(HereFirst[Executor]):
     def _start_processes(self) -> Executor:
         """Start the fork server, and at once as many processes as will be at work: none dies while one starts."""
         forkserver.set_forkserver_preload([*PRELOADED, *self._needed])
-        context = Context()
+        context = _Context()
         run = context.RawArray("d", 2)
         stopping.share(run)
         held = [Connection(os.dup(lock)) for lock in self._locks]  # a `Connection` can be sent, a descriptor cannot

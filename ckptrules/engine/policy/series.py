@@ -28,8 +28,8 @@ SHOWN = 3  # values of a field that a note shows
 FEW = 3  # fewer runs of one checkpoint each are nothing odd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _WORD = re.compile(r"[a-z]+")
-NO_WEIGHTS = MADE_OF_IT.union("optim optims optimizer opt sched scheduler scaler".split())
-"""Words in the names of files that are no weights."""
+_NO_MODEL = MADE_OF_IT.union("optim optims optimizer opt sched scheduler scaler".split())
+"""Words in the names of files that hold no model."""
 _WORD_AT_END = re.compile(r"[A-Za-z]+[-_.]?\Z")
 
 
@@ -121,9 +121,8 @@ def others_of(
 
 def _file_of(one: Checkpoint) -> tuple[int, int] | str:
     """Return device and inode of a file with several names; else the name."""
-    return (
-        one.entry.shared[0][:2] if one.entry.kind == "file" and one.entry.shared and not one.parts else one.entry.name
-    )
+    entry = one.entry
+    return entry.shared[0][:2] if entry.kind == "file" and entry.shared and not one.parts else entry.name
 
 
 def that_remain(shields: Iterable[Checkpoint], candidates: Iterable[Checkpoint]) -> list[Checkpoint]:
@@ -157,7 +156,7 @@ def may_be_checkpoint(shield: Checkpoint, endings: Collection[str]) -> bool:
     name = shield.entry.name
     if shield.rule or shield.parts or shield.entry.kind == "directory":
         return True
-    return (ends_as_weights(name) or ending_of(name) in endings) and NO_WEIGHTS.isdisjoint(_WORD.findall(name.lower()))
+    return (ends_as_weights(name) or ending_of(name) in endings) and _NO_MODEL.isdisjoint(_WORD.findall(name.lower()))
 
 
 def _piece(part: Part) -> str:

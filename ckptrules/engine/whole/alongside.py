@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
@@ -11,11 +10,11 @@ from ckptrules.engine.checkpoints import Checkpoint, number, numbers_told, order
 from ckptrules.engine.entries import NO_CHECKPOINT_ENDINGS
 from ckptrules.engine.names.words import MADE_OF_IT, ending_of
 from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.whole.cut_short import WORD
 
 SAVES = 5  # of each series that are compared: some in a row may have been cut short
 NOTES = (".json", ".txt", ".yaml", ".yml")  # may say at which step a run goes on
 _MADE = MADE_OF_IT.difference(["buffer", "stats"])  # what a training may need to go on
-_WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
 def missed(checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> dict[str, Reason]:
@@ -69,7 +68,7 @@ def _roles(told: Mapping[int, set[int]], others: Iterable[str]) -> dict[int, dic
         if name.endswith(NO_CHECKPOINT_ENDINGS) and not name.endswith(NOTES):
             continue
         ending = ending_of(name)
-        words = [*_WORD.findall(name.removesuffix(ending).casefold()), ending]
+        words = [*WORD.findall(name.removesuffix(ending).casefold()), ending]
         for count in told.keys() & map(number, words) if _MADE.isdisjoint(words) else ():
             found[count][tuple(word for word in words if number(word) not in told[count])] = name
     return found

@@ -15,8 +15,8 @@ from ckptrules.engine.whole.counted import of_kinds
 from ckptrules.engine.whole.together import SAVES, Order, Run, Saves, joined
 
 LAST = 3  # saves that are compared
-NEAR = 2  # saves before, and after, with which an earlier one is compared,
-LOOKED = 4  # of so many
+NEAR = 2  # saves before, and after, with which an earlier one is compared
+LOOKED = 4  # saves on either side among which these are looked for
 ROLES = frozenset(
     "model net nets weights params state optimizer optim optims opt ema gda scheduler sched scaler g d e f netg netd "
     "nete gen dis disc generator discriminator enc dec encoder decoder actor critic policy value q qf vf target "
@@ -36,7 +36,7 @@ PLACES = ROLES | OF_ANY.union(
 SIDES = frozenset("a b ab ba vae lr".split())  # of several generators and discriminators, behind these: G_AB, D_A
 Role = tuple[str, ...]  # what a file of a save is, apart from its numbers
 Files = dict[Role, str]  # the paths of a save
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # LRScheduler
 _LAST_WORD = re.compile(r"[-_.]([A-Za-z]+)\Z")
 
@@ -104,7 +104,7 @@ def _orders(checkpoints: Iterable[Checkpoint]) -> list[Order]:
 
 def names_roles(folder: str) -> bool:
     """Return whether the name of a folder says what its files hold: ``optimizers``, ``LatentCodes``, ``rank_0``."""
-    words = [word.casefold() for word in _WORD.findall(_CAMEL.sub("_", folder))]
+    words = [word.casefold() for word in WORD.findall(_CAMEL.sub("_", folder))]
     singular = [word.removesuffix("ies") + "y" * word.endswith("ies") for word in words]
     says = [
         not PLACES.isdisjoint((word, one, one.removesuffix("s"))) for word, one in zip(words, singular, strict=True)
@@ -210,7 +210,7 @@ def _files(save: Iterable[Checkpoint]) -> Files:
             continue
         for entry in (one.entry, *(part.entry for part in one.parts)):
             name, ending = entry.name, ending_of(entry.name)
-            words = _without(_WORD.findall(name.removesuffix(ending).casefold()), numbers_told(one.fields).values())
+            words = _without(WORD.findall(name.removesuffix(ending).casefold()), numbers_told(one.fields).values())
             pieces = *_training(one.series[0]), *_split(words)[0]
             found[*pieces, ending + "/" * (entry.kind == "directory")] = name
             kinds = of_kinds(entry.files).items()
@@ -223,7 +223,7 @@ def _files(save: Iterable[Checkpoint]) -> Files:
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
     """Return the words of a run's name that say which training it is: all except `ROLES` and `OF_ANY`."""
-    return tuple(word for word in _split(_WORD.findall(run.casefold()))[1] if word not in OF_ANY)
+    return tuple(word for word in _split(WORD.findall(run.casefold()))[1] if word not in OF_ANY)
 
 
 def apart(name: str) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -233,7 +233,7 @@ def apart(name: str) -> tuple[tuple[str, ...], frozenset[str]]:
     """
     last = _LAST_WORD.search(name)
     behind = last[0] if last and last[1].casefold() in ROLES and not ENDING.search(name) else ""
-    words = _WORD.findall((ENDING.sub("", name.removesuffix(behind)) + behind).casefold())
+    words = WORD.findall((ENDING.sub("", name.removesuffix(behind)) + behind).casefold())
     number_at = max((place for place, word in enumerate(words) if word.isdigit()), default=0)
     counts = {n for n, word in enumerate(words[:number_at]) if n and word.isdigit() and words[n - 1] in COUNTED}
     told = tuple(word for n, word in enumerate(words) if word not in ROLES and n not in counts)
